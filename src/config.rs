@@ -1,0 +1,182 @@
+//! Settings: validated once into types that cannot be wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All settings of a node.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This node's number, 1 to 65535, unique among nodes that share a sink.
+    pub node_id: u16,
+    /// What to do for the ids of a connection that ends.
+    pub on_disconnect: OnDisconnect,
+    /// `[ingest]`
+    pub ingest: Ingest,
+    /// `[journal]`
+    pub journal: Journal,
+    /// `[flush]`
+    pub flush: Flush,
+    /// `[sink]`
+    pub sink: Sink,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// What a connection's end means for its ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// A durable `disconnected` marker for each id that is on no other connection and not done.
+    Mark,
+    /// Nothing.
+    Ignore,
+}
+
+/// The ingest listener.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Largest message, all fragments added up, in bytes. At most 96 KiB.
+    pub max_report_bytes: usize,
+    /// Largest body of `POST /reports`, in bytes (each message in it is held to `max_report_bytes`).
+    pub max_request_bytes: usize,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Unacknowledged reports of a connection past which it is not read further.
+    pub max_in_flight: usize,
+    /// Bytes of messages, over all connections, that wait for their commit; past it nobody is read further.
+    pub max_queued_bytes: usize,
+    /// Ids that one connection may report for (each is remembered until the connection ends).
+    pub max_ids_per_connection: usize,
+    /// From accept to the end of the request's headers.
+    pub handshake_timeout: Duration,
+    /// A connection that said nothing (not even a pong) for this long is closed.
+    pub idle_timeout: Duration,
+    /// Browser origins that may connect, besides the same origin.
+    pub allowed_origins: Vec<String>,
+}
+
+/// The journal.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Trees, 1 to 1024.
+    pub lanes: u16,
+    /// Backlog and dead letters in bytes, past which reports are refused.
+    pub max_bytes: u64,
+    /// Backlog of one id in reports, past which its reports are refused.
+    pub max_backlog_per_id: u64,
+    /// Free disk in bytes, below which reports are refused.
+    pub min_free_disk: u64,
+    /// Memory for pages of the journal, in bytes.
+    pub cache_bytes: u64,
+}
+
+/// When a flusher acts.
+#[derive(Debug, Clone)]
+pub struct Flush {
+    /// Reports of an id at which its flusher acts at once.
+    pub batch: usize,
+    /// Time after the oldest report was accepted at which it acts with fewer.
+    pub tick: Duration,
+    /// Reports that it takes at a time while it is behind.
+    pub catch_up_batch: usize,
+}
+
+/// The sink.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Which sink.
+    pub target: SinkTarget,
+    /// The table of reports; the table of streams is named after it.
+    pub table: TableName,
+    /// Transactions at a time.
+    pub connections: usize,
+    /// Rows in one transaction.
+    pub max_rows: usize,
+    /// Bytes of data in one transaction.
+    pub max_bytes: usize,
+    /// For each wait on the server: connect, statement, commit.
+    pub timeout: Duration,
+    /// Whether to make the tables at start.
+    pub create_tables: bool,
+}
+
+/// Where reports end.
+#[derive(Clone)]
+pub enum SinkTarget {
+    /// The embedded default: a file.
+    Sqlite(PathBuf),
+    /// `mysql://user:password@host:3306/database`; never printed, see `Display`.
+    Mysql(String),
+}
+
+/// A table's name: 1 to 48 characters of `A-Z a-z 0-9 _`, no digit first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableName(pub(crate) String);
+
+/// The admin listener.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+}
+
+/// Shutdown.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// How long flushers may drain after the last client is gone.
+    pub drain: Duration,
+}
+
+/// Logs.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// The least severe level that is logged.
+    pub level: tracing::level_filters::LevelFilter,
+    /// Text for people, or JSON for programs.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl std::fmt::Debug for SinkTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::fmt::Display for SinkTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Mysql(_) => f.write_str("mysql://…"),
+        }
+    }
+}
+
+impl TableName {
+    /// The table of reports.
+    pub fn reports(&self) -> &str {
+        &self.0
+    }
+
+    /// The table of streams: the reports table's name without a final `s`, and `_streams`
+    /// (`reports` has `report_streams`).
+    pub fn streams(&self) -> String {
+        format!("{}_streams", self.0.strip_suffix('s').unwrap_or(&self.0))
+    }
+}

@@ -1,0 +1,70 @@
+//! What goes into the journal and what comes back: appends, acks, outlets.
+
+use std::sync::Arc;
+
+use crate::report::{Draft, Id, Marker, Number, Position, Refusal};
+
+/// Something to make durable for one id.
+pub struct Append {
+    /// Whose it is.
+    pub id: Id,
+    /// What it is.
+    pub content: Content,
+    /// Where its answer goes, if anybody waits for one.
+    pub reply_to: Option<ReplyTo>,
+}
+
+/// The content of an append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A report.
+    Report(Draft),
+    /// A marker.
+    Marker(Marker),
+}
+
+/// Where the answer to an append goes.
+#[derive(Clone)]
+pub struct ReplyTo {
+    /// The connection (or request) that waits.
+    pub outlet: Arc<dyn Outlet>,
+    /// The outlet's own name for the message.
+    pub ticket: u64,
+}
+
+/// The answer to an append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It is durable.
+    Kept(Ack),
+    /// Nothing of it was kept.
+    Refused(Refusal),
+}
+
+/// Proof that an append is on disk: only a commit that was synced makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    pub(super) position: Position,
+    pub(super) number: Option<Number>,
+}
+
+impl Ack {
+    /// The record's position in the journal.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The number that the report has in the sink; markers have none.
+    pub fn number(&self) -> Option<Number> {
+        self.number
+    }
+}
+
+/// Who waits for answers: a connection or a request. Called by the commit thread and by flushers, so it must not block.
+pub trait Outlet: Send + Sync {
+    /// All answers that one commit has for this outlet, in the order of its appends, as `(ticket, answer)`.
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>);
+
+    /// The `done` marker of `ticket` and all before it are in the sink, where the id has `reports` rows in all.
+    fn drained(&self, ticket: u64, reports: u64);
+}

@@ -1,0 +1,7 @@
+//! Forebay: a write-ahead-logged, durable ingest engine.
+
+pub mod config;
+pub mod engine;
+pub mod journal;
+pub mod report;
+pub mod sink;
