@@ -6,6 +6,7 @@ pub mod client;
 pub mod http;
 pub mod ledger;
 pub mod load;
+pub mod mariadb;
 pub mod node;
 pub mod raw;
 pub mod stored;
