@@ -7,7 +7,11 @@ use crate::support::node::Node;
 
 /// Asserts that a reply is this error, for a person too.
 fn assert_error(reply: &Value, code: u64, error: &str) {
-    assert_eq!((&reply["op"], &reply["code"], &reply["error"]), (&json!("error"), &json!(code), &json!(error)), "{reply}");
+    assert_eq!(
+        (&reply["op"], &reply["code"], &reply["error"]),
+        (&json!("error"), &json!(code), &json!(error)),
+        "{reply}"
+    );
     assert!(reply["message"].as_str().is_some_and(|message| !message.is_empty()), "it tells a person: {reply}");
 }
 
@@ -39,7 +43,10 @@ async fn a_bad_field_is_named() {
     let mut client = Client::connect(node.ingest()).await;
     let (long_id, long_ref) = (format!("\"{}\"", "i".repeat(65)), format!("\"{}\"", "r".repeat(65)));
     let fields: [(&str, &[&str]); 5] = [
-        ("id", &["\"\"", &long_id, "\"a b\"", "\"é\"", "\"a/b\"", "\"a~b\"", "\"7\\u0000\"", "true", "1.5", "[]", "{}"]),
+        (
+            "id",
+            &["\"\"", &long_id, "\"a b\"", "\"é\"", "\"a/b\"", "\"a~b\"", "\"7\\u0000\"", "true", "1.5", "[]", "{}"],
+        ),
         ("seq", &["-1", "1.5", "\"1\"", "9007199254740992", "1e30", "true", "[1]", "{}"]),
         ("ref", &[&long_ref, "1.5", "true", "[]", "{}"]),
         ("time", &["\"\"", "\"soon\"", "\"1 2\"", "\"1e400\"", "\"NaN\"", "1e300", "true", "[]", "{}"]),

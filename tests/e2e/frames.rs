@@ -224,9 +224,13 @@ async fn what_is_no_handshake_is_refused() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_refused() {
     let node = Node::new().start().await;
-    for (method, path, status) in
-        [("GET", "/", 404), ("GET", "/nope", 404), ("POST", "/nope", 404), ("GET", "/reports", 405), ("POST", "/ws", 405)]
-    {
+    for (method, path, status) in [
+        ("GET", "/", 404),
+        ("GET", "/nope", 404),
+        ("POST", "/nope", 404),
+        ("GET", "/reports", 405),
+        ("POST", "/ws", 405),
+    ] {
         let answer = http::request(node.ingest(), method, path, &[], b"").await.expect("an answer");
         assert_eq!(answer.status, status, "{method} {path}");
     }

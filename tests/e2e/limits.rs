@@ -11,7 +11,11 @@ use crate::support::wait::eventually;
 pub const DEAD: &str = "mysql://nobody:nothing@127.0.0.1:1/none";
 
 fn assert_refused(reply: &Value, code: u64, error: &str) {
-    assert_eq!((&reply["op"], &reply["code"], &reply["error"]), (&json!("error"), &json!(code), &json!(error)), "{reply}");
+    assert_eq!(
+        (&reply["op"], &reply["code"], &reply["error"]),
+        (&json!("error"), &json!(code), &json!(error)),
+        "{reply}"
+    );
     assert!(reply["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0), "it says when to retry: {reply}");
 }
 
@@ -23,7 +27,11 @@ async fn a_sink_that_is_down_stops_neither_start_nor_acks() {
         client.report("waiting", seq, "1").await;
     }
     let audit = node.audit().await;
-    assert_eq!((&audit["backlog"], &audit["dead"], &audit["balanced"]), (&json!(50), &json!(0), &json!(true)), "{audit}");
+    assert_eq!(
+        (&audit["backlog"], &audit["dead"], &audit["balanced"]),
+        (&json!(50), &json!(0), &json!(true)),
+        "{audit}"
+    );
 }
 
 #[tokio::test]

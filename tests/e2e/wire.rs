@@ -39,7 +39,10 @@ async fn an_ack_echoes_id_and_ref_and_names_source_and_seq() {
     let ack = client.ask(r#"{"op":"report","id":"a.B_c:d-9","seq":0}"#).await;
     assert_eq!(ack, json!({"op": "ack", "id": "a.B_c:d-9", "source": 0, "seq": 0, "code": 200}));
     let ack = client.ask(r#"{"op":"report","id":1,"seq":9007199254740991,"ref":"é","code":-2147483648}"#).await;
-    assert_eq!(ack, json!({"op": "ack", "id": 1, "source": 0, "seq": 9_007_199_254_740_991_u64, "ref": "é", "code": 200}));
+    assert_eq!(
+        ack,
+        json!({"op": "ack", "id": 1, "source": 0, "seq": 9_007_199_254_740_991_u64, "ref": "é", "code": 200})
+    );
 }
 
 #[tokio::test]
@@ -191,12 +194,19 @@ async fn a_client_that_does_not_read_for_long_loses_nothing() {
     let (mut send, mut receive) = Client::connect(node.ingest()).await.into_socket().split();
     let sending = tokio::spawn(async move {
         for n in 0..REPORTS {
-            send.send(Message::text(report("flood", n as u64, &n.to_string()))).await.expect("the node takes it, in time");
+            send.send(Message::text(report("flood", n as u64, &n.to_string())))
+                .await
+                .expect("the node takes it, in time");
         }
         send
     });
     // All of it may fit into the sockets' buffers, or the node may stop reading: then reading is what frees it.
-    let _ = tokio::time::timeout(PATIENCE / 20, async { while !sending.is_finished() { tokio::task::yield_now().await } }).await;
+    let _ = tokio::time::timeout(PATIENCE / 20, async {
+        while !sending.is_finished() {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
     let mut next = 0_u64;
     while next < REPORTS as u64 {
         let message = tokio::time::timeout(PATIENCE, receive.next()).await.expect("an ack within patience");
@@ -205,7 +215,7 @@ async fn a_client_that_does_not_read_for_long_loses_nothing() {
         assert_eq!((&ack["op"], &ack["seq"]), (&json!("ack"), &json!(next)), "{ack}");
         next += 1;
     }
-    sending.await.expect("all were sent");
+    drop(sending.await.expect("all were sent"));
     node.drained().await;
     assert_eq!(node.stored().rows_of("flood").await.expect("a sink").len(), REPORTS);
 }
