@@ -3,5 +3,6 @@
 pub mod config;
 pub mod engine;
 pub mod journal;
+pub mod metrics;
 pub mod report;
 pub mod sink;
