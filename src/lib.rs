@@ -4,4 +4,5 @@ pub mod config;
 pub mod engine;
 pub mod journal;
 pub mod report;
+pub mod server;
 pub mod sink;
