@@ -5,4 +5,5 @@ pub mod engine;
 pub mod journal;
 pub mod metrics;
 pub mod report;
+pub mod server;
 pub mod sink;
