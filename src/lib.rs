@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod engine;
+pub mod flusher;
 pub mod journal;
 pub mod metrics;
 pub mod report;

@@ -92,11 +92,17 @@ impl Committer {
                 self.perform(command, &mut cycle)?;
             }
             self.write(&mut cycle)?;
+            let stop = cycle.stop;
+            #[cfg(forebay_plant = "ack_before_sync")]
+            let cycle = {
+                let must_sync = cycle.must_sync;
+                self.release(cycle);
+                Cycle { must_sync, ..Cycle::default() }
+            };
             if cycle.must_sync && self.dirty {
                 self.shared.store.sync()?;
                 self.dirty = false;
             }
-            let stop = cycle.stop;
             self.release(cycle);
             if stop {
                 return Ok(());
@@ -252,11 +258,15 @@ impl Cycle {
             self.groups.push(Group { stream, lane, first, contents: Vec::new(), reports: 0, bytes: 0 });
             self.groups.len() - 1
         });
-        let contents = &mut self.groups[group].contents;
+        let Group { contents, reports, .. } = &mut self.groups[group];
+        *reports += u64::from(matches!(content, Content::Report(_)));
+        #[cfg(forebay_plant = "marker_overtakes")]
+        if matches!(content, Content::Marker(_)) {
+            contents.insert(0, content);
+            return Verdict::Written { group, index: 0 };
+        }
         contents.push(content);
-        let index = contents.len() - 1;
-        self.groups[group].reports += u64::from(matches!(self.groups[group].contents[index], Content::Report(_)));
-        Verdict::Written { group, index }
+        Verdict::Written { group, index: contents.len() - 1 }
     }
 }
 

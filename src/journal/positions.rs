@@ -19,6 +19,7 @@ pub struct Positions {
 impl Positions {
     /// Starts above `stored_ceiling` and above `highest_found`.
     pub fn new(stored_ceiling: u64, highest_found: u64) -> Self {
+        let stored_ceiling = if cfg!(forebay_plant = "position_from_last_entry") { 0 } else { stored_ceiling };
         let last = stored_ceiling.max(highest_found);
         Self { last, ceiling: last }
     }
@@ -27,6 +28,7 @@ impl Positions {
     ///
     /// A clock beyond the year 2250 is not followed: positions stay below 2^53.
     pub fn take(&mut self, count: u64, now: u64) -> Position {
+        let now = if cfg!(forebay_plant = "position_from_last_entry") { 0 } else { now };
         let now = if now < MAX_EXACT - (1 << 40) { now } else { 0 };
         let first = now.max(self.last + 1);
         self.last = first + count - 1;

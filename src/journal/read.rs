@@ -133,6 +133,12 @@ impl Journal {
         }
     }
 
+    /// Truncates what is not settled.
+    #[cfg(forebay_plant = "truncate_before_store")]
+    pub fn truncate(&self, receipt: &Receipt) {
+        self.shared.queue.push(Command::Truncate(receipt.keys.clone()));
+    }
+
     fn set_aside(&self, lane: Lane, key: Vec<u8>, value: bytes::Bytes, damage: Damage) {
         tracing::error!(lane, key = %key.escape_ascii(), %damage, "a damaged entry was set aside");
         self.shared.damaged.fetch_add(1, Ordering::Relaxed);

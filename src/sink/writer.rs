@@ -113,7 +113,7 @@ impl<S: Sink> Writer<S> {
     }
 
     /// A marker has nothing that a sink could refuse, so the table is not what it should be: a person must see to it.
-    async fn wait_for_operator(&self, batch: &Batch, poison: SinkError, backoff: &mut Backoff) {
+    async fn wait_for_operator(&mut self, batch: &Batch, poison: SinkError, backoff: &mut Backoff) {
         let message = format!("the row of stream {} is refused, the table is not as it should be: {poison}", batch.id);
         self.health.fails(&SinkError { class: Class::Operator, message, ..poison }, true);
         tokio::time::sleep(backoff.delay(jitter())).await;
