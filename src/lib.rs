@@ -2,6 +2,9 @@
 
 pub mod config;
 pub mod engine;
+pub mod flusher;
 pub mod journal;
+pub mod metrics;
 pub mod report;
+pub mod server;
 pub mod sink;

@@ -1,6 +1,12 @@
 //! Replies to clients: why a message was refused, and the JSON of acks, pongs, errors and `done` events.
 
 use std::fmt;
+use std::io::Write as _;
+
+use super::field::excerpt;
+use super::id::Id;
+use super::key::Number;
+use super::message::Echo;
 
 /// Why a message was refused; each kind has one code and one name on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,8 +69,144 @@ pub struct Refusal {
     pub retry_after_ms: Option<u64>,
 }
 
+/// When a client may try again while the node stops: by then another node, or this one, may be up. In milliseconds.
+const RETRY_AFTER_SHUTDOWN_MS: u64 = 1_000;
+
+impl Refusal {
+    /// `bad_json`; the message says what is wrong.
+    pub fn bad_json(message: String) -> Self {
+        Self { kind: RefusalKind::BadJson, field: None, message, retry_after_ms: None }
+    }
+
+    /// `bad_json`, for what the JSON reader says.
+    pub(super) fn not_json(error: &serde_json::Error) -> Self {
+        Self::bad_json(format!("the message is not valid JSON: {error}"))
+    }
+
+    /// `bad_field`; the message names the field, what it was and what is allowed.
+    pub fn bad_field(field: &'static str, message: String) -> Self {
+        Self { kind: RefusalKind::BadField, field: Some(field), message, retry_after_ms: None }
+    }
+
+    /// `unknown_op`.
+    pub(super) fn unknown_op(message: String) -> Self {
+        Self { kind: RefusalKind::UnknownOp, field: None, message, retry_after_ms: None }
+    }
+
+    /// `id_mismatch`, with both as raw JSON.
+    pub(super) fn id_mismatch(id: &str, data_id: &str) -> Self {
+        let (id, data_id) = (excerpt(id), excerpt(data_id));
+        let message = format!("id is {id} and data.id is {data_id}: send one of them, or the same in both");
+        Self { kind: RefusalKind::IdMismatch, field: None, message, retry_after_ms: None }
+    }
+
+    /// `too_large`: a message of more than `limit` bytes.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("the message has more than {limit} bytes (max_report_bytes): split it or send less");
+        Self { kind: RefusalKind::TooLarge, field: None, message, retry_after_ms: None }
+    }
+
+    /// `too_large`: an array of more than `limit` messages.
+    pub fn too_many(limit: usize) -> Self {
+        let message = format!("the array has more than {limit} messages: send them in several");
+        Self { kind: RefusalKind::TooLarge, field: None, message, retry_after_ms: None }
+    }
+
+    /// `backlog_full`: the backlog of `id` is at `limit` reports.
+    pub fn backlog_full(id: &Id, limit: u64, retry_after_ms: u64) -> Self {
+        let message = format!(
+            "{limit} reports of id {id} wait for the sink, which is its limit (max_backlog_per_id): \
+             send this one again after {retry_after_ms} ms"
+        );
+        Self { kind: RefusalKind::BacklogFull, field: None, message, retry_after_ms: Some(retry_after_ms) }
+    }
+
+    /// `journal_full`, with the limit that was reached, such as "the journal holds 8 GiB (max_bytes)".
+    pub fn journal_full(reason: impl fmt::Display, retry_after_ms: u64) -> Self {
+        let message =
+            format!("{reason}: nothing is taken until there is room; send it again after {retry_after_ms} ms");
+        Self { kind: RefusalKind::JournalFull, field: None, message, retry_after_ms: Some(retry_after_ms) }
+    }
+
+    /// `shutting_down`.
+    pub fn shutting_down() -> Self {
+        let message = "the node is stopping and did not keep this: connect again and send it again".to_owned();
+        let retry_after_ms = Some(RETRY_AFTER_SHUTDOWN_MS);
+        Self { kind: RefusalKind::ShuttingDown, field: None, message, retry_after_ms }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.kind.name(), self.message)
     }
+}
+
+/// Appends the reply to what was kept: a report, with the number that it has in the sink, or a marker, which has none.
+pub fn ack(buf: &mut Vec<u8>, echo: &Echo<'_>, number: Option<Number>) {
+    buf.extend_from_slice(br#"{"op":"ack""#);
+    push_id(buf, echo);
+    if let Some(Number { source, seq }) = number {
+        push_number(buf, r#","source":"#, source.into());
+        push_number(buf, r#","seq":"#, seq);
+    }
+    push_reference(buf, echo);
+    buf.extend_from_slice(br#","code":200}"#);
+}
+
+/// Appends the reply to a ping.
+pub fn pong(buf: &mut Vec<u8>, echo: &Echo<'_>) {
+    buf.extend_from_slice(br#"{"op":"pong""#);
+    push_id(buf, echo);
+    push_reference(buf, echo);
+    buf.extend_from_slice(br#","code":200}"#);
+}
+
+/// Appends the event that a `done` marker and all before it are in the sink, where the id has `reports` rows in all.
+pub fn done(buf: &mut Vec<u8>, echo: &Echo<'_>, reports: u64) {
+    buf.extend_from_slice(br#"{"op":"done""#);
+    push_id(buf, echo);
+    push_reference(buf, echo);
+    push_number(buf, r#","code":200,"reports":"#, reports);
+    buf.push(b'}');
+}
+
+/// Appends the reply to a message of which nothing was kept.
+pub fn error(buf: &mut Vec<u8>, echo: &Echo<'_>, refusal: &Refusal) {
+    buf.extend_from_slice(br#"{"op":"error""#);
+    push_id(buf, echo);
+    push_reference(buf, echo);
+    push_number(buf, r#","code":"#, refusal.kind.code().into());
+    for (name, text) in [
+        (r#","error":"#, Some(refusal.kind.name())),
+        (r#","field":"#, refusal.field),
+        (r#","message":"#, Some(refusal.message.as_str())),
+    ] {
+        let Some(text) = text else { continue };
+        buf.extend_from_slice(name.as_bytes());
+        serde_json::to_writer(&mut *buf, text).expect("text is JSON, and a Vec takes every write");
+    }
+    if let Some(ms) = refusal.retry_after_ms {
+        push_number(buf, r#","retry_after_ms":"#, ms);
+    }
+    buf.push(b'}');
+}
+
+fn push_id(buf: &mut Vec<u8>, echo: &Echo<'_>) {
+    if let Some(id) = echo.id {
+        buf.extend_from_slice(br#","id":"#);
+        buf.extend_from_slice(id.as_bytes());
+    }
+}
+
+fn push_reference(buf: &mut Vec<u8>, echo: &Echo<'_>) {
+    if let Some(reference) = echo.reference {
+        buf.extend_from_slice(br#","ref":"#);
+        buf.extend_from_slice(reference.as_bytes());
+    }
+}
+
+fn push_number(buf: &mut Vec<u8>, name: &str, number: u64) {
+    buf.extend_from_slice(name.as_bytes());
+    write!(buf, "{number}").expect("a Vec takes every write");
 }

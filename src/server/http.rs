@@ -1,0 +1,119 @@
+//! The routes of the ingest listener, and what is refused before a message is read.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fastwebsockets::upgrade;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
+    HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
+};
+use hyper::{Method, Request, Response, StatusCode, Version};
+
+use super::access::{self, Origin};
+use super::listener::Connection;
+use super::{post, session};
+
+/// The answer to a request.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// Answers one request.
+pub(super) async fn respond(request: Request<Incoming>, connection: Arc<Connection>) -> Result<Answer, Infallible> {
+    Ok(match (request.uri().path(), request.method()) {
+        ("/ws", &Method::GET) => websocket(request, connection),
+        ("/reports", &Method::POST | &Method::OPTIONS) => reports(request, &connection).await,
+        ("/ws", _) => not_allowed("GET", "/ws is opened with GET, as a WebSocket"),
+        ("/reports", _) => not_allowed("POST", "reports are sent with POST"),
+        _ => problem(StatusCode::NOT_FOUND, "there are GET /ws and POST /reports"),
+    })
+}
+
+async fn reports(request: Request<Incoming>, connection: &Connection) -> Answer {
+    let listed = match access::origin(request.headers(), &connection.ingest().allowed_origins) {
+        Origin::Foreign => return foreign(),
+        Origin::Own => None,
+        Origin::Listed(origin) => Some(origin.clone()),
+    };
+    let preflight = request.method() == Method::OPTIONS;
+    let mut answer = match (&listed, preflight) {
+        (None, true) => return not_allowed("POST", "reports are sent with POST"),
+        (Some(_), true) => {
+            let answer = plain(StatusCode::NO_CONTENT);
+            let answer = with(answer, ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+            with(answer, ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"))
+        }
+        (_, false) => post::take(request, connection).await,
+    };
+    if let Some(origin) = listed {
+        answer = with(answer, ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        answer = with(answer, VARY, HeaderValue::from_static("origin"));
+    }
+    answer
+}
+
+/// Upgrades to a WebSocket, after the checks that the library leaves to its user.
+fn websocket(mut request: Request<Incoming>, connection: Arc<Connection>) -> Answer {
+    if access::origin(request.headers(), &connection.ingest().allowed_origins) == Origin::Foreign {
+        return foreign();
+    }
+    if request.version() != Version::HTTP_11 || !upgrade::is_upgrade_request(&request) {
+        let answer = problem(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket: connect with ws:// or wss://");
+        return with(answer, UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    let headers = request.headers();
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let answer = problem(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
+        return with(answer, SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(|key| access::is_websocket_key(key.as_bytes())) {
+        return problem(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64");
+    }
+    match upgrade::upgrade(&mut request) {
+        Ok((response, upgraded)) => {
+            connection.tracker().clone().spawn(session::run(upgraded, connection));
+            response.map(|_| Full::default())
+        }
+        Err(_) => problem(StatusCode::BAD_REQUEST, "the WebSocket handshake cannot be read"),
+    }
+}
+
+fn foreign() -> Answer {
+    problem(StatusCode::FORBIDDEN, "this Origin is not in ingest.allowed_origins")
+}
+
+fn not_allowed(allow: &'static str, detail: &str) -> Answer {
+    with(problem(StatusCode::METHOD_NOT_ALLOWED, detail), ALLOW, HeaderValue::from_static(allow))
+}
+
+/// An error of HTTP itself, as RFC 9457 has it.
+pub(super) fn problem(status: StatusCode, detail: &str) -> Answer {
+    let body = problem_body(status.as_u16(), status.canonical_reason().unwrap_or("Error"), detail);
+    json(status, "application/problem+json", body.into_bytes())
+}
+
+/// The JSON of a problem (RFC 9457).
+pub(super) fn problem_body(status: u16, title: &str, detail: &str) -> String {
+    serde_json::json!({ "type": "about:blank", "title": title, "status": status, "detail": detail }).to_string()
+}
+
+/// A body of JSON.
+pub(super) fn json(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    with(answer, CONTENT_TYPE, HeaderValue::from_static(content_type))
+}
+
+fn plain(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    answer
+}
+
+/// The same answer with one header more.
+pub(super) fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
+    answer.headers_mut().insert(name, value);
+    answer
+}

@@ -1,0 +1,135 @@
+//! From messages to slots and appends: the one way in, for sockets and for requests. Pure.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::replies::{Outcome, Slot};
+use crate::journal::{Append, Content, Outlet, ReplyTo};
+use crate::report::{Draft, Echo, Id, Marker, Message, Op, Refusal, Rejected};
+
+/// What a message would change.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wish {
+    /// To keep a report of the id.
+    Report(Id),
+    /// To mark an id as done.
+    Done,
+}
+
+/// The messages of one frame or request on their way in.
+pub(super) struct Intake {
+    outlet: Arc<dyn Outlet>,
+    peer: IpAddr,
+    first_ticket: u64,
+    /// One for each message, in order; those of appends wait for their answer.
+    pub(super) slots: Vec<Slot>,
+    /// What is to be made durable, in order.
+    pub(super) appends: Vec<Append>,
+}
+
+impl Intake {
+    /// Messages from `peer`; the first gets `first_ticket`, and their answers go to `outlet`.
+    pub(super) fn new(outlet: Arc<dyn Outlet>, peer: IpAddr, first_ticket: u64) -> Self {
+        Self { outlet, peer, first_ticket, slots: Vec::new(), appends: Vec::new() }
+    }
+
+    /// Takes one message, which was read from `text`; `gate` may refuse what would change something.
+    pub(super) fn take(
+        &mut self,
+        text: &Bytes,
+        item: Result<Message<'_>, Rejected<'_>>,
+        gate: &mut dyn FnMut(Wish) -> Result<(), Refusal>,
+    ) {
+        let Message { echo, op } = match item {
+            Ok(message) => message,
+            Err(Rejected { echo, refusal }) => return self.refuse(&echo, refusal),
+        };
+        let (wish, id, content) = match op {
+            Op::Ping => return self.slots.push(Slot::new(&echo, Outcome::Pong)),
+            Op::Done { id } => (Wish::Done, id, Content::Marker(Marker::Done)),
+            Op::Report { id, seq, time, code, data } => {
+                let data = data.map(|data| text.slice_ref(data.as_bytes()));
+                (Wish::Report(id), id, Content::Report(Draft { seq, time, code, peer: Some(self.peer), data }))
+            }
+        };
+        if let Err(refusal) = gate(wish) {
+            return self.refuse(&echo, refusal);
+        }
+        let ticket = self.first_ticket + self.slots.len() as u64;
+        let done = matches!(wish, Wish::Done);
+        self.slots.push(Slot { done, ..Slot::new(&echo, Outcome::Waiting) });
+        self.appends.push(Append { id, content, reply_to: Some(ReplyTo { outlet: Arc::clone(&self.outlet), ticket }) });
+    }
+
+    /// Takes a message that is refused before it is read.
+    pub(super) fn refuse(&mut self, echo: &Echo<'_>, refusal: Refusal) {
+        self.slots.push(Slot::new(echo, Outcome::Refused(Box::new(refusal))));
+    }
+
+    /// Refuses every message that would have been appended.
+    pub(super) fn refuse_appends(&mut self, refusal: &Refusal) {
+        self.appends.clear();
+        for slot in self.slots.iter_mut().filter(|slot| matches!(slot.outcome, Outcome::Waiting)) {
+            slot.outcome = Outcome::Refused(Box::new(refusal.clone()));
+            slot.done = false;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::journal::Answer;
+    use crate::report::{Parsed, parse};
+
+    struct Nobody;
+
+    impl Outlet for Nobody {
+        fn answer(&self, _answers: &mut dyn Iterator<Item = (u64, Answer)>) {}
+        fn drained(&self, _ticket: u64, _reports: u64) {}
+    }
+
+    fn taken(text: &'static str, gate: &mut dyn FnMut(Wish) -> Result<(), Refusal>) -> Intake {
+        let mut intake = Intake::new(Arc::new(Nobody), IpAddr::from([127, 0, 0, 1]), 5);
+        let bytes = Bytes::from_static(text.as_bytes());
+        match parse(text, 1000) {
+            Parsed::One(item) => intake.take(&bytes, item, gate),
+            Parsed::Many(items) => items.into_iter().for_each(|item| intake.take(&bytes, item, gate)),
+        }
+        intake
+    }
+
+    const MIXED: &str = r#"[{"op":"ping"},{"op":"report","id":1,"data":{"a" : 1}},{"op":"x"},{"op":"done","id":1}]"#;
+
+    #[test]
+    fn each_message_has_a_slot_and_each_append_the_ticket_of_its_slot() {
+        let intake = taken(MIXED, &mut |_| Ok(()));
+        assert_eq!(intake.slots.len(), 4);
+        assert_eq!(intake.slots.iter().map(|slot| slot.done).collect::<Vec<_>>(), [false, false, false, true]);
+        let tickets = intake.appends.iter().map(|append| append.reply_to.as_ref().map(|reply| reply.ticket));
+        assert_eq!(tickets.collect::<Vec<_>>(), [Some(6), Some(8)]);
+        let Content::Report(draft) = &intake.appends[0].content else { panic!("a report") };
+        assert_eq!(draft.data.as_deref(), Some(&br#"{"a" : 1}"#[..]));
+        assert_eq!(intake.appends[1].content, Content::Marker(Marker::Done));
+    }
+
+    #[test]
+    fn what_the_gate_refuses_is_not_appended() {
+        let intake = taken(MIXED, &mut |wish| match wish {
+            Wish::Report(_) => Err(Refusal::shutting_down()),
+            Wish::Done => Ok(()),
+        });
+        assert_eq!(intake.appends.len(), 1);
+        assert!(matches!(intake.slots[1].outcome, Outcome::Refused(_)));
+    }
+
+    #[test]
+    fn appends_can_still_be_refused_together() {
+        let mut intake = taken(MIXED, &mut |_| Ok(()));
+        intake.refuse_appends(&Refusal::shutting_down());
+        assert!(intake.appends.is_empty());
+        assert!(intake.slots.iter().all(|slot| !matches!(slot.outcome, Outcome::Waiting) && !slot.done));
+    }
+}

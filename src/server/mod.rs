@@ -1,0 +1,51 @@
+//! The ingest listener: WebSockets at `GET /ws` and requests at `POST /reports`.
+//!
+//! Duty: turns bytes of clients into appends, and answers into bytes; keeps the protocol, the order of replies and the
+//! bounds of each connection; leaves a marker for ids whose last connection ends.
+//!
+//! Invariants:
+//! 1. Every message gets exactly one reply, unless its connection is lost first: replies come in the order of messages,
+//!    those of an array as one array of the same length.
+//! 2. An ack is written only for an answer that the journal gave.
+//! 3. A `done` event follows the ack of its message. Nothing follows a close frame.
+//! 4. All replies of a connection that one call of `Outlet::answer` releases leave in one write.
+//! 5. While `max_in_flight` messages of a connection are unanswered or unwritten, no further frame of it is read. One
+//!    frame may carry the count over the limit: an array is taken whole.
+//! 6. Nothing that a client does makes it hold more than: its frame under way (`max_report_bytes`), the replies of its
+//!    window, [`outbox`]'s few pongs, `max_ids_per_connection` ids and as many `done` events. Request bodies share a
+//!    bound of their own ([`post`]).
+//! 7. A marker `disconnected` is appended after all appends of its connection, and never after a report of a
+//!    connection that came later.
+//! 8. A frame is read to its end or reading is over: the library's read is not cancel-safe.
+//! 9. Every task is tracked; [`Server::run`] returns after all of them, or after a bound.
+//!
+//! Bytes on the wire: HTTP/1.1, RFC 6455 (version 13, no extension, no subprotocol), text frames of JSON as
+//! `report::parse` reads and `report::reply` writes them; errors of HTTP itself as `application/problem+json`.
+//!
+//! | close code | when |
+//! |---|---|
+//! | the client's own | the client closed; pending answers come first |
+//! | 1001 | the node stops, or the client was silent for `idle_timeout` (the reason says which) |
+//! | 1002 | the protocol is broken: unmasked, misplaced fragment, long control frame, bad close code |
+//! | 1003 | a binary message |
+//! | 1007 | text that is not UTF-8 |
+//! | 1009 | a message over `max_report_bytes`; the error reply `too_large` comes first |
+//!
+//! Does not know: how reports are kept, when they are drained, which sink there is.
+
+mod access;
+mod assembly;
+mod http;
+mod intake;
+mod listener;
+mod outbox;
+mod post;
+mod presence;
+mod reader;
+mod replies;
+mod session;
+mod source;
+mod stall;
+mod writer;
+
+pub use listener::Server;

@@ -1,0 +1,335 @@
+//! `POST /reports`: many messages in, all their replies out, once each is durable or refused.
+
+use std::str;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Request, StatusCode};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use super::http::{Answer, json, problem, with};
+use super::intake::{Intake, Wish};
+use super::listener::Connection;
+use super::replies::{Outcome, Slot, encode_unit};
+use crate::journal::{self, Append, Content, Outlet};
+use crate::report::{Echo, Marker, Parsed, Refusal, RefusalKind, parse};
+
+/// How long a body may take to arrive, its wait for memory included.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bodies of the largest size that may be in memory at a time, over all connections.
+const LARGEST_BODIES: usize = 4;
+/// Appends that are handed to the engine at a time, so that a large request shares commits with others.
+const APPENDS_AT_A_TIME: usize = 256;
+/// What an append is reserved with besides its data, in bytes.
+const APPEND_BYTES: usize = 128;
+/// When a request that found no room may be sent again, in milliseconds.
+const RETRY_BODY_MS: u64 = 1_000;
+
+/// The memory of request bodies, in bytes, over all connections.
+pub(super) struct Bodies {
+    room: Semaphore,
+    largest: usize,
+}
+
+impl Bodies {
+    pub(super) fn new(largest: usize) -> Self {
+        let largest = largest.clamp(1, u32::MAX as usize);
+        Self { room: Semaphore::new((largest * LARGEST_BODIES).min(Semaphore::MAX_PERMITS)), largest }
+    }
+
+    /// Waits for room for a body of `bytes`, or of the largest size where that is not known.
+    async fn room(&self, bytes: Option<u64>) -> SemaphorePermit<'_> {
+        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(self.largest).min(self.largest);
+        let permits = u32::try_from(bytes).expect("`new` keeps the largest body within u32");
+        self.room.acquire_many(permits).await.expect("the semaphore is never closed")
+    }
+}
+
+/// Takes the messages of a request and answers with their replies.
+pub(super) async fn take(request: Request<Incoming>, connection: &Connection) -> Answer {
+    let lines = is_ndjson(request.headers().get(CONTENT_TYPE));
+    let body = request.into_body();
+    let limit = connection.ingest().max_request_bytes;
+    if body.size_hint().lower() > limit as u64 {
+        return too_large(limit);
+    }
+    let reading = async {
+        let room = connection.bodies().room(body.size_hint().exact()).await;
+        (Limited::new(body, limit).collect().await, room)
+    };
+    let Ok((read, _room)) = timeout(BODY_TIMEOUT, reading).await else { return late() };
+    let text = match read {
+        Ok(read) => read.to_bytes(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => return too_large(limit),
+        Err(_) => return problem(StatusCode::BAD_REQUEST, "the body cannot be read"),
+    };
+    let collector = Arc::new(Collector::default());
+    let mut intake = Intake::new(Arc::clone(&collector) as Arc<dyn Outlet>, connection.peer(), 0);
+    let mut gate = |_: Wish| match connection.stop().is_cancelled() {
+        true => Err(Refusal::shutting_down()),
+        false => Ok(()),
+    };
+    sort(&text, lines, connection.ingest().max_report_bytes, &mut intake, &mut gate);
+    collector.expect(intake.slots, intake.appends.len());
+    append(connection, intake.appends).await;
+    let slots = collector.all().await;
+    let mut replies = Vec::new();
+    encode_unit(true, &slots, &mut replies);
+    let answer = json(status(&slots), "application/json", replies);
+    match retry_after(&slots) {
+        Some(seconds) if answer.status().as_u16() >= 400 => with(answer, RETRY_AFTER, HeaderValue::from(seconds)),
+        _ => answer,
+    }
+}
+
+fn is_ndjson(content_type: Option<&HeaderValue>) -> bool {
+    let essence = content_type.and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/x-ndjson"))
+}
+
+/// Sorts the messages of a body: lines of one message each, or one JSON text.
+fn sort(
+    body: &Bytes,
+    lines: bool,
+    max_message: usize,
+    intake: &mut Intake,
+    gate: &mut dyn FnMut(Wish) -> Result<(), Refusal>,
+) {
+    let unreadable = || Refusal::bad_json("the text is not UTF-8".to_owned());
+    if !lines {
+        match str::from_utf8(body).map(|text| parse(text, max_message)) {
+            Ok(Parsed::One(item)) => intake.take(body, item, gate),
+            Ok(Parsed::Many(items)) => items.into_iter().for_each(|item| intake.take(body, item, gate)),
+            Err(_) => intake.refuse(&Echo::default(), unreadable()),
+        }
+        return;
+    }
+    for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        if line.len() > max_message {
+            intake.refuse(&Echo::default(), Refusal::too_large(max_message));
+            continue;
+        }
+        match str::from_utf8(line).map(|text| parse(text, max_message)) {
+            Ok(Parsed::One(item)) => intake.take(body, item, gate),
+            Ok(Parsed::Many(_)) => {
+                let refusal = Refusal::bad_json("a line of NDJSON is one message, not an array".to_owned());
+                intake.refuse(&Echo::default(), refusal);
+            }
+            Err(_) => intake.refuse(&Echo::default(), unreadable()),
+        }
+    }
+}
+
+async fn append(connection: &Connection, appends: Vec<Append>) {
+    let presence = connection.presence();
+    let mut appends = appends.into_iter();
+    loop {
+        let some: Vec<Append> = appends.by_ref().take(APPENDS_AT_A_TIME).collect();
+        if some.is_empty() {
+            return;
+        }
+        let bytes = some.iter().map(size).sum();
+        connection.engine().reserve(bytes).await;
+        for append in &some {
+            presence.note(&append.id, append.content == Content::Marker(Marker::Done));
+        }
+        connection.engine().append(some, bytes);
+    }
+}
+
+fn size(append: &Append) -> usize {
+    match &append.content {
+        Content::Report(draft) => APPEND_BYTES + draft.data.as_ref().map_or(0, Bytes::len),
+        Content::Marker(_) => APPEND_BYTES,
+    }
+}
+
+/// The status of a whole request: 200 all kept, 207 some, and where none was, that of the first refusal.
+fn status(slots: &[Slot]) -> StatusCode {
+    let mut refusals = slots.iter().filter_map(refusal);
+    let Some(first) = refusals.next() else { return StatusCode::OK };
+    if 1 + refusals.count() < slots.len() {
+        return StatusCode::MULTI_STATUS;
+    }
+    StatusCode::from_u16(first.kind.code()).expect("every refusal's code is a status of HTTP")
+}
+
+fn refusal(slot: &Slot) -> Option<&Refusal> {
+    match &slot.outcome {
+        Outcome::Refused(refusal) => Some(refusal),
+        _ => None,
+    }
+}
+
+/// The longest wait that a refusal asks for, in whole seconds.
+fn retry_after(slots: &[Slot]) -> Option<u64> {
+    slots.iter().filter_map(refusal).filter_map(|refusal| refusal.retry_after_ms).max().map(|ms| ms.div_ceil(1000))
+}
+
+fn one_error(status: StatusCode, refusal: Refusal) -> Answer {
+    let slot = Slot::new(&Echo::default(), Outcome::Refused(Box::new(refusal)));
+    let mut replies = Vec::new();
+    encode_unit(true, &[slot], &mut replies);
+    json(status, "application/json", replies)
+}
+
+fn too_large(limit: usize) -> Answer {
+    let message = format!("the request has more than {limit} bytes (max_request_bytes): send it in parts");
+    let refusal = Refusal { kind: RefusalKind::TooLarge, field: None, message, retry_after_ms: None };
+    one_error(StatusCode::PAYLOAD_TOO_LARGE, refusal)
+}
+
+fn late() -> Answer {
+    let detail = format!("the body did not arrive, or found no room, within {} s", BODY_TIMEOUT.as_secs());
+    let answer = problem(StatusCode::REQUEST_TIMEOUT, &detail);
+    with(answer, RETRY_AFTER, HeaderValue::from(RETRY_BODY_MS.div_ceil(1000)))
+}
+
+/// The replies of one request, until all are there.
+#[derive(Default)]
+struct Collector {
+    collected: Mutex<Collected>,
+    complete: Notify,
+}
+
+#[derive(Default)]
+struct Collected {
+    slots: Vec<Slot>,
+    waiting: usize,
+}
+
+impl Collector {
+    fn collected(&self) -> MutexGuard<'_, Collected> {
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what is to come: the ticket of a message is its place in `slots`.
+    fn expect(&self, slots: Vec<Slot>, waiting: usize) {
+        *self.collected() = Collected { slots, waiting };
+    }
+
+    fn settle(&self, answers: &mut dyn Iterator<Item = (u64, Outcome)>) {
+        let mut collected = self.collected();
+        for (ticket, outcome) in answers {
+            let slot = usize::try_from(ticket).ok().and_then(|at| collected.slots.get_mut(at));
+            if let Some(slot) = slot.filter(|slot| matches!(slot.outcome, Outcome::Waiting)) {
+                slot.outcome = outcome;
+                collected.waiting -= 1;
+            }
+        }
+        if collected.waiting == 0 {
+            self.complete.notify_one();
+        }
+    }
+
+    /// Waits until every message is answered.
+    async fn all(&self) -> Vec<Slot> {
+        loop {
+            {
+                let mut collected = self.collected();
+                if collected.waiting == 0 {
+                    return std::mem::take(&mut collected.slots);
+                }
+            }
+            self.complete.notified().await;
+        }
+    }
+}
+
+impl Outlet for Collector {
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, journal::Answer)>) {
+        self.settle(&mut answers.map(|(ticket, answer)| (ticket, Outcome::from(answer))));
+    }
+
+    /// A request is over when its markers are durable.
+    fn drained(&self, _ticket: u64, _reports: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::RefusalKind::{BacklogFull, BadJson};
+
+    fn slot(kind: Option<RefusalKind>, retry_after_ms: Option<u64>) -> Slot {
+        let refused = |kind| Refusal { kind, field: None, message: String::new(), retry_after_ms };
+        let outcome = kind.map_or(Outcome::Kept(None), |kind| Outcome::Refused(Box::new(refused(kind))));
+        Slot::new(&Echo::default(), outcome)
+    }
+
+    #[test]
+    fn the_status_says_whether_all_some_or_none_was_kept() {
+        let code = |kinds: &[Option<RefusalKind>]| {
+            status(&kinds.iter().map(|&kind| slot(kind, None)).collect::<Vec<_>>()).as_u16()
+        };
+        assert_eq!(code(&[]), 200);
+        assert_eq!(code(&[None, None]), 200);
+        assert_eq!(code(&[Some(BadJson), None]), 207);
+        assert_eq!(code(&[Some(BacklogFull), Some(BadJson)]), 429);
+        assert_eq!(code(&[Some(BadJson)]), 400);
+    }
+
+    #[test]
+    fn retry_after_is_the_longest_that_is_asked_for() {
+        assert_eq!(retry_after(&[slot(Some(BadJson), None)]), None);
+        assert_eq!(retry_after(&[slot(Some(BacklogFull), Some(500)), slot(Some(BacklogFull), Some(1001))]), Some(2));
+    }
+
+    fn sorted(body: &'static str, lines: bool) -> Vec<Option<RefusalKind>> {
+        let collector: Arc<dyn Outlet> = Arc::new(Collector::default());
+        let mut intake = Intake::new(collector, [127, 0, 0, 1].into(), 0);
+        sort(&Bytes::from_static(body.as_bytes()), lines, 50, &mut intake, &mut |_| Ok(()));
+        intake.slots.iter().map(|slot| refusal(slot).map(|refusal| refusal.kind)).collect()
+    }
+
+    #[test]
+    fn each_line_of_ndjson_is_a_message() {
+        let body = "{\"op\":\"ping\"}\r\n\n  \nnonsense\n[{\"op\":\"ping\"}]\n{\"op\":\"report\",\"id\":1}";
+        assert_eq!(sorted(body, true), [None, Some(BadJson), Some(BadJson), None]);
+        assert_eq!(sorted("", true), []);
+        let long = "{\"op\":\"ping\",\"x\":\"012345678901234567890123456789012345678901234567890\"}";
+        assert_eq!(sorted(long, true), [Some(RefusalKind::TooLarge)]);
+    }
+
+    #[test]
+    fn a_body_of_json_is_a_message_or_an_array() {
+        assert_eq!(sorted("{\"op\":\"ping\"}", false), [None]);
+        assert_eq!(sorted("[{\"op\":\"ping\"},7]", false), [None, Some(BadJson)]);
+        assert_eq!(sorted("[]", false), []);
+        assert_eq!(sorted("", false), [Some(BadJson)]);
+    }
+
+    #[test]
+    fn ndjson_is_known_by_its_content_type() {
+        let is = |value| is_ndjson(Some(&HeaderValue::from_static(value)));
+        assert!(is("application/x-ndjson") && is("Application/X-NDJSON; charset=utf-8"));
+        assert!(!is("application/json") && !is_ndjson(None));
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_for_its_last_answer() {
+        let collector = Collector::default();
+        let waiting = || Slot::new(&Echo::default(), Outcome::Waiting);
+        collector.expect(vec![waiting(), slot(None, None), waiting()], 2);
+        collector.settle(&mut [(2, Outcome::Kept(None))].into_iter());
+        assert!(timeout(Duration::from_millis(10), collector.all()).await.is_err());
+        collector.settle(&mut [(2, Outcome::Pong), (0, Outcome::Kept(None)), (9, Outcome::Pong)].into_iter());
+        assert_eq!(collector.all().await.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn bodies_share_a_bound_of_memory() {
+        let bodies = Bodies::new(10);
+        let held = bodies.room(None).await;
+        let _also = bodies.room(Some(25)).await;
+        let _small = bodies.room(Some(15)).await;
+        let _last = bodies.room(Some(10)).await;
+        assert!(timeout(Duration::from_millis(10), bodies.room(Some(1))).await.is_err());
+        drop(held);
+        bodies.room(Some(10)).await;
+    }
+}

@@ -1,0 +1,289 @@
+//! The reading half of a session: frames in, appends and slots out.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastwebsockets::{Frame, Role, WebSocketError, after_handshake_split};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use super::assembly::{Assembly, CloseFrame, Fault, Input};
+use super::intake::{Intake, Wish};
+use super::listener::Connection;
+use super::outbox::Outbox;
+use super::presence::Attendance;
+use super::source::{Heard, Source};
+use crate::journal::{Content, Outlet};
+use crate::report::{Echo, Parsed, Refusal, RefusalKind, parse};
+
+/// While the node stops, frames are taken until none came for this long: those that were under way get their refusal.
+const GRACE_QUIET: Duration = Duration::from_millis(100);
+/// While the node stops, frames are taken for at most this long.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Why a session's reading ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// With a close frame to send.
+    Close(CloseFrame),
+    /// The client sends no more, but may still read.
+    Eof,
+    /// The client cannot be reached.
+    Gone,
+}
+
+/// Reads one connection. It alone gives tickets.
+pub(super) struct Reader<'a> {
+    connection: &'a Connection,
+    outbox: Arc<Outbox>,
+    /// Cancelled when the node stops, or when the client cannot be written to.
+    over: &'a CancellationToken,
+    heard: Heard,
+    attendance: Attendance,
+    assembly: Assembly,
+    next_ticket: u64,
+    pinged_at: Option<Instant>,
+    /// Set once the node stops: when reading ends at the latest.
+    grace_ends: Option<Instant>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        connection: &'a Connection,
+        outbox: Arc<Outbox>,
+        over: &'a CancellationToken,
+        heard: Heard,
+    ) -> Self {
+        let ingest = connection.ingest();
+        Self {
+            connection,
+            outbox,
+            over,
+            heard,
+            attendance: Attendance::new(connection.presence(), ingest.max_ids_per_connection),
+            assembly: Assembly::new(ingest.max_report_bytes),
+            next_ticket: 0,
+            pinged_at: None,
+            grace_ends: None,
+        }
+    }
+
+    /// Reads until the connection is over; returns why, and the ids that it leaves.
+    pub(super) async fn run(mut self, source: &mut Source) -> (End, Attendance) {
+        let end = match self.read_all(source).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        (end, self.attendance)
+    }
+
+    async fn read_all(&mut self, source: &mut Source) -> Result<Infallible, End> {
+        let (mut socket, _) = after_handshake_split(source, tokio::io::sink(), Role::Server);
+        socket.set_auto_close(false);
+        socket.set_auto_pong(false);
+        // The library refuses what is as long as its limit.
+        socket.set_max_message_size(self.connection.ingest().max_report_bytes + 1);
+        // Both are made once: a timer and a waiter for each frame would cost more than the frame.
+        let over = self.over;
+        let mut cancelled = std::pin::pin!(over.cancelled());
+        let mut alarm = std::pin::pin!(sleep_until(self.heard.last() + self.patience() / 2));
+        loop {
+            self.wait_for_room(cancelled.as_mut()).await?;
+            let mut sends_nothing = |_: Frame<'_>| std::future::ready(Ok::<(), Infallible>(()));
+            // Not cancel-safe: whenever this is dropped before its end, nothing is read again.
+            let read = std::pin::pin!(socket.read_frame(&mut sends_nothing));
+            let frame = match self.next(read, cancelled.as_mut(), alarm.as_mut()).await? {
+                Ok(frame) => frame,
+                Err(WebSocketError::UnexpectedEOF) => return Err(End::Eof),
+                Err(error) => return Err(Fault::of(&error).map_or(End::Gone, |fault| self.refuse(fault))),
+            };
+            match self.assembly.accept(frame) {
+                Ok(None | Some(Input::Pong)) => {}
+                Ok(Some(Input::Ping(payload))) => self.outbox.pong(payload),
+                Ok(Some(Input::Close(reply))) => return Err(End::Close(reply)),
+                Ok(Some(Input::Text(text))) => self.message(text, cancelled.as_mut()).await?,
+                Err(fault) => return Err(self.refuse(fault)),
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.connection.ingest().idle_timeout
+    }
+
+    /// The end that a fault of the client means; a message that is too large is answered first.
+    fn refuse(&mut self, fault: Fault) -> End {
+        if fault == Fault::TooLarge {
+            let mut intake = self.intake();
+            intake.refuse(&Echo::default(), Refusal::too_large(self.connection.ingest().max_report_bytes));
+            self.push(false, &mut intake);
+        }
+        End::Close(fault.close())
+    }
+
+    fn intake(&self) -> Intake {
+        let outlet = Arc::clone(&self.outbox) as Arc<dyn Outlet>;
+        Intake::new(outlet, self.connection.peer(), self.next_ticket)
+    }
+
+    fn push(&mut self, array: bool, intake: &mut Intake) {
+        let first = self.next_ticket;
+        self.next_ticket += intake.slots.len() as u64;
+        self.outbox.push(array, first, &mut intake.slots);
+    }
+
+    /// Waits while `max_in_flight` messages are unanswered or unwritten.
+    async fn wait_for_room(&mut self, mut cancelled: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
+        if self.outbox.has_room() {
+            return Ok(());
+        }
+        if self.grace_ends.is_none() {
+            tokio::select! {
+                () = self.outbox.room() => {}
+                () = cancelled.as_mut() => self.begin_grace()?,
+            }
+        }
+        if let Some(end) = self.grace_ends {
+            timeout_at(end, self.outbox.room()).await.map_err(|_| going_away())?;
+        }
+        if self.outbox.is_gone() {
+            return Err(End::Gone);
+        }
+        // The client was not listened to, so its silence says nothing.
+        self.heard.touch();
+        Ok(())
+    }
+
+    fn begin_grace(&mut self) -> Result<(), End> {
+        if self.outbox.is_gone() {
+            return Err(End::Gone);
+        }
+        self.grace_ends = Some(Instant::now() + GRACE);
+        Ok(())
+    }
+
+    /// Waits for the next frame, minding the node's stop and the client's silence.
+    async fn next<T>(
+        &mut self,
+        mut read: Pin<&mut impl Future<Output = T>>,
+        mut cancelled: Pin<&mut WaitForCancellationFuture<'_>>,
+        mut alarm: Pin<&mut Sleep>,
+    ) -> Result<T, End> {
+        while self.grace_ends.is_none() {
+            tokio::select! {
+                biased;
+                () = cancelled.as_mut() => self.begin_grace()?,
+                frame = read.as_mut() => return Ok(frame),
+                () = alarm.as_mut() => self.mind_silence(alarm.as_mut())?,
+            }
+        }
+        let now = Instant::now();
+        let end = self.grace_ends.unwrap_or(now);
+        if now >= end || self.outbox.is_gone() {
+            return Err(going_away());
+        }
+        timeout_at(end.min(now + GRACE_QUIET), read).await.map_err(|_| going_away())
+    }
+
+    /// Asks a client that is silent for a sign of life, and gives up one that gave none.
+    fn mind_silence(&mut self, alarm: Pin<&mut Sleep>) -> Result<(), End> {
+        let last = self.heard.last();
+        let (now, patience) = (Instant::now(), self.patience());
+        let next = if now >= last + patience {
+            tracing::debug!(?patience, "client is silent, connection closed");
+            return Err(End::Close(CloseFrame::new(1001, "idle for longer than idle_timeout")));
+        } else if now < last + patience / 2 {
+            last + patience / 2
+        } else {
+            if self.pinged_at.is_none_or(|at| at < last) {
+                self.outbox.ping();
+                self.pinged_at = Some(now);
+            }
+            last + patience
+        };
+        alarm.reset(next);
+        Ok(())
+    }
+
+    /// Takes one whole message of the socket: one message of the protocol or an array of them.
+    async fn message(&mut self, text: Bytes, cancelled: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
+        let (array, mut intake) = self.sort(&text)?;
+        if !intake.appends.is_empty() {
+            let reserved = tokio::select! {
+                biased;
+                () = self.connection.engine().reserve(text.len()) => true,
+                () = cancelled, if self.grace_ends.is_none() => false,
+            };
+            if !reserved {
+                self.begin_grace()?;
+                intake.refuse_appends(&Refusal::shutting_down());
+            }
+        }
+        self.push(array, &mut intake);
+        if intake.appends.is_empty() {
+            return Ok(());
+        }
+        for append in &intake.appends {
+            match append.content {
+                Content::Report(_) => self.attendance.reported(&append.id),
+                Content::Marker(_) => self.attendance.done(&append.id),
+            }
+        }
+        self.connection.engine().append(intake.appends, text.len());
+        Ok(())
+    }
+
+    fn sort(&mut self, text: &Bytes) -> Result<(bool, Intake), End> {
+        let Ok(readable) = std::str::from_utf8(text) else { return Err(End::Close(Fault::Utf8.close())) };
+        let mut intake = self.intake();
+        let Self { attendance, outbox, connection, grace_ends, .. } = self;
+        let limit = connection.ingest().max_ids_per_connection;
+        let mut dones = None;
+        let mut gate = |wish| match wish {
+            _ if grace_ends.is_some() => Err(Refusal::shutting_down()),
+            Wish::Report(id) if attendance.admit(&id) => Ok(()),
+            Wish::Report(_) => Err(too_many_ids(limit)),
+            Wish::Done => {
+                let dones = dones.get_or_insert_with(|| outbox.waiting_dones());
+                *dones += 1;
+                if *dones <= limit { Ok(()) } else { Err(too_many_dones(limit)) }
+            }
+        };
+        let array = match parse(readable, connection.ingest().max_report_bytes) {
+            Parsed::One(item) => {
+                intake.take(text, item, &mut gate);
+                false
+            }
+            Parsed::Many(items) => {
+                items.into_iter().for_each(|item| intake.take(text, item, &mut gate));
+                true
+            }
+        };
+        Ok((array, intake))
+    }
+}
+
+fn going_away() -> End {
+    End::Close(CloseFrame::new(1001, "the node is stopping"))
+}
+
+fn too_many_ids(limit: usize) -> Refusal {
+    let message = format!(
+        "this connection has reported for {limit} ids (max_ids_per_connection): report for further ids over another one"
+    );
+    Refusal { kind: RefusalKind::BacklogFull, field: None, message, retry_after_ms: None }
+}
+
+/// When a `done` may be worth a retry, in milliseconds.
+const RETRY_DONE_MS: u64 = 1_000;
+
+fn too_many_dones(limit: usize) -> Refusal {
+    let message = format!(
+        "{limit} done messages of this connection wait for the sink (max_ids_per_connection): \
+         send this one again after {RETRY_DONE_MS} ms"
+    );
+    Refusal { kind: RefusalKind::BacklogFull, field: None, message, retry_after_ms: Some(RETRY_DONE_MS) }
+}

@@ -1,0 +1,87 @@
+//! One WebSocket: from the upgrade to the last byte.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastwebsockets::upgrade::UpgradeFut;
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::listener::Connection;
+use super::outbox::Outbox;
+use super::presence::Attendance;
+use super::reader::{End, Reader};
+use super::source::Source;
+use super::stall::Unstalled;
+use super::writer;
+use crate::config::OnDisconnect;
+use crate::journal::{Append, Content};
+use crate::report::Marker;
+
+/// How long a connection that is closing waits for the answers to what it appended.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// How long the last bytes may take to leave, and then the client to close.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// Serves a connection whose upgrade was answered with 101.
+pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>) {
+    let Some((mut source, half)) = raw(upgrade, connection.ingest().handshake_timeout).await else { return };
+    tracing::debug!(peer = %connection.peer(), "client connected");
+    let outbox = Arc::new(Outbox::new(connection.ingest().max_in_flight));
+    let over = connection.stop().child_token();
+    let patience = connection.ingest().idle_timeout;
+    let writing = connection.tracker().spawn(writer::run(Arc::clone(&outbox), half, patience, over.clone()));
+    let (end, attendance) = Reader::new(&connection, Arc::clone(&outbox), &over, source.heard()).run(&mut source).await;
+    tracing::debug!(peer = %connection.peer(), ?end, "client leaves");
+    leave(&connection, attendance);
+    let closes = matches!(end, End::Close(_));
+    match end {
+        End::Close(close) => outbox.finish(Some(close)),
+        End::Eof => outbox.finish(None),
+        End::Gone => outbox.abandon(),
+    }
+    settle(&outbox, writing).await;
+    if closes {
+        // The client may take its time; it was told all that there is.
+        let _ = timeout(CLOSE_WAIT, source.discard()).await;
+    }
+}
+
+/// Takes the socket out from under the upgrade.
+async fn raw(upgrade: UpgradeFut, limit: Duration) -> Option<(Source, tokio::net::tcp::OwnedWriteHalf)> {
+    let upgraded = match timeout(limit, upgrade).await {
+        Ok(Ok(socket)) => socket.into_inner().into_inner(),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "upgrade failed");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let parts = upgraded.downcast::<TokioIo<Unstalled>>().expect("the listener serves nothing but this type");
+    let (read, write) = parts.io.into_inner().into_inner().into_split();
+    Some((Source::new(parts.read_buf, read), write))
+}
+
+/// Appends the markers that the connection owes, after all that it appended itself.
+fn leave(connection: &Connection, attendance: Attendance) {
+    let mark = connection.on_disconnect() == OnDisconnect::Mark;
+    attendance.leave(|ids| {
+        if mark {
+            let marker = |id| Append { id, content: Content::Marker(Marker::Disconnected), reply_to: None };
+            // Not reserved for: the ids are in memory already, and `max_ids_per_connection` bounds them.
+            connection.engine().append(ids.iter().copied().map(marker).collect(), 0);
+        }
+    });
+}
+
+/// Waits, within bounds, until all is answered and written.
+async fn settle(outbox: &Outbox, mut writing: JoinHandle<()>) {
+    if timeout(ANSWER_WAIT, &mut writing).await.is_ok() {
+        return;
+    }
+    outbox.cut();
+    if timeout(CLOSE_WAIT, &mut writing).await.is_err() {
+        writing.abort();
+    }
+}

@@ -1,0 +1,49 @@
+//! The writing half of a connection: takes what the outbox has and writes it in one go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::outbox::{Batch, Outbox};
+
+/// A buffer that a large batch has grown past this is given back, in bytes.
+const KEPT_BUFFER: usize = 64 * 1024;
+
+/// Writes until the outbox has written its last. A client that takes nothing for `patience` is given up: the outbox is
+/// abandoned and `over` cancelled.
+pub(super) async fn run(outbox: Arc<Outbox>, mut half: OwnedWriteHalf, patience: Duration, over: CancellationToken) {
+    let mut batch = Batch::default();
+    let mut bytes = Vec::new();
+    loop {
+        outbox.take(&mut batch).await;
+        batch.encode(&mut bytes);
+        match timeout(patience, half.write_all(&bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "connection lost");
+                return give_up(&outbox, &over);
+            }
+            Err(_) => {
+                tracing::debug!(?patience, "client does not read, connection dropped");
+                return give_up(&outbox, &over);
+            }
+        }
+        if batch.last {
+            // The client sees the end; a connection that is lost already has nothing to be told.
+            let _ = half.shutdown().await;
+            return;
+        }
+        outbox.written(&mut batch);
+        bytes.clear();
+        bytes.shrink_to(KEPT_BUFFER);
+    }
+}
+
+fn give_up(outbox: &Outbox, over: &CancellationToken) {
+    outbox.abandon();
+    over.cancel();
+}
