@@ -117,7 +117,7 @@ fn mysql(rest: &str) -> Result<(), &'static str> {
 /// Whether every `%` starts an escape of two hexadecimal digits.
 fn is_percent_encoded(text: &str) -> bool {
     let hex = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_hexdigit());
-    text.split('%').skip(1).all(|part| hex(part.bytes().next()) && hex(part.bytes().nth(1)))
+    text.split('%').skip(1).all(|part| hex(part.as_bytes().first().copied()) && hex(part.as_bytes().get(1).copied()))
 }
 
 /// A text without the password that it may hold as a URL, however broken the URL is; when in doubt, more is left out.
