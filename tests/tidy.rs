@@ -101,8 +101,11 @@ fn without_comments_and_strings(text: &str) -> String {
             raw_string(rest)
         } else if c == '"' {
             string(rest)
-        } else if rest.starts_with("'\"'") || rest.starts_with("'\\") {
-            rest[2..].find('\'').map_or(rest.len(), |end| end + 3)
+        } else if rest.starts_with("'\"'") {
+            3
+        } else if rest.starts_with("'\\") && rest.is_char_boundary(3) {
+            // The character after the backslash may be a quote itself.
+            rest[3..].find('\'').map_or(rest.len(), |end| end + 4)
         } else {
             0
         };

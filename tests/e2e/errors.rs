@@ -58,20 +58,19 @@ async fn a_bad_field_is_named() {
             let rest: String = rest.map(|part| format!(",{part}")).collect();
             let reply = client.ask(format!(r#"{{"op":"report","{field}":{value}{rest}}}"#)).await;
             assert_error(&reply, 400, "bad_field");
-            let named = reply["field"] == *field || reply["message"].as_str().is_some_and(|m| m.contains(field));
-            assert!(named, "`{field}` is at fault, says {reply}");
+            assert_eq!(reply["field"], field, "{value}: {reply}");
         }
     }
     let reply = client.ask(r#"{"op":"report","data":{}}"#).await;
     assert_error(&reply, 400, "bad_field");
-    assert!(reply.to_string().contains("id"), "{reply}");
+    assert_eq!(reply["field"], "id", "{reply}");
     let reply = client.ask(r#"{"op":"done","ref":4}"#).await;
     assert_error(&reply, 400, "bad_field");
     assert_eq!(reply["ref"], 4, "{reply}");
     for bad in [r#"{"id":1}"#, r#"{"op":7,"id":1}"#, r#"{"op":null,"id":1}"#] {
         let reply = client.ask(bad).await;
         assert_error(&reply, 400, "bad_field");
-        assert!(reply.to_string().contains("op"), "{reply}");
+        assert_eq!(reply["field"], "op", "{reply}");
     }
     assert_goes_on(&node, &mut client).await;
 }

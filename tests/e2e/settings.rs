@@ -25,7 +25,8 @@ async fn every_fault_is_reported_at_once_with_its_key_and_value() {
         "node_id = 70000\non_disconnect = \"perhaps\"\n\
          [ingest]\nlisten = \"nowhere\"\nmax_report_bytes = \"97KiB\"\nidle_timeout = \"soon\"\nspeed = 9\n\
          [journal]\nlanes = 5000\nmin_free_disk = \"-1\"\n[flush]\nbatch = 0\ntick = 10\n\
-         [sink]\nurl = \"ftp://example\"\ntable = \"re ports\"\n[log]\nlevel = \"chatty\"\nformat = \"xml\"\n[more]\nx = 1\n",
+         [sink]\nurl = \"ftp://example\"\ntable = \"re ports\"\n[log]\nlevel = \"chatty\"\nformat = \"xml\"\n\
+         [more]\nx = 1\n",
     );
     assert_eq!(bad.code, Some(2), "{bad:?}");
     for (key, value) in [

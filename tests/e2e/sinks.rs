@@ -97,9 +97,9 @@ async fn the_tables_are_as_the_contract_has_them() {
     for (found, wanted) in found.iter().zip(wanted) {
         assert!(found.starts_with(wanted), "{found} is not {wanted}");
     }
-    let collations: Vec<String> = mariadb
-        .rows("SELECT COLLATION_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'forebay' AND COLUMN_NAME = 'id'")
-        .await;
+    let query = "SELECT COLLATION_NAME FROM information_schema.COLUMNS \
+                 WHERE TABLE_SCHEMA = 'forebay' AND COLUMN_NAME = 'id'";
+    let collations: Vec<String> = mariadb.rows(query).await;
     assert_eq!(collations, ["ascii_bin", "ascii_bin"]);
 }
 

@@ -31,7 +31,10 @@ async fn an_ack_echoes_id_and_ref_and_names_source_and_seq() {
     let node = Node::new().start().await;
     let mut client = Client::connect(node.ingest()).await;
     let ack = client
-        .ask(r#"{"op":"report","id":7,"seq":42,"ref":"a1","time":"1714972800","data":{"conn_ip":"10.0.0.1:5000","id":7},"code":0}"#)
+        .ask(
+            r#"{"op":"report","id":7,"seq":42,"ref":"a1","time":"1714972800",
+                "data":{"conn_ip":"10.0.0.1:5000","id":7},"code":0}"#,
+        )
         .await;
     assert_eq!(ack, json!({"op": "ack", "id": 7, "source": 0, "seq": 42, "ref": "a1", "code": 200}));
     let ack = client.ask(r#"{"op":"report","id":"7","seq":43,"ref":-12}"#).await;
