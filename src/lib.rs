@@ -1,8 +1,12 @@
 //! Forebay: a write-ahead-logged, durable ingest engine.
 
+pub mod admin;
 pub mod config;
 pub mod engine;
 pub mod journal;
 pub mod report;
+mod serve;
 pub mod server;
 pub mod sink;
+
+pub use serve::serve;
