@@ -169,6 +169,13 @@ impl std::fmt::Display for SinkTarget {
 }
 
 impl TableName {
+    /// Reads a table's name; `None` where it is not one.
+    pub fn new(name: &str) -> Option<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let fits = (1..=48).contains(&name.len()) && !name.as_bytes()[0].is_ascii_digit();
+        (fits && name.bytes().all(allowed)).then(|| Self(name.to_owned()))
+    }
+
     /// The table of reports.
     pub fn reports(&self) -> &str {
         &self.0

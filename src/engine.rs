@@ -1,105 +1,161 @@
 //! The engine: the one front of journal, flushers and sink.
+//!
+//! Bytes go one way: append, commit, drain, store. Three things come back: the ack (through an [`Outlet`]), the wake-up
+//! of a flusher, and the truncation. Stop order: no more appends, flushers, the last sync.
+//!
+//! [`Outlet`]: crate::journal::Outlet
 
-use crate::config::Settings;
-use crate::journal::Append;
+use std::sync::Arc;
+
+use crate::config::{Settings, SinkTarget};
+use crate::flusher::{Flushers, Limits, Policy};
+use crate::journal::{Append, Journal, JournalError, JournalStatus, Opened, Surroundings};
+use crate::metrics::{Audit, Counters};
+use crate::sink::{Health, HealthStatus, MysqlSink, Sink, SinkError, SqliteSink, Writer};
 
 /// A running engine; a cheap handle.
 #[derive(Clone)]
-pub struct Engine {}
-
-/// How `recovered + accepted = stored + duplicates + dead + discarded + backlog` stands, at one instant. Reports, since start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Audit {
-    /// Found in the journal at start (backlog and dead letters).
-    pub recovered: u64,
-    /// Made durable since.
-    pub accepted: u64,
-    /// Rows newly in the sink.
-    pub stored: u64,
-    /// Found in the sink already.
-    pub duplicates: u64,
-    /// In the dead letters now.
-    pub dead: u64,
-    /// Dead letters that an operator discarded.
-    pub discarded: u64,
-    /// In the journal and not yet in the sink.
-    pub backlog: u64,
-}
-
-impl Audit {
-    /// Whether nothing is unaccounted for.
-    pub fn balanced(&self) -> bool {
-        self.recovered + self.accepted == self.stored + self.duplicates + self.dead + self.discarded + self.backlog
-    }
+pub struct Engine {
+    journal: Journal,
+    flushers: Flushers,
+    health: Arc<Health>,
+    counters: Arc<Counters>,
+    drain: std::time::Duration,
 }
 
 /// What an operator sees first.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// Whether reports are taken: the journal is open and sound, and the node is not stopping.
-    pub ready: bool,
-    /// Why not, where it is not.
-    pub not_ready_because: Option<String>,
-    /// Reports in the journal that are not in the sink.
-    pub reports: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Ids that have some.
-    pub streams: u64,
-    /// Age of the oldest, in seconds.
-    pub oldest_age_s: f64,
-    /// Entries that were damaged and set aside since start.
-    pub damaged: u64,
-    /// `up`, `down` or `blocked`.
-    pub sink_state: &'static str,
-    /// The sink's last error, for a person.
-    pub sink_last_error: Option<String>,
-    /// Since when the sink's state holds, in microseconds of the epoch.
-    pub sink_since: u64,
-    /// The audit of the same instant.
+    /// Why reports are not taken, where they are not.
+    pub not_ready: Option<String>,
+    /// The journal.
+    pub journal: JournalStatus,
+    /// The sink.
+    pub sink: HealthStatus,
+    /// Where every report is.
     pub audit: Audit,
 }
 
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// What the settings say of the sink cannot be used.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
 impl Engine {
-    /// Opens the journal, recovers it, connects to the sink and starts draining.
+    /// Opens the journal, recovers it, and starts to drain it. The sink need not be up.
     ///
     /// # Errors
-    /// When the journal cannot be opened.
-    pub async fn open(_settings: &Settings) -> anyhow::Result<Self> {
-        unimplemented!("skeleton")
+    /// When the journal cannot be opened, or the sink's URL is none.
+    pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let flushers = Flushers::new(Policy { batch: settings.flush.batch as u64, tick: settings.flush.tick });
+        let counters = Arc::new(Counters::default());
+        let journal = open_journal(settings, &flushers, &counters).await?;
+        let health = Arc::new(Health::default());
+        let engine = Self { journal, flushers, health, counters, drain: settings.shutdown.drain };
+        match &settings.sink.target {
+            // SQLite has one writer at a time.
+            SinkTarget::Sqlite(path) => engine.start(SqliteSink::new(path, &settings.sink), 1, settings),
+            SinkTarget::Mysql(url) => {
+                let sink = MysqlSink::new(url, &settings.sink)?;
+                engine.start(sink, settings.sink.connections, settings);
+            }
+        }
+        Ok(engine)
     }
 
-    /// Waits until `bytes` more may be queued (`max_queued_bytes`). Given back by the journal once they are committed or refused.
-    pub async fn reserve(&self, _bytes: usize) {
-        unimplemented!("skeleton")
+    fn start<S: Sink>(&self, sink: S, writers: usize, settings: &Settings) {
+        let sink = Arc::new(sink);
+        let writer = || Writer::new(Arc::clone(&sink), Arc::clone(&self.health));
+        let limits = Limits {
+            catch_up_batch: settings.flush.catch_up_batch,
+            max_rows: settings.sink.max_rows,
+            max_bytes: settings.sink.max_bytes,
+        };
+        self.flushers.start(&self.journal, std::iter::repeat_with(writer).take(writers).collect(), limits);
+    }
+
+    /// Waits until `bytes` more may be queued (`max_queued_bytes`). [`Engine::append`] takes them over.
+    pub async fn reserve(&self, bytes: usize) {
+        self.journal.reserve(bytes).await;
     }
 
     /// Hands appends to the commit thread, in order. Never blocks. Each with a `reply_to` is answered once, in order,
-    /// unless the journal fails. `bytes` were reserved for them by [`Engine::reserve`].
-    pub fn append(&self, _appends: Vec<Append>, _bytes: usize) {
-        unimplemented!("skeleton")
+    /// unless the journal fails. `reserved` are the bytes that [`Engine::reserve`] gave for them.
+    pub fn append(&self, appends: Vec<Append>, reserved: usize) {
+        self.journal.append(appends, reserved);
     }
 
-    /// Refuses all further appends with `shutting_down`.
+    /// Refuses all further appends of clients with `shutting_down`.
     pub fn stop_accepting(&self) {
-        unimplemented!("skeleton")
+        self.journal.stop_accepting();
     }
 
-    /// Status and audit at one instant.
+    /// Where every report is, at one instant.
+    pub fn audit(&self) -> Audit {
+        self.counters.snapshot()
+    }
+
+    /// What an operator sees first.
     pub fn status(&self) -> Status {
-        unimplemented!("skeleton")
+        Status {
+            not_ready: self.not_ready(),
+            journal: self.journal.status(),
+            sink: self.health.status(),
+            audit: self.audit(),
+        }
     }
 
-    /// Resolves when the journal has failed: no ack was or will be given after it, the process must exit non-zero.
-    pub async fn failed(&self) -> anyhow::Error {
-        unimplemented!("skeleton")
+    /// Why reports are not taken; `None` when they are.
+    pub fn not_ready(&self) -> Option<String> {
+        match self.journal.failure() {
+            Some(error) => Some(error.to_string()),
+            None => self.journal.is_stopping().then(|| "the node is stopping".to_owned()),
+        }
     }
 
-    /// Drains for at most `shutdown.drain`, stops flushers and the commit thread, syncs once more.
+    /// Resolves when the journal fails: nothing was or will be acknowledged after it, and the process must end with an
+    /// error.
+    pub async fn failed(&self) -> Arc<JournalError> {
+        self.journal.failed().await
+    }
+
+    /// Drains for at most `shutdown.drain`, stops flushers and the commit thread, and syncs once more.
     ///
     /// # Errors
-    /// When the last sync fails.
-    pub async fn shut_down(&self) -> anyhow::Result<()> {
-        unimplemented!("skeleton")
+    /// Why the journal failed, now or before.
+    pub async fn shut_down(&self) -> Result<(), Arc<JournalError>> {
+        self.stop_accepting();
+        let drained = self.flushers.drain_and_stop(self.drain).await;
+        let backlog = self.audit().backlog;
+        if drained {
+            tracing::info!("all backlog is in the sink");
+        } else {
+            tracing::info!(backlog, "the rest of the backlog stays in the journal until the next start");
+        }
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || journal.stop()).await.expect("stopping the journal does not panic")
     }
+}
+
+/// Opens the journal away from the tasks that must not wait for a disk.
+async fn open_journal(
+    settings: &Settings,
+    flushers: &Flushers,
+    counters: &Arc<Counters>,
+) -> Result<Journal, JournalError> {
+    let around = Surroundings {
+        node_id: settings.node_id,
+        max_queued_bytes: settings.ingest.max_queued_bytes,
+        max_entry_records: settings.flush.catch_up_batch.min(settings.sink.max_rows),
+    };
+    let (journal, counters) = (settings.journal.clone(), Arc::clone(counters));
+    let opened = tokio::task::spawn_blocking(move || Opened::open(&journal, around, counters)).await;
+    let opened = opened.expect("opening the journal does not panic")?;
+    Ok(opened.start(Arc::new(flushers.clone())))
 }

@@ -3,7 +3,9 @@
 pub mod admin;
 pub mod config;
 pub mod engine;
+pub mod flusher;
 pub mod journal;
+pub mod metrics;
 pub mod report;
 mod serve;
 pub mod server;

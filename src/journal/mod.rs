@@ -1,5 +1,302 @@
-//! The journal.
+//! The journal: makes appends durable, keeps each id's backlog in order, truncates what is settled. The only room that
+//! names sled and bincode.
+//!
+//! # Invariants
+//! 1. An answer [`Answer::Kept`] leaves only after a sync that covers its entry succeeded.
+//! 2. After a failed write or sync nothing is answered any more, and [`Journal::failed`] resolves.
+//! 3. Positions increase strictly and are never reused (`positions.rs`).
+//! 4. Records of one id are read in the order in which they were appended, and only once they are synced.
+//! 5. Truncation removes exactly the keys of entries that were settled.
+//! 6. Dead letters are synced before the entry that they come from is truncated.
+//! 7. A damaged entry is never handed out; it is set aside under its lane and key, and logged.
+//! 8. An id is in the index from its first append until it is drained and quiet, and holds a lane as long.
+//!
+//! # On disk
+//! sled trees `lane-0000` … hold entries (`entry.rs`), `dead` dead letters (`dead_letters.rs`), `damaged` what was set
+//! aside (`lane-NNNN/` and the key), `meta` the ceiling of positions.
+//!
+//! # What it does not know
+//! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
 
 pub mod append;
+mod commit;
+mod dead_letters;
+mod entry;
+mod error;
+mod index;
+mod lanes;
+mod limits;
+mod positions;
+mod queue;
+mod read;
+mod recovery;
+mod store;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
+pub use dead_letters::DeadLetter;
+pub use error::{Damage, JournalError};
+pub use queue::Buried;
+pub use read::{Receipt, Settlement, Taken};
+pub use stream::{Backlog, Flusher, State, Stream};
+
+use crate::config;
+use crate::metrics::Counters;
+use commit::Committer;
+use index::Index;
+use limits::Limits;
+use positions::Positions;
+use queue::{Command, Queue};
+use store::Store;
+
+/// Who drains: told by the commit thread, under the stream's lock, that a stream has more backlog. Must not block.
+pub trait Drain: Send + Sync {
+    /// `stream` has records that are durable now.
+    fn backlog_grew(&self, stream: &Arc<Stream>, state: &mut State);
+}
+
+/// Settings that the journal takes from elsewhere than its own section.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings {
+    /// The node that numbers reports without a `seq`.
+    pub node_id: u16,
+    /// Bytes of appends that may wait for their commit.
+    pub max_queued_bytes: usize,
+    /// Records in one entry: what a flusher may take at a time, so that one entry never exceeds a batch.
+    pub max_entry_records: usize,
+}
+
+/// An open journal; a cheap handle.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    failed: watch::Receiver<Option<Arc<JournalError>>>,
+}
+
+struct Shared {
+    store: Store,
+    index: Index,
+    queue: Queue,
+    counters: Arc<Counters>,
+    limits: Limits,
+    node_id: u16,
+    max_entry_records: usize,
+    /// Bytes that appends may still reserve.
+    reservations: Semaphore,
+    /// Bytes of entries and dead letters.
+    bytes: AtomicU64,
+    /// Entries that were set aside since start.
+    damaged: AtomicU64,
+    stopping: AtomicBool,
+}
+
+/// What an operator sees of the journal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct JournalStatus {
+    /// Bytes of entries and dead letters.
+    pub bytes: u64,
+    /// Bytes of its files.
+    pub bytes_on_disk: u64,
+    /// Ids with backlog.
+    pub streams: u64,
+    /// Age of the oldest record that is not in the sink.
+    pub oldest_age: Option<Duration>,
+    /// Entries that were set aside since start.
+    pub damaged: u64,
+}
+
+/// A journal that was opened and recovered, and does not commit yet.
+pub struct Opened {
+    shared: Arc<Shared>,
+    positions: Positions,
+}
+
+impl Opened {
+    /// Opens and recovers. Reads every entry once; blocks.
+    ///
+    /// # Errors
+    /// When the folder or the storage cannot be used; not for damaged entries, which are set aside.
+    pub fn open(
+        settings: &config::Journal,
+        around: Surroundings,
+        counters: Arc<Counters>,
+    ) -> Result<Self, JournalError> {
+        let store = Store::open(&settings.dir, settings.lanes, settings.cache_bytes)?;
+        let found = recovery::recover(&store, settings.lanes)?;
+        let mut positions = Positions::new(store.position_ceiling()?, found.highest);
+        if let Some(ceiling) = positions.raise_ceiling() {
+            store.set_position_ceiling(ceiling)?;
+        }
+        store.sync()?;
+        counters.recovered(found.reports, found.dead);
+        tracing::info!(
+            reports = found.reports,
+            streams = found.streams.len(),
+            dead_letters = found.dead,
+            damaged = found.damaged,
+            "journal opened"
+        );
+        let shared = Shared {
+            store,
+            index: Index::new(found.streams, found.lanes),
+            queue: Queue::default(),
+            counters,
+            limits: Limits {
+                max_bytes: settings.max_bytes,
+                max_backlog_per_id: settings.max_backlog_per_id,
+                min_free_disk: settings.min_free_disk,
+            },
+            node_id: around.node_id,
+            max_entry_records: around.max_entry_records,
+            reservations: Semaphore::new(around.max_queued_bytes),
+            bytes: AtomicU64::new(found.bytes),
+            damaged: AtomicU64::new(found.damaged),
+            stopping: AtomicBool::new(false),
+        };
+        Ok(Self { shared: Arc::new(shared), positions })
+    }
+
+    /// Starts the commit thread, and tells `drain` of every stream that was found.
+    pub fn start(self, drain: Arc<dyn Drain>) -> Journal {
+        let Self { shared, positions } = self;
+        let found: Vec<_> = shared.index.lock().streams.values().cloned().collect();
+        for stream in found {
+            drain.backlog_grew(&stream, &mut stream.lock());
+        }
+        let (failure, failed) = watch::channel(None);
+        let committer = Committer::new(Arc::clone(&shared), drain, positions);
+        let commit = move || {
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));
+            if let Err(error) = ended.unwrap_or(Err(JournalError::Panicked)) {
+                failure.send_replace(Some(Arc::new(error)));
+            }
+        };
+        let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(commit);
+        let thread = thread.expect("the system starts a thread while the process starts");
+        Journal { shared, thread: Arc::new(Mutex::new(Some(thread))), failed }
+    }
+}
+
+impl Journal {
+    /// Waits until `bytes` more may be queued; [`Journal::append`] takes them over.
+    pub async fn reserve(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).expect("a message is far below 4 GiB");
+        let permit = self.shared.reservations.acquire_many(bytes).await;
+        permit.expect("the semaphore is never closed").forget();
+    }
+
+    /// Queues appends in order. Each that has a `reply_to` is answered once, unless the journal fails before.
+    /// `reserved` is what [`Journal::reserve`] gave for them.
+    pub fn append(&self, appends: Vec<Append>, reserved: usize) {
+        self.shared.queue.push(Command::Append(appends, reserved));
+    }
+
+    /// Refuses all further appends of clients with `shutting_down`.
+    pub fn stop_accepting(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether appends of clients are refused.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.is_stopping()
+    }
+
+    /// Keeps reports as dead letters. Durable when it returns; `None` when the journal failed or stopped instead.
+    pub async fn bury(&self, letters: Vec<DeadLetter>) -> Option<Buried> {
+        let (done, buried) = oneshot::channel();
+        self.shared.queue.push(Command::Bury(letters, done));
+        buried.await.ok()
+    }
+
+    /// Lets a drained stream go. False when there is something left to do for it.
+    pub fn retire(&self, stream: &Stream) -> bool {
+        self.shared.index.retire(stream)
+    }
+
+    /// How many ids have backlog.
+    pub fn streams(&self) -> usize {
+        self.shared.index.lock().streams.len()
+    }
+
+    /// All streams, to wake their flushers.
+    pub fn all_streams(&self) -> Vec<Arc<Stream>> {
+        self.shared.index.lock().streams.values().cloned().collect()
+    }
+
+    /// What an operator sees.
+    pub fn status(&self) -> JournalStatus {
+        let streams = self.all_streams();
+        JournalStatus {
+            bytes: self.shared.bytes(),
+            bytes_on_disk: self.shared.store.bytes_on_disk(),
+            streams: streams.len() as u64,
+            oldest_age: streams.iter().filter_map(|s| s.lock().oldest).min().map(|oldest| oldest.elapsed()),
+            damaged: self.shared.damaged.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Why the journal failed, if it did.
+    pub fn failure(&self) -> Option<Arc<JournalError>> {
+        self.failed.borrow().clone()
+    }
+
+    /// Resolves when the journal fails; never, if it does not.
+    pub async fn failed(&self) -> Arc<JournalError> {
+        let mut failed = self.failed.clone();
+        if let Ok(error) = failed.wait_for(Option::is_some).await {
+            return Arc::clone(error.as_ref().expect("waited for one"));
+        }
+        std::future::pending().await
+    }
+
+    /// Commits what is queued, syncs, and ends the commit thread. Blocks.
+    ///
+    /// # Errors
+    /// Why the journal failed, now or before.
+    pub fn stop(&self) -> Result<(), Arc<JournalError>> {
+        self.shared.queue.push(Command::Stop);
+        let thread = self.thread.lock().expect("no holder panics: it only takes the handle").take();
+        if let Some(thread) = thread {
+            thread.join().expect("the commit thread catches its panics");
+        }
+        self.failure().map_or(Ok(()), Err)
+    }
+}
+
+impl Shared {
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn grow(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn shrink(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn disk_is_low(&self) -> bool {
+        match self.store.free_disk() {
+            Ok(free) => free < self.limits.min_free_disk,
+            Err(error) => {
+                tracing::error!(%error, "reports are refused while the free disk is unknown");
+                true
+            }
+        }
+    }
+}

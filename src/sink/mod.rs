@@ -1,12 +1,44 @@
 //! The sink: where reports end. The only room that names a database.
+//!
+//! Duty: store batches of records in transactions that may hold many ids, say by what the server says how many rows are
+//! new, and tell a sink that cannot take anything from a report that the sink cannot take.
+//!
+//! Invariants:
+//! 1. First write wins: a row whose key is there already is never changed, neither by a replay nor by a second report of
+//!    the same transaction.
+//! 2. `report_streams.reports` of an id grows by exactly the rows newly inserted, in the transaction that inserted them.
+//! 3. A stream's state is that of its record of the highest position, whatever the order in which batches arrive.
+//! 4. A transaction is stored whole or not at all. One whose outcome is unknown is sent again, which changes nothing.
+//! 5. [`Writer::store`] ends only when each record is stored or refused for what it is. Only poison refuses a record,
+//!    only one that stands alone in its transaction, and never a marker.
+//! 6. Records of one id are committed in their order, in splits and retries too: a marker never overtakes its reports.
+//! 7. While the sink is down or blocked, one writer at a time asks it; the others wait.
+//! 8. No text of this room has the sink's password, and text of a server is escaped.
+//!
+//! On the wire: the driver's, in its text protocol. On disk: the database's own.
+//!
+//! It does not know the journal, connections of clients, flushers, or what is done with a refused report.
 
 use std::future::Future;
 
+use crate::config::{self, SinkTarget};
 use crate::report::Batch;
 
+pub mod backoff;
 pub mod error;
+pub mod health;
+pub mod mysql;
+pub mod schema;
+pub mod sqlite;
+mod stream;
+pub mod writer;
 
 pub use error::{Class, SinkError};
+pub use health::{Health, HealthStatus, SinkState};
+pub use mysql::MysqlSink;
+pub use schema::ddl;
+pub use sqlite::SqliteSink;
+pub use writer::{Outcome, Refused, Writer};
 
 /// What became of one batch within a committed transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +56,7 @@ pub trait Sink: Send + Sync + 'static {
     /// One connection; used by one writer at a time.
     type Connection: Connection;
 
-    /// Opens a connection, within the configured timeout.
+    /// Opens a connection, within the configured timeout, and makes the tables if they are missing and it may.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, SinkError>> + Send;
 }
 
@@ -33,9 +65,73 @@ pub trait Connection: Send + 'static {
     /// Stores all batches in one transaction: all of it or, on an error, none (or, where the connection died during
     /// COMMIT, perhaps all: the same batches are then sent again, which changes nothing).
     ///
-    /// Ids differ between batches. After an error other than poison the connection must not be used again.
+    /// Ids differ between batches. A future that is dropped leaves a connection that must be dropped too.
     fn store(&mut self, batches: &[Batch]) -> impl Future<Output = Result<Vec<Stored>, SinkError>> + Send;
 
     /// Asks whether the sink would take a write now (not only a read).
     fn probe(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Whether the connection can be used again after an error: its transaction is rolled back and the server there.
+    fn usable(&self) -> bool;
+}
+
+/// The sink of the settings; nothing is opened yet.
+///
+/// # Errors
+/// When the sink's URL cannot be read.
+pub fn open(settings: &config::Sink) -> Result<AnySink, SinkError> {
+    Ok(match &settings.target {
+        SinkTarget::Mysql(url) => AnySink::Mysql(MysqlSink::new(url, settings)?),
+        SinkTarget::Sqlite(path) => AnySink::Sqlite(SqliteSink::new(path, settings)),
+    })
+}
+
+/// Any of the sinks, chosen when the node starts.
+pub enum AnySink {
+    /// MySQL or MariaDB.
+    Mysql(MysqlSink),
+    /// The embedded default.
+    Sqlite(SqliteSink),
+}
+
+/// A connection of [`AnySink`].
+pub enum AnyConnection {
+    /// To MySQL or MariaDB.
+    Mysql(Box<mysql::MysqlConnection>),
+    /// To the embedded default.
+    Sqlite(sqlite::SqliteConnection),
+}
+
+impl Sink for AnySink {
+    type Connection = AnyConnection;
+
+    async fn connect(&self) -> Result<AnyConnection, SinkError> {
+        Ok(match self {
+            Self::Mysql(sink) => AnyConnection::Mysql(Box::new(sink.connect().await?)),
+            Self::Sqlite(sink) => AnyConnection::Sqlite(sink.connect().await?),
+        })
+    }
+}
+
+impl Connection for AnyConnection {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        match self {
+            Self::Mysql(connection) => connection.store(batches).await,
+            Self::Sqlite(connection) => connection.store(batches).await,
+        }
+    }
+
+    async fn probe(&mut self) -> Result<(), SinkError> {
+        match self {
+            Self::Mysql(connection) => connection.probe().await,
+            Self::Sqlite(connection) => connection.probe().await,
+        }
+    }
+
+    fn usable(&self) -> bool {
+        match self {
+            Self::Mysql(connection) => connection.usable(),
+            Self::Sqlite(connection) => connection.usable(),
+        }
+    }
 }

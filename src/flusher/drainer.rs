@@ -1,0 +1,106 @@
+//! Drainers: each takes ids that are ready, and stores their backlog in one shared transaction after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc};
+
+use super::supervisor::Limits;
+use super::task::{Drained, Handover};
+use crate::journal::{Journal, JournalError, Receipt, Taken};
+use crate::report::Batch;
+use crate::sink::{Outcome, Sink, Writer};
+
+/// Time between two tries to read a journal that cannot be read.
+const READ_RETRY: Duration = Duration::from_secs(1);
+
+/// The ids that are ready, shared by all drainers.
+#[derive(Clone)]
+pub(super) struct Handovers(Arc<Mutex<mpsc::UnboundedReceiver<Handover>>>);
+
+/// One of the tasks that write to the sink.
+pub(super) struct Drainer<S: Sink> {
+    handovers: Handovers,
+    journal: Journal,
+    writer: Writer<S>,
+    limits: Limits,
+}
+
+impl Handovers {
+    pub(super) fn new(queue: mpsc::UnboundedReceiver<Handover>) -> Self {
+        Self(Arc::new(Mutex::new(queue)))
+    }
+
+    /// The next id that is ready, and all others that are and fit into the same transaction.
+    async fn gather(&self, limits: Limits) -> Option<Vec<Handover>> {
+        let mut queue = self.0.lock().await;
+        let mut gathered = Vec::new();
+        let (mut rows, mut bytes) = (0, 0);
+        let mut next = queue.recv().await;
+        while let Some(handover) = next {
+            let backlog = handover.stream.lock().backlog();
+            rows += (backlog.reports + backlog.markers).min(limits.catch_up_batch as u64);
+            bytes += backlog.bytes;
+            gathered.push(handover);
+            if rows >= limits.max_rows as u64 || bytes >= limits.max_bytes as u64 {
+                break;
+            }
+            next = queue.try_recv().ok();
+        }
+        (!gathered.is_empty()).then_some(gathered)
+    }
+}
+
+impl<S: Sink> Drainer<S> {
+    pub(super) fn new(handovers: Handovers, journal: Journal, writer: Writer<S>, limits: Limits) -> Self {
+        Self { handovers, journal, writer, limits }
+    }
+
+    /// Runs until it is dropped, or until all flushers are gone.
+    pub(super) async fn run(mut self) {
+        while let Some(handovers) = self.handovers.gather(self.limits).await {
+            let taken = self.read(&handovers).await;
+            let (batches, receipts): (Vec<Batch>, Vec<Receipt>) =
+                taken.into_iter().map(|t| (t.batch, t.receipt)).unzip();
+            #[cfg(forebay_plant = "truncate_before_store")]
+            receipts.iter().for_each(|receipt| self.journal.truncate(receipt));
+            let outcomes = self.store(&batches).await;
+            let drained = batches.into_iter().zip(receipts).zip(outcomes);
+            for (handover, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
+                // A flusher that is gone finds the same records in the journal after the restart.
+                let _ = handover.drained.send(Drained { batch, receipt, outcome });
+            }
+        }
+    }
+
+    /// Reads the backlog of all these ids, away from the tasks that must not wait for a disk.
+    async fn read(&mut self, handovers: &[Handover]) -> Vec<Taken> {
+        loop {
+            let streams: Vec<_> = handovers.iter().map(|h| Arc::clone(&h.stream)).collect();
+            let (journal, limits) = (self.journal.clone(), self.limits);
+            let read = move || -> Result<Vec<Taken>, JournalError> {
+                streams.iter().map(|s| journal.read(s, limits.catch_up_batch, limits.max_bytes)).collect()
+            };
+            match tokio::task::spawn_blocking(read).await.expect("reading the journal does not panic") {
+                Ok(taken) => return taken,
+                Err(error) => {
+                    tracing::error!(%error, "the backlog cannot be read; trying again");
+                    tokio::time::sleep(READ_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Stores all batches that have a record; one without has lost all its entries to damage.
+    async fn store(&mut self, batches: &[Batch]) -> Vec<Outcome> {
+        if batches.iter().all(|batch| !batch.records.is_empty()) {
+            return self.writer.store(batches).await;
+        }
+        let whole: Vec<Batch> = batches.iter().filter(|batch| !batch.records.is_empty()).cloned().collect();
+        let mut stored = self.writer.store(&whole).await.into_iter();
+        let outcome = |batch: &Batch| {
+            if batch.records.is_empty() { Some(Outcome::default()) } else { stored.next() }
+        };
+        batches.iter().map_while(outcome).collect()
+    }
+}

@@ -1,0 +1,71 @@
+//! When a flusher acts. Pure: it is given the time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::journal::Backlog;
+
+/// When a flusher acts.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Reports at which it acts at once.
+    pub batch: u64,
+    /// Time after the oldest was accepted at which it acts with fewer.
+    pub tick: Duration,
+}
+
+/// What a flusher does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Hand the backlog over.
+    Act,
+    /// Wait for more, but not longer than this.
+    WaitUntil(Instant),
+    /// Nothing is left.
+    Quiet,
+}
+
+impl Policy {
+    /// What to do with this backlog; in a hurry (a shutdown), nothing waits for the tick.
+    pub(super) fn decide(&self, backlog: Backlog, hurry: bool, now: Instant) -> Decision {
+        if backlog.reports == 0 && backlog.markers == 0 {
+            return Decision::Quiet;
+        }
+        let due = backlog.oldest.map_or(now, |oldest| oldest + self.tick);
+        if hurry || self.is_full(backlog) || due <= now { Decision::Act } else { Decision::WaitUntil(due) }
+    }
+
+    /// Whether the backlog is reason to act before the tick.
+    pub(super) fn is_full(&self, backlog: Backlog) -> bool {
+        backlog.reports >= self.batch || backlog.markers > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy { batch: 10, tick: Duration::from_secs(10) };
+
+    fn backlog(reports: u64, markers: u64, oldest: Instant) -> Backlog {
+        Backlog { reports, markers, bytes: 0, oldest: Some(oldest) }
+    }
+
+    #[test]
+    fn the_tenth_report_is_not_kept_waiting_and_the_ninth_waits_for_the_tick() {
+        let start = Instant::now();
+        assert_eq!(POLICY.decide(backlog(10, 0, start), false, start), Decision::Act);
+        let due = start + POLICY.tick;
+        assert_eq!(POLICY.decide(backlog(9, 0, start), false, start), Decision::WaitUntil(due));
+        assert_eq!(POLICY.decide(backlog(1, 0, start), false, due), Decision::Act);
+    }
+
+    #[test]
+    fn a_marker_or_a_shutdown_waits_for_nothing() {
+        let start = Instant::now();
+        assert_eq!(POLICY.decide(backlog(0, 1, start), false, start), Decision::Act);
+        assert_eq!(POLICY.decide(backlog(1, 0, start), true, start), Decision::Act);
+        assert_eq!(POLICY.decide(backlog(0, 0, start), true, start), Decision::Quiet);
+    }
+}

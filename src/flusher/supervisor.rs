@@ -1,0 +1,116 @@
+//! Starts a flusher for each id with backlog, wakes them, and joins them at the end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::drainer::{Drainer, Handovers};
+use super::policy::Policy;
+use super::task::{self, Handover};
+use crate::journal::{Drain, Flusher, Journal, State, Stream};
+use crate::sink::{Sink, Writer};
+
+/// What one transaction may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Records of one id.
+    pub catch_up_batch: usize,
+    /// Records of all its ids.
+    pub max_rows: usize,
+    /// Bytes of them.
+    pub max_bytes: usize,
+}
+
+/// All flushers and drainers of a node; a cheap handle.
+#[derive(Clone)]
+pub struct Flushers(Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) policy: Policy,
+    pub(super) hurry: AtomicBool,
+    pub(super) handovers: mpsc::UnboundedSender<Handover>,
+    journal: OnceLock<Journal>,
+    /// Handovers for the drainers, until they start.
+    queue: Handovers,
+    runtime: Handle,
+    flushers: TaskTracker,
+    drainers: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Flushers {
+    /// Flushers that act by `policy`, on the current runtime. None runs before [`Flushers::start`].
+    pub fn new(policy: Policy) -> Self {
+        // As many handovers can wait as there are ids with backlog: each id hands over once at a time.
+        let (handovers, queue) = mpsc::unbounded_channel();
+        Self(Arc::new(Shared {
+            policy,
+            hurry: AtomicBool::new(false),
+            handovers,
+            journal: OnceLock::new(),
+            queue: Handovers::new(queue),
+            runtime: Handle::current(),
+            flushers: TaskTracker::new(),
+            drainers: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Gives the flushers their journal, and starts a drainer for each writer.
+    pub fn start<S: Sink>(&self, journal: &Journal, writers: Vec<Writer<S>>, limits: Limits) {
+        assert!(self.0.journal.set(journal.clone()).is_ok(), "flushers start once");
+        for writer in writers {
+            let drainer = Drainer::new(self.0.queue.clone(), journal.clone(), writer, limits);
+            let stop = self.0.stop.clone();
+            let drain = async move { stop.run_until_cancelled_owned(drainer.run()).await };
+            self.0.drainers.spawn_on(drain, &self.0.runtime);
+        }
+    }
+
+    /// Lets every flusher act without waiting for its tick, and waits until all backlog is drained or `patience` is
+    /// over. Then stops all flushers and drainers; what was not drained stays in the journal.
+    ///
+    /// Returns whether all was drained.
+    pub async fn drain_and_stop(&self, patience: Duration) -> bool {
+        self.0.hurry.store(true, Ordering::Release);
+        if let Some(journal) = self.0.journal.get() {
+            journal.all_streams().iter().for_each(|stream| stream.wake.notify_one());
+        }
+        self.0.flushers.close();
+        let drained = tokio::time::timeout(patience, self.0.flushers.wait()).await.is_ok();
+        self.0.stop.cancel();
+        self.0.drainers.close();
+        self.0.drainers.wait().await;
+        self.0.flushers.wait().await;
+        drained
+    }
+}
+
+impl Drain for Flushers {
+    fn backlog_grew(&self, stream: &Arc<Stream>, state: &mut State) {
+        match state.flusher {
+            Flusher::None => {
+                state.flusher = Flusher::Working;
+                let flusher = task::run(Arc::clone(stream), Arc::clone(&self.0));
+                self.0.flushers.spawn_on(self.0.stop.clone().run_until_cancelled_owned(flusher), &self.0.runtime);
+            }
+            Flusher::Waiting if !self.0.policy.is_full(state.backlog()) => {}
+            Flusher::Waiting | Flusher::Idle => {
+                state.flusher = Flusher::Working;
+                stream.wake.notify_one();
+            }
+            Flusher::Working => {}
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn journal(&self) -> &Journal {
+        self.journal.get().expect("a flusher asks for the journal after the start that sets it")
+    }
+}

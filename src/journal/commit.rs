@@ -1,0 +1,335 @@
+//! The commit thread: the one writer of the journal.
+//!
+//! A cycle takes all commands that wait, writes them, syncs once, and only then lets anybody know. While it syncs, the
+//! next cycle's commands gather: group commit without a timer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
+use super::dead_letters::{self, DeadLetter};
+use super::entry::{self, RECORD_OVERHEAD_BYTES, Stamp};
+use super::error::JournalError;
+use super::lanes::Lane;
+use super::limits::Level;
+use super::positions::Positions;
+use super::queue::{Buried, Command};
+use super::stream::{Committed, DoneWaiter, Stream};
+use super::{Drain, Shared};
+use crate::report::{Id, Marker, Position};
+
+/// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
+const SHARED_ENTRY_BYTES: usize = 32 * 1024;
+/// Truncations that no append follows are synced after this time.
+const IDLE_SYNC: Duration = Duration::from_millis(500);
+
+/// The commit thread's own state.
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    drain: Arc<dyn Drain>,
+    positions: Positions,
+    /// Something is written that no sync has covered.
+    dirty: bool,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// All appends of one id in one cycle.
+struct Group {
+    stream: Arc<Stream>,
+    lane: Lane,
+    first: Position,
+    contents: Vec<Content>,
+    reports: u64,
+    bytes: u64,
+}
+
+/// What one cycle gathers, and releases after the sync.
+#[derive(Default)]
+struct Cycle {
+    groups: Vec<Group>,
+    by_id: HashMap<Id, usize>,
+    answers: Vec<(ReplyTo, Verdict)>,
+    /// Bytes that were reserved for the cycle's appends.
+    reserved: usize,
+    /// Bytes that the cycle adds to the journal, by estimate.
+    added: u64,
+    /// Whether the disk is at its reserve; asked once a cycle.
+    disk_is_low: Option<bool>,
+    buried: Vec<(Buried, oneshot::Sender<Buried>)>,
+    must_sync: bool,
+    stop: bool,
+}
+
+enum Verdict {
+    /// Written as this content of this group.
+    Written {
+        group: usize,
+        index: usize,
+    },
+    Refused(crate::report::Refusal),
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, drain: Arc<dyn Drain>, positions: Positions) -> Self {
+        Self { shared, drain, positions, dirty: false, key: Vec::new(), value: Vec::new() }
+    }
+
+    /// Runs until [`Command::Stop`].
+    ///
+    /// # Errors
+    /// The first failed write or sync. It is never tried again, and nothing of its cycle is released.
+    pub(super) fn run(mut self) -> Result<(), JournalError> {
+        let mut commands = Vec::new();
+        loop {
+            self.shared.queue.take(&mut commands, self.dirty.then_some(IDLE_SYNC));
+            let mut cycle = Cycle { must_sync: commands.is_empty(), ..Cycle::default() };
+            for command in commands.drain(..) {
+                self.perform(command, &mut cycle)?;
+            }
+            self.write(&mut cycle)?;
+            let stop = cycle.stop;
+            #[cfg(forebay_plant = "ack_before_sync")]
+            let cycle = {
+                let must_sync = cycle.must_sync;
+                self.release(cycle);
+                Cycle { must_sync, ..Cycle::default() }
+            };
+            if cycle.must_sync && self.dirty {
+                self.shared.store.sync()?;
+                self.dirty = false;
+            }
+            self.release(cycle);
+            if stop {
+                return Ok(());
+            }
+        }
+    }
+
+    fn perform(&mut self, command: Command, cycle: &mut Cycle) -> Result<(), JournalError> {
+        match command {
+            Command::Append(appends, reserved) => {
+                cycle.reserved += reserved;
+                appends.into_iter().for_each(|append| self.admit(append, cycle));
+            }
+            Command::Truncate(keys) => {
+                for (lane, key) in keys {
+                    self.shared.store.remove(lane, &key)?;
+                }
+                self.dirty = true;
+            }
+            Command::Bury(letters, done) => {
+                let buried = self.bury(&letters)?;
+                cycle.buried.push((buried, done));
+                cycle.must_sync = true;
+            }
+            Command::SetAside(lane, key, value) => {
+                self.shared.store.set_aside(lane, &key, &value)?;
+                self.dirty = true;
+                cycle.must_sync = true;
+            }
+            Command::Stop => {
+                cycle.stop = true;
+                cycle.must_sync = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an append into the group of its id, or notes why it is refused.
+    fn admit(&mut self, append: Append, cycle: &mut Cycle) {
+        let Append { id, content, reply_to } = append;
+        let size = content_bytes(&id, &content) as u64;
+        let stream = self.shared.index.join_commit(&id);
+        let level = Level {
+            backlog: stream.lock().occupancy(),
+            journal_bytes: self.shared.bytes() + cycle.added + size,
+            disk_is_low: *cycle.disk_is_low.get_or_insert_with(|| self.shared.disk_is_low()),
+            stopping: self.shared.is_stopping(),
+        };
+        let verdict = match self.shared.limits.refusal(&id, &content, level) {
+            Some(refusal) => {
+                self.shared.index.leave_commit(&stream);
+                if reply_to.is_none() {
+                    tracing::warn!(%id, reason = %refusal, "a disconnected marker was not kept");
+                }
+                Verdict::Refused(refusal)
+            }
+            None => {
+                cycle.added += size;
+                cycle.join(id, stream, content)
+            }
+        };
+        if let Some(reply_to) = reply_to {
+            cycle.answers.push((reply_to, verdict));
+        }
+    }
+
+    fn bury(&mut self, letters: &[DeadLetter]) -> Result<Buried, JournalError> {
+        let mut buried = Buried { new: 0, known: 0 };
+        for letter in letters {
+            let key = dead_letters::key(&letter.id, letter.report.number);
+            dead_letters::encode(letter, &mut self.value);
+            if self.shared.store.keep_dead(&key, &self.value)? {
+                buried.new += 1;
+                self.shared.grow(self.value.len() as u64);
+            } else {
+                buried.known += 1;
+            }
+        }
+        self.dirty = true;
+        Ok(buried)
+    }
+
+    /// Numbers and writes the cycle's groups, and ahead of them the ceiling of positions.
+    fn write(&mut self, cycle: &mut Cycle) -> Result<(), JournalError> {
+        if cycle.groups.is_empty() {
+            return Ok(());
+        }
+        let now = now_micros();
+        for group in &mut cycle.groups {
+            group.first = self.positions.take(group.contents.len() as u64, now);
+        }
+        if let Some(ceiling) = self.positions.raise_ceiling() {
+            self.shared.store.set_position_ceiling(ceiling)?;
+        }
+        for group in &mut cycle.groups {
+            self.write_group(group, now)?;
+        }
+        self.dirty = true;
+        cycle.must_sync = true;
+        Ok(())
+    }
+
+    fn write_group(&mut self, group: &mut Group, now: u64) -> Result<(), JournalError> {
+        let id = &group.stream.id;
+        let mut written = 0;
+        while written < group.contents.len() {
+            let rest = &group.contents[written..];
+            let count = entry_length(id, rest, self.shared.max_entry_records);
+            let first = Position(group.first.0 + written as u64);
+            let stamp = Stamp { first, accepted_at: now, node_id: self.shared.node_id };
+            entry::encode_key(id, first, &mut self.key);
+            entry::encode(id, stamp, rest[..count].iter(), &mut self.value);
+            self.shared.store.insert(group.lane, &self.key, &self.value)?;
+            group.bytes += (self.key.len() + self.value.len()) as u64;
+            written += count;
+        }
+        Ok(())
+    }
+
+    /// Lets the world know of what is durable: counters, flushers, and last the clients.
+    fn release(&mut self, cycle: Cycle) {
+        let Cycle { groups, answers, reserved, buried, .. } = cycle;
+        self.shared.counters.accepted(groups.iter().map(|g| g.reports).sum());
+        self.shared.grow(groups.iter().map(|g| g.bytes).sum());
+        for (buried, done) in buried {
+            // A flusher that is gone asks again after the restart.
+            let _ = done.send(buried);
+        }
+        for (to, verdict) in &answers {
+            if let Verdict::Written { group, index } = verdict {
+                note_done_waiter(&groups[*group], *index, to);
+            }
+        }
+        let now = Instant::now();
+        for group in &groups {
+            let count = group.contents.len() as u64;
+            let through = Position(group.first.0 + count - 1);
+            let mut state = group.stream.lock();
+            let added = Committed { reports: group.reports, markers: count - group.reports, bytes: group.bytes };
+            state.committed(&added, group.first, through, now);
+            self.drain.backlog_grew(&group.stream, &mut state);
+        }
+        answer(answers, &groups, self.shared.node_id);
+        self.shared.reservations.add_permits(reserved);
+    }
+}
+
+impl Cycle {
+    fn join(&mut self, id: Id, stream: Arc<Stream>, content: Content) -> Verdict {
+        let group = *self.by_id.entry(id).or_insert_with(|| {
+            let lane = stream.lock().lane;
+            let first = Position(0);
+            self.groups.push(Group { stream, lane, first, contents: Vec::new(), reports: 0, bytes: 0 });
+            self.groups.len() - 1
+        });
+        let Group { contents, reports, .. } = &mut self.groups[group];
+        *reports += u64::from(matches!(content, Content::Report(_)));
+        #[cfg(forebay_plant = "marker_overtakes")]
+        if matches!(content, Content::Marker(_)) {
+            contents.insert(0, content);
+            return Verdict::Written { group, index: 0 };
+        }
+        contents.push(content);
+        Verdict::Written { group, index: contents.len() - 1 }
+    }
+}
+
+/// How many of `contents` go into the next entry: at least one, and more while they stay below the shared size.
+fn entry_length(id: &Id, contents: &[Content], max_records: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |content: &&Content| {
+        bytes += content_bytes(id, content);
+        bytes <= SHARED_ENTRY_BYTES
+    };
+    contents.iter().take(max_records).take_while(fits).count().max(1)
+}
+
+/// The bytes that a content takes in the journal, at most (its share of a shared entry is less).
+fn content_bytes(id: &Id, content: &Content) -> usize {
+    let data = match content {
+        Content::Report(draft) => draft.data.as_ref().map_or(0, bytes::Bytes::len),
+        Content::Marker(_) => 0,
+    };
+    data + id.as_bytes().len() + RECORD_OVERHEAD_BYTES
+}
+
+fn note_done_waiter(group: &Group, index: usize, to: &ReplyTo) {
+    if matches!(group.contents[index], Content::Marker(Marker::Done)) {
+        let position = Position(group.first.0 + index as u64);
+        let waiter = DoneWaiter { position, outlet: Arc::downgrade(&to.outlet), ticket: to.ticket };
+        group.stream.lock().done.push(waiter);
+    }
+}
+
+/// Gives each outlet all its answers of this cycle at once, in the order of its appends.
+fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16) {
+    let outlet = |to: &ReplyTo| Arc::as_ptr(&to.outlet).cast::<()>();
+    answers.sort_by_key(|(to, _)| outlet(to));
+    let mut answers = answers.into_iter().peekable();
+    while let Some((first, _)) = answers.peek() {
+        let to: Arc<dyn Outlet> = Arc::clone(&first.outlet);
+        let this = outlet(first);
+        to.answer(&mut std::iter::from_fn(|| {
+            let (to, verdict) = answers.next_if(|(to, _)| outlet(to) == this)?;
+            Some((to.ticket, verdict.into_answer(groups, node_id)))
+        }));
+    }
+}
+
+impl Verdict {
+    fn into_answer(self, groups: &[Group], node_id: u16) -> Answer {
+        match self {
+            Self::Refused(refusal) => Answer::Refused(refusal),
+            Self::Written { group, index } => {
+                let group = &groups[group];
+                let position = Position(group.first.0 + index as u64);
+                let number = match &group.contents[index] {
+                    Content::Report(draft) => Some(entry::number(draft.seq, node_id, position)),
+                    Content::Marker(_) => None,
+                };
+                Answer::Kept(Ack { position, number })
+            }
+        }
+    }
+}
+
+/// The wall clock, in microseconds of the epoch; 0 where it stands before it.
+pub(super) fn now_micros() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}

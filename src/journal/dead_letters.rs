@@ -1,0 +1,143 @@
+//! Dead letters on disk: reports that the sink refuses for what they are, each with its reason.
+//!
+//! ```text
+//! key    id (ASCII) | 0x00 | source (u16, big-endian) | seq (u64, big-endian)
+//! value  header as an entry's | bincode of the report, the sink's code and reason, and the time
+//! ```
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Appender, MAX_BODY_BYTES, frame, unframe};
+use super::error::Damage;
+use crate::report::{Id, Number, Report};
+
+/// The longest reason that is kept, in bytes.
+pub const MAX_REASON_BYTES: usize = 1024;
+
+const ENCODING: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Varint,
+    bincode::config::Limit<MAX_BODY_BYTES>,
+> = bincode::config::standard().with_limit::<MAX_BODY_BYTES>();
+
+/// A report that the sink refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Whose report it is.
+    pub id: Id,
+    /// The report.
+    pub report: Report,
+    /// The sink's error number.
+    pub code: Option<u32>,
+    /// What the sink said, at most [`MAX_REASON_BYTES`].
+    pub reason: String,
+    /// When it was refused, in microseconds of the epoch.
+    pub dead_at: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LetterBody<'a> {
+    id: &'a str,
+    source: u16,
+    seq: u64,
+    time: Option<i64>,
+    code: i32,
+    peer: Option<IpAddr>,
+    data: Option<&'a str>,
+    accepted_at: u64,
+    sink_code: Option<u32>,
+    reason: &'a str,
+    dead_at: u64,
+}
+
+/// The key of a dead letter.
+pub(super) fn key(id: &Id, number: Number) -> Vec<u8> {
+    let mut key = id.as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(&number.source.to_be_bytes());
+    key.extend_from_slice(&number.seq.to_be_bytes());
+    key
+}
+
+/// Writes the value of a dead letter into `value`.
+pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
+    let DeadLetter { id, report, code, reason, dead_at } = letter;
+    let body = LetterBody {
+        id: id.as_str(),
+        source: report.number.source,
+        seq: report.number.seq,
+        time: report.time,
+        code: report.code,
+        peer: report.peer,
+        data: report
+            .data
+            .as_deref()
+            .map(|d| std::str::from_utf8(d).expect("`data` is a part of a text that was UTF-8")),
+        accepted_at: report.accepted_at,
+        sink_code: *code,
+        reason: &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)],
+        dead_at: *dead_at,
+    };
+    frame(value, |value| {
+        bincode::serde::encode_into_writer(&body, Appender(value), ENCODING).expect("writing to memory cannot fail");
+    });
+}
+
+/// Reads the dead letter with this key.
+///
+/// # Errors
+/// [`Damage`], whatever the bytes are.
+pub(super) fn decode(stored_key: &[u8], value: &Bytes) -> Result<DeadLetter, Damage> {
+    let body = unframe(value)?;
+    let (body, _): (LetterBody<'_>, usize) =
+        bincode::serde::borrow_decode_from_slice(body, ENCODING).map_err(|_| Damage::Content)?;
+    let id = Id::new(body.id).map_err(|_| Damage::Content)?;
+    let number = Number { source: body.source, seq: body.seq };
+    if key(&id, number) != stored_key {
+        return Err(Damage::Key);
+    }
+    let report = Report {
+        number,
+        time: body.time,
+        code: body.code,
+        peer: body.peer,
+        data: body.data.map(|d| value.slice_ref(d.as_bytes())),
+        accepted_at: body.accepted_at,
+    };
+    Ok(DeadLetter { id, report, code: body.sink_code, reason: body.reason.to_owned(), dead_at: body.dead_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(reason: &str) -> DeadLetter {
+        let number = Number { source: 0, seq: 42 };
+        let data = Some(Bytes::from_static(b"{\"a\": 1}"));
+        let report = Report { number, time: Some(-5), code: -1, peer: None, data, accepted_at: 7 };
+        DeadLetter { id: Id::new("x").expect("an id"), report, code: Some(4025), reason: reason.into(), dead_at: 9 }
+    }
+
+    #[test]
+    fn a_dead_letter_reads_back_as_it_was_written() {
+        let mut value = Vec::new();
+        encode(&letter("CONSTRAINT failed"), &mut value);
+        let stored_key = key(&letter("").id, letter("").report.number);
+        assert_eq!(decode(&stored_key, &Bytes::from(value.clone())), Ok(letter("CONSTRAINT failed")));
+        assert_eq!(decode(b"another key", &Bytes::from(value.clone())), Err(Damage::Key));
+        value[20] ^= 1;
+        assert_eq!(decode(&stored_key, &Bytes::from(value)), Err(Damage::Checksum));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        let mut value = Vec::new();
+        let long = letter(&"é".repeat(MAX_REASON_BYTES));
+        encode(&long, &mut value);
+        let read = decode(&key(&long.id, long.report.number), &Bytes::from(value)).expect("just written");
+        assert_eq!(read.reason.len(), MAX_REASON_BYTES);
+    }
+}

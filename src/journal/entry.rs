@@ -1,0 +1,314 @@
+//! The bytes of an entry: all records of one id that share a commit.
+//!
+//! ```text
+//! key    id (ASCII) | 0x00 | first position (u64, big-endian)
+//! value  version (1) | "FBJ" | crc32 of the body (u32, LE) | length of the body (u32, LE) | body
+//! body   bincode 2, standard: id, first position, accepted_at, node_id, records
+//! ```
+//!
+//! Record *i* has the position *first + i*. The body repeats the key, so that an entry proves where it belongs. This file
+//! alone knows the encoding; a successor of bincode is a change of this file and a new version byte.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::append::Content;
+use super::error::Damage;
+use crate::report::{Body, Draft, Id, Marker, Number, Position, Record, Report};
+
+/// The version that is written.
+const VERSION: u8 = 1;
+/// Behind the version: tells an entry from other bytes where a damaged file is searched for entries.
+const MAGIC: &[u8; 3] = b"FBJ";
+/// Version, magic, checksum, length.
+pub(super) const HEADER_BYTES: usize = 12;
+/// The longest body that is decoded; the longest that is written is a report of 96 KiB with its envelope.
+pub(super) const MAX_BODY_BYTES: usize = 112 * 1024;
+/// What a record costs in an entry beside its data, at most: numbers, address, lengths.
+pub(super) const RECORD_OVERHEAD_BYTES: usize = 64;
+/// The encoding of bodies. The limit is on what lengths may claim before anything is allocated.
+const ENCODING: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Varint,
+    bincode::config::Limit<{ 4 * MAX_BODY_BYTES }>,
+> = bincode::config::standard().with_limit::<{ 4 * MAX_BODY_BYTES }>();
+
+#[derive(Serialize, Deserialize)]
+struct EntryBody<'a> {
+    id: &'a str,
+    first: u64,
+    accepted_at: u64,
+    node_id: u16,
+    #[serde(borrow)]
+    records: Vec<RecordBody<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum RecordBody<'a> {
+    Report { seq: Option<u64>, time: Option<i64>, code: i32, peer: Option<IpAddr>, data: Option<&'a str> },
+    Done,
+    Disconnected,
+}
+
+/// What an entry says of itself and of its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose records they are.
+    pub id: Id,
+    /// The position of the first record.
+    pub first: Position,
+    /// When its commit was made, in microseconds of the epoch.
+    pub accepted_at: u64,
+    /// The records, in order of position; at least one.
+    pub records: Vec<Record>,
+}
+
+impl Entry {
+    /// The position of the last record.
+    pub fn last(&self) -> Position {
+        Position(self.first.0 + self.records.len() as u64 - 1)
+    }
+
+    /// How many of the records are reports.
+    pub fn reports(&self) -> u64 {
+        self.records.iter().filter(|r| matches!(r.body, Body::Report(_))).count() as u64
+    }
+}
+
+/// The circumstances that all records of an entry share.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp {
+    /// The position of the first record.
+    pub first: Position,
+    /// When the commit was made, in microseconds of the epoch.
+    pub accepted_at: u64,
+    /// The node that numbers reports without a `seq`.
+    pub node_id: u16,
+}
+
+/// Writes the key of an entry into `key`.
+pub fn encode_key(id: &Id, first: Position, key: &mut Vec<u8>) {
+    key.clear();
+    key.extend_from_slice(id.as_bytes());
+    key.push(0);
+    key.extend_from_slice(&first.0.to_be_bytes());
+}
+
+/// Reads a key.
+pub fn decode_key(key: &[u8]) -> Option<(Id, Position)> {
+    let (rest, position) = key.split_last_chunk::<8>()?;
+    let (0, id) = rest.split_last()? else { return None };
+    let id = Id::new(std::str::from_utf8(id).ok()?).ok()?;
+    Some((id, Position(u64::from_be_bytes(*position))))
+}
+
+/// Writes the value of an entry into `value`.
+pub fn encode<'a>(id: &Id, stamp: Stamp, contents: impl Iterator<Item = &'a Content>, value: &mut Vec<u8>) {
+    let body = EntryBody {
+        id: id.as_str(),
+        first: stamp.first.0,
+        accepted_at: stamp.accepted_at,
+        node_id: stamp.node_id,
+        records: contents.map(record_body).collect(),
+    };
+    frame(value, |value| {
+        bincode::serde::encode_into_writer(&body, Appender(value), ENCODING).expect("writing to memory cannot fail");
+    });
+}
+
+fn record_body(content: &Content) -> RecordBody<'_> {
+    match content {
+        Content::Report(Draft { seq, time, code, peer, data }) => RecordBody::Report {
+            seq: *seq,
+            time: *time,
+            code: *code,
+            peer: *peer,
+            data: data.as_deref().map(|d| std::str::from_utf8(d).expect("`data` is a part of a text that was UTF-8")),
+        },
+        Content::Marker(Marker::Done) => RecordBody::Done,
+        Content::Marker(Marker::Disconnected) => RecordBody::Disconnected,
+    }
+}
+
+/// Reads the value of the entry with this key. The data of its reports are slices of `value`, not copies.
+///
+/// # Errors
+/// [`Damage`], whatever the bytes are; nothing is allocated on the word of a length that a checksum does not cover.
+pub fn decode(key: (Id, Position), value: &Bytes) -> Result<Entry, Damage> {
+    let entry = decode_value(value)?;
+    if (entry.id, entry.first) != key {
+        return Err(Damage::Key);
+    }
+    Ok(entry)
+}
+
+/// Reads the value of an entry whose key is not known.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_value(value: &Bytes) -> Result<Entry, Damage> {
+    let body = unframe(value)?;
+    let (body, used): (EntryBody<'_>, usize) =
+        bincode::serde::borrow_decode_from_slice(body, ENCODING).map_err(|_| Damage::Content)?;
+    let id = Id::new(body.id).map_err(|_| Damage::Content)?;
+    if used + HEADER_BYTES != value.len() || body.records.is_empty() {
+        return Err(Damage::Content);
+    }
+    let records = body.records.iter().zip(body.first..).map(|(record, position)| Record {
+        position: Position(position),
+        body: record_of(record, position, &body, value),
+    });
+    let records = records.collect();
+    Ok(Entry { id, first: Position(body.first), accepted_at: body.accepted_at, records })
+}
+
+fn record_of(record: &RecordBody<'_>, position: u64, entry: &EntryBody<'_>, value: &Bytes) -> Body {
+    match record {
+        RecordBody::Done => Body::Marker(Marker::Done, entry.accepted_at),
+        RecordBody::Disconnected => Body::Marker(Marker::Disconnected, entry.accepted_at),
+        RecordBody::Report { seq, time, code, peer, data } => Body::Report(Report {
+            number: number(*seq, entry.node_id, Position(position)),
+            time: *time,
+            code: *code,
+            peer: *peer,
+            data: data.map(|d| value.slice_ref(d.as_bytes())),
+            accepted_at: entry.accepted_at,
+        }),
+    }
+}
+
+/// The number that a report has in the sink: the client's, or the node's with the position.
+pub fn number(seq: Option<u64>, node_id: u16, position: Position) -> Number {
+    match seq {
+        Some(seq) => Number { source: 0, seq },
+        None => Number { source: node_id, seq: position.0 },
+    }
+}
+
+/// Writes header and body: whatever `body` appends, behind its version, length and checksum.
+pub(super) fn frame(value: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    value.clear();
+    value.push(VERSION);
+    value.extend_from_slice(MAGIC);
+    value.extend_from_slice(&[0; 8]);
+    body(value);
+    let crc = crc32fast::hash(&value[HEADER_BYTES..]);
+    let length = u32::try_from(value.len() - HEADER_BYTES).expect("a body is at most MAX_BODY_BYTES");
+    value[4..8].copy_from_slice(&crc.to_le_bytes());
+    value[8..12].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Checks the header, and returns the body.
+pub(super) fn unframe(value: &[u8]) -> Result<&[u8], Damage> {
+    let (header, body) = value.split_at_checked(HEADER_BYTES).ok_or(Damage::Length)?;
+    if header[0] != VERSION || &header[1..4] != MAGIC {
+        return Err(Damage::Version(header[0]));
+    }
+    let field = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    if field(8) as usize != body.len() || body.len() > MAX_BODY_BYTES {
+        return Err(Damage::Length);
+    }
+    if crc32fast::hash(body) != field(4) {
+        return Err(Damage::Checksum);
+    }
+    Ok(body)
+}
+
+/// Appends what bincode writes to a buffer that is used again and again.
+pub(super) struct Appender<'a>(pub(super) &'a mut Vec<u8>);
+
+impl bincode::enc::write::Writer for Appender<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn content() -> impl Strategy<Value = Content> {
+        let report = (
+            proptest::option::of(0..(1u64 << 53)),
+            proptest::option::of(any::<i64>()),
+            any::<i32>(),
+            proptest::option::of(any::<IpAddr>()),
+            proptest::option::of(".{0,200}"),
+        )
+            .prop_map(|(seq, time, code, peer, data)| {
+                Content::Report(Draft { seq, time, code, peer, data: data.map(Bytes::from) })
+            });
+        prop_oneof![
+            8 => report,
+            1 => Just(Content::Marker(Marker::Done)),
+            1 => Just(Content::Marker(Marker::Disconnected)),
+        ]
+    }
+
+    fn encoded(id: &Id, first: u64, contents: &[Content]) -> Bytes {
+        let mut value = Vec::new();
+        let stamp = Stamp { first: Position(first), accepted_at: 5, node_id: 9 };
+        encode(id, stamp, contents.iter(), &mut value);
+        Bytes::from(value)
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_reads_back_as_it_was_written(
+            id in "[A-Za-z0-9._:-]{1,64}",
+            first in 1..(1u64 << 52),
+            contents in proptest::collection::vec(content(), 1..20),
+        ) {
+            let id = Id::new(&id).expect("made of the set");
+            let mut key = Vec::new();
+            encode_key(&id, Position(first), &mut key);
+            prop_assert_eq!(decode_key(&key), Some((id, Position(first))));
+            let value = encoded(&id, first, &contents);
+            let entry = decode((id, Position(first)), &value).expect("just written");
+            prop_assert_eq!(entry.records.len(), contents.len());
+            prop_assert_eq!(entry.last(), Position(first + contents.len() as u64 - 1));
+            for (i, (record, content)) in entry.records.iter().zip(&contents).enumerate() {
+                let position = Position(first + i as u64);
+                prop_assert_eq!(record.position, position);
+                match (&record.body, content) {
+                    (Body::Report(r), Content::Report(d)) => {
+                        prop_assert_eq!(r.number, number(d.seq, 9, position));
+                        prop_assert_eq!((r.time, r.code, r.peer, &r.data), (d.time, d.code, d.peer, &d.data));
+                    }
+                    (Body::Marker(m, 5), Content::Marker(c)) => prop_assert_eq!(m, c),
+                    other => prop_assert!(false, "{other:?}"),
+                }
+            }
+        }
+
+        #[test]
+        fn a_flipped_bit_is_damage_never_another_entry(bit in 0usize..1000, contents in proptest::collection::vec(content(), 1..4)) {
+            let id = Id::new("a").expect("an id");
+            let mut value = encoded(&id, 7, &contents).to_vec();
+            let at = bit % (value.len() * 8);
+            value[at / 8] ^= 1 << (at % 8);
+            prop_assert!(decode((id, Position(7)), &Bytes::from(value)).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode_value(&Bytes::from(bytes.clone()));
+            let mut framed = Vec::new();
+            frame(&mut framed, |v| v.extend_from_slice(&bytes));
+            let _ = decode_value(&Bytes::from(framed));
+        }
+    }
+
+    #[test]
+    fn an_entry_under_another_key_is_damage() {
+        let id = Id::new("a").expect("an id");
+        let value = encoded(&id, 7, &[Content::Marker(Marker::Done)]);
+        assert_eq!(decode((id, Position(8)), &value), Err(Damage::Key));
+        assert_eq!(decode((Id::new("b").expect("an id"), Position(7)), &value), Err(Damage::Key));
+    }
+}

@@ -1,0 +1,73 @@
+//! What can go wrong with the journal.
+
+use std::io;
+use std::path::PathBuf;
+
+/// An error of the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The folder or a file in it cannot be made, read or synced.
+    #[error("the journal at {path}: cannot {action}: {source}")]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error(
+        "the journal at {path} is in use by another process; stop that one, or give this node a journal of its own"
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The storage below failed. After a write or a sync this is final: nothing is acknowledged any more.
+    #[error("the journal cannot {action}: {source}")]
+    Storage {
+        /// What was tried.
+        action: &'static str,
+        /// The storage's answer.
+        source: sled::Error,
+    },
+    /// The disk did not confirm that a commit is on it. Final.
+    #[error("the disk did not confirm a commit (sync of {path}): {source}")]
+    Sync {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The commit thread ended without being told to.
+    #[error("the commit thread ended unexpectedly; the log above says why")]
+    Panicked,
+}
+
+impl JournalError {
+    /// An error of the storage, with what was tried.
+    pub(super) fn storage(action: &'static str) -> impl FnOnce(sled::Error) -> Self {
+        move |source| Self::Storage { action, source }
+    }
+}
+
+/// Why stored bytes are not an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// Too short for a header, or its length is not what the header says.
+    #[error("its length is wrong")]
+    Length,
+    /// A version that this program does not know.
+    #[error("its format has version {0}, which this version of Forebay does not know")]
+    Version(u8),
+    /// The bytes changed since they were written.
+    #[error("its checksum is wrong")]
+    Checksum,
+    /// The checksum holds and yet the content makes no sense.
+    #[error("its content cannot be decoded")]
+    Content,
+    /// The content is that of another key.
+    #[error("its content belongs to another key")]
+    Key,
+}

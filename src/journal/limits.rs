@@ -1,0 +1,106 @@
+//! What the journal refuses, and how it says so.
+
+use std::time::Duration;
+
+use super::append::Content;
+use crate::report::{Id, Marker, Refusal, RefusalKind};
+
+/// When a refused client should come back, at the earliest.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The journal's limits.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Backlog and dead letters, in bytes.
+    pub(super) max_bytes: u64,
+    /// Backlog of one id, in records.
+    pub(super) max_backlog_per_id: u64,
+    /// Free disk, in bytes.
+    pub(super) min_free_disk: u64,
+}
+
+/// Where the journal would stand with one append more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Level {
+    /// Records of the append's id, itself among them.
+    pub(super) backlog: u64,
+    /// Bytes of the journal, with it.
+    pub(super) journal_bytes: u64,
+    /// Whether free disk is below the reserve.
+    pub(super) disk_is_low: bool,
+    /// Whether the node is stopping.
+    pub(super) stopping: bool,
+}
+
+impl Limits {
+    /// Why this append is refused, if it is. A `disconnected` marker, which nobody could send again, is held only to the
+    /// limits of journal and disk.
+    pub(super) fn refusal(&self, id: &Id, content: &Content, level: Level) -> Option<Refusal> {
+        let from_client = *content != Content::Marker(Marker::Disconnected);
+        if level.stopping && from_client {
+            return Some(shutting_down());
+        }
+        if level.journal_bytes > self.max_bytes {
+            let limit = self.max_bytes;
+            return Some(journal_full(format!(
+                "the journal holds its limit of {limit} bytes (journal.max_bytes); send again when the sink has caught up"
+            )));
+        }
+        if level.disk_is_low {
+            let reserve = self.min_free_disk;
+            return Some(journal_full(format!(
+                "the journal's disk has less than its reserve of {reserve} bytes free (journal.min_free_disk); send again when there is space"
+            )));
+        }
+        (from_client && level.backlog > self.max_backlog_per_id).then(|| backlog_full(id, self.max_backlog_per_id))
+    }
+}
+
+fn shutting_down() -> Refusal {
+    let message = "this node is stopping; send again to another node, or here after its restart".to_owned();
+    refusal(RefusalKind::ShuttingDown, message)
+}
+
+fn journal_full(message: String) -> Refusal {
+    refusal(RefusalKind::JournalFull, message)
+}
+
+fn backlog_full(id: &Id, limit: u64) -> Refusal {
+    let message = format!(
+        "id {id} has its limit of {limit} reports waiting for the sink (journal.max_backlog_per_id); send again later"
+    );
+    refusal(RefusalKind::BacklogFull, message)
+}
+
+fn refusal(kind: RefusalKind, message: String) -> Refusal {
+    Refusal { kind, field: None, message, retry_after_ms: Some(RETRY_AFTER.as_millis() as u64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_bytes: 100, max_backlog_per_id: 10, min_free_disk: 1 };
+    const FINE: Level = Level { backlog: 10, journal_bytes: 100, disk_is_low: false, stopping: false };
+
+    fn kind(marker: Marker, level: Level) -> Option<RefusalKind> {
+        let id = Id::new("a").expect("an id");
+        LIMITS.refusal(&id, &Content::Marker(marker), level).map(|r| r.kind)
+    }
+
+    #[test]
+    fn an_append_is_taken_up_to_each_limit_and_refused_past_it() {
+        assert_eq!(kind(Marker::Done, FINE), None);
+        assert_eq!(kind(Marker::Done, Level { backlog: 11, ..FINE }), Some(RefusalKind::BacklogFull));
+        assert_eq!(kind(Marker::Done, Level { journal_bytes: 101, ..FINE }), Some(RefusalKind::JournalFull));
+        assert_eq!(kind(Marker::Done, Level { disk_is_low: true, ..FINE }), Some(RefusalKind::JournalFull));
+        assert_eq!(kind(Marker::Done, Level { stopping: true, ..FINE }), Some(RefusalKind::ShuttingDown));
+    }
+
+    #[test]
+    fn a_disconnected_marker_is_held_only_to_journal_and_disk() {
+        let level = Level { backlog: 11, stopping: true, ..FINE };
+        assert_eq!(kind(Marker::Disconnected, level), None);
+        assert_eq!(kind(Marker::Disconnected, Level { disk_is_low: true, ..level }), Some(RefusalKind::JournalFull));
+    }
+}

@@ -1,0 +1,83 @@
+//! The way to the commit thread: one list under a lock, taken whole.
+
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::append::Append;
+use super::dead_letters::DeadLetter;
+use super::lanes::Lane;
+
+/// What the commit thread is asked to do; it does it in the order of the asking.
+pub(super) enum Command {
+    /// Make these durable and answer. The bytes were reserved for them.
+    Append(Vec<Append>, usize),
+    /// Remove entries that are settled, by lane and key.
+    Truncate(Vec<(Lane, Vec<u8>)>),
+    /// Keep these as dead letters, durably, before the answer.
+    Bury(Vec<DeadLetter>, oneshot::Sender<Buried>),
+    /// Move a damaged entry out of the way: lane, key, value.
+    SetAside(Lane, Vec<u8>, bytes::Bytes),
+    /// Sync and end.
+    Stop,
+}
+
+/// What became of reports that were to be kept as dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buried {
+    /// Dead letters that are new.
+    pub new: u64,
+    /// Reports whose key the dead letters had already.
+    pub known: u64,
+}
+
+/// Commands that wait for the commit thread. Bounded by what is reserved for appends, and by one batch an id for the rest.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    commands: Vec<Command>,
+    thread_sleeps: bool,
+}
+
+impl Queue {
+    /// Adds a command.
+    pub(super) fn push(&self, command: Command) {
+        let mut waiting = self.lock();
+        waiting.commands.push(command);
+        if std::mem::take(&mut waiting.thread_sleeps) {
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes all that waits, into an empty list; waits for the first command, or for `patience`.
+    pub(super) fn take(&self, into: &mut Vec<Command>, patience: Option<Duration>) {
+        let mut waiting = self.lock();
+        while waiting.commands.is_empty() {
+            waiting.thread_sleeps = true;
+            let Some(patience) = patience else {
+                waiting = self.wake.wait(waiting).expect(NO_PANIC);
+                continue;
+            };
+            let timeout;
+            (waiting, timeout) = self.wake.wait_timeout(waiting, patience).expect(NO_PANIC);
+            if timeout.timed_out() {
+                break;
+            }
+        }
+        waiting.thread_sleeps = false;
+        std::mem::swap(&mut waiting.commands, into);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect(NO_PANIC)
+    }
+}
+
+const NO_PANIC: &str = "no holder of the queue panics: it only moves commands";

@@ -1,0 +1,214 @@
+//! The trees on disk, and what makes them durable. The only file that speaks to sled.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::entry;
+use super::error::JournalError;
+use super::lanes::Lane;
+use crate::report::{Id, Position};
+
+/// sled keeps a page of more than a quarter of a segment in a file of its own, which it never syncs. A leaf has at most
+/// 20 entries (16, one that splits it, three of a merged neighbour), so 20 × 97 KiB must stay below a quarter of this.
+const SEGMENT_BYTES: usize = 8 << 20;
+/// The most that a value may have, so that no leaf outgrows a quarter of a segment.
+pub(super) const MAX_VALUE_BYTES: usize = 100 * 1024;
+const _: () = assert!(20 * (MAX_VALUE_BYTES + 96) < SEGMENT_BYTES / 4);
+
+const POSITIONS_KEY: &[u8] = b"positions";
+
+/// The open trees.
+pub(super) struct Store {
+    dir: PathBuf,
+    db: sled::Db,
+    /// A handle of our own to sled's file: `flush` writes it, and only `sync_data` makes it durable.
+    file: File,
+    meta: sled::Tree,
+    lanes: Vec<sled::Tree>,
+    /// Dead letters by id, source and seq.
+    dead: sled::Tree,
+    /// Damaged entries as they were found, by the name of their lane and their key.
+    damaged: sled::Tree,
+}
+
+impl Store {
+    /// Opens the trees, making what is missing, and syncs all names that sled made but did not sync.
+    pub(super) fn open(dir: &Path, lanes: Lane, cache_bytes: u64) -> Result<Self, JournalError> {
+        let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
+        fs::create_dir_all(dir).map_err(folder("make the folder"))?;
+        remove_half_made_snapshots(dir).map_err(folder("remove half-made snapshots"))?;
+        let db = sled::Config::new()
+            .path(dir)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(None)
+            .open()
+            .map_err(|e| open_error(dir, e))?;
+        let tree = |name: &str| db.open_tree(name).map_err(JournalError::storage("open a tree"));
+        let on_disk = db.tree_names().iter().filter_map(|name| lane_number(name)).max().map_or(0, |last| last + 1);
+        let store = Self {
+            file: File::options().write(true).open(dir.join("db")).map_err(folder("open the file db of"))?,
+            meta: tree("meta")?,
+            dead: tree("dead")?,
+            damaged: tree("damaged")?,
+            lanes: (0..lanes.max(on_disk)).map(|lane| tree(&lane_name(lane))).collect::<Result<_, _>>()?,
+            dir: dir.to_owned(),
+            db,
+        };
+        store.sync()?;
+        sync_names(dir).map_err(folder("sync the names in"))?;
+        Ok(store)
+    }
+
+    /// How many lanes there are, leased or not.
+    pub(super) fn lanes(&self) -> Lane {
+        self.lanes.len() as Lane
+    }
+
+    /// Inserts an entry. Durable after the next [`Store::sync`].
+    pub(super) fn insert(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
+        debug_assert!(value.len() <= MAX_VALUE_BYTES);
+        self.lane(lane).insert(key, value).map(drop).map_err(JournalError::storage("write an entry"))
+    }
+
+    /// Removes the entry with this key, if it is there. Durable after the next [`Store::sync`].
+    pub(super) fn remove(&self, lane: Lane, key: &[u8]) -> Result<(), JournalError> {
+        self.lane(lane).remove(key).map(drop).map_err(JournalError::storage("truncate"))
+    }
+
+    /// The entries of `id` in `lane` from position `from` through `through`, as they are on disk.
+    pub(super) fn range(
+        &self,
+        lane: Lane,
+        id: &Id,
+        from: Position,
+        through: Position,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
+        let (mut first, mut last) = (Vec::new(), Vec::new());
+        entry::encode_key(id, from, &mut first);
+        entry::encode_key(id, through, &mut last);
+        self.lane(lane).range(first..=last).map(owned)
+    }
+
+    /// All entries of a lane, in order of key.
+    pub(super) fn scan(&self, lane: Lane) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
+        self.lane(lane).iter().map(owned)
+    }
+
+    /// All dead letters, in order of key.
+    pub(super) fn scan_dead(&self) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
+        self.dead.iter().map(owned)
+    }
+
+    /// Keeps a dead letter unless its key is there already; true when it is new. Durable after the next [`Store::sync`].
+    pub(super) fn keep_dead(&self, key: &[u8], value: &[u8]) -> Result<bool, JournalError> {
+        debug_assert!(value.len() <= MAX_VALUE_BYTES);
+        let known = self.dead.contains_key(key).map_err(JournalError::storage("read the dead letters"))?;
+        if !known {
+            self.dead.insert(key, value).map_err(JournalError::storage("write a dead letter"))?;
+        }
+        Ok(!known)
+    }
+
+    /// Moves an entry out of its lane into the set-aside tree, under the lane's name and its key.
+    pub(super) fn set_aside(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
+        let mut name = lane_name(lane).into_bytes();
+        name.push(b'/');
+        name.extend_from_slice(key);
+        self.damaged.insert(name, value).map_err(JournalError::storage("set a damaged entry aside"))?;
+        self.remove(lane, key)
+    }
+
+    /// The ceiling of positions that is on disk; 0 in a new journal.
+    pub(super) fn position_ceiling(&self) -> Result<u64, JournalError> {
+        let value = self.meta.get(POSITIONS_KEY).map_err(JournalError::storage("read the position ceiling"))?;
+        Ok(value.and_then(|v| v.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
+    }
+
+    /// Writes the ceiling of positions. Durable after the next [`Store::sync`].
+    pub(super) fn set_position_ceiling(&self, ceiling: u64) -> Result<(), JournalError> {
+        let written = self.meta.insert(POSITIONS_KEY, &ceiling.to_be_bytes());
+        written.map(drop).map_err(JournalError::storage("write the position ceiling"))
+    }
+
+    /// Makes durable all that was written before. sled's `flush` hands its buffer to the system (`sync_file_range`,
+    /// which leaves out the file's length and the disk's own cache); `sync_data` on the file does the rest.
+    ///
+    /// # Errors
+    /// Final: what the system dropped after a failed sync a second one would not bring back.
+    pub(super) fn sync(&self) -> Result<(), JournalError> {
+        self.db.flush().map_err(JournalError::storage("flush"))?;
+        if cfg!(forebay_plant = "sync_by_sled_alone") {
+            return Ok(());
+        }
+        self.file.sync_data().map_err(|source| JournalError::Sync { path: self.dir.join("db"), source })
+    }
+
+    /// Bytes that are free on the journal's disk.
+    pub(super) fn free_disk(&self) -> Result<u64, JournalError> {
+        let stat = rustix::fs::statvfs(&self.dir).map_err(|e| JournalError::Folder {
+            path: self.dir.clone(),
+            action: "ask for the free space of",
+            source: e.into(),
+        })?;
+        Ok(stat.f_bavail * stat.f_frsize)
+    }
+
+    /// Bytes that the journal's files take on disk.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+
+    fn lane(&self, lane: Lane) -> &sled::Tree {
+        &self.lanes[usize::from(lane)]
+    }
+}
+
+fn owned(pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Vec<u8>, Bytes), JournalError> {
+    let (key, value) = pair.map_err(JournalError::storage("read entries"))?;
+    Ok((key.to_vec(), Bytes::from_owner(value)))
+}
+
+fn lane_name(lane: Lane) -> String {
+    format!("lane-{lane:04}")
+}
+
+fn lane_number(name: &[u8]) -> Option<Lane> {
+    std::str::from_utf8(name).ok()?.strip_prefix("lane-")?.parse().ok()
+}
+
+fn open_error(dir: &Path, error: sled::Error) -> JournalError {
+    match &error {
+        sled::Error::Io(e) if e.kind() == io::ErrorKind::WouldBlock || e.to_string().contains("lock") => {
+            JournalError::InUse { path: dir.to_owned() }
+        }
+        _ => JournalError::Storage { action: "be opened", source: error },
+    }
+}
+
+/// A kill while sled writes a snapshot leaves a file that makes the next open report corruption; it holds nothing that
+/// the log does not.
+fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
+    for file in fs::read_dir(dir)? {
+        let file = file?;
+        if file.file_name().to_string_lossy().ends_with(".generating") {
+            fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// sled syncs neither its `conf` nor any folder; a power cut could leave a journal without a name.
+fn sync_names(dir: &Path) -> io::Result<()> {
+    for name in ["conf", "db", "blobs", "."] {
+        let path = dir.join(name);
+        if path.exists() {
+            File::open(path)?.sync_all()?;
+        }
+    }
+    let absolute = dir.canonicalize()?;
+    absolute.ancestors().skip(1).take(2).try_for_each(|folder| File::open(folder)?.sync_all())
+}

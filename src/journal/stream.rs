@@ -1,0 +1,152 @@
+//! What is known in memory of one id with backlog. Ids without backlog are not known at all.
+
+use std::sync::{Mutex, MutexGuard, Weak};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::append::Outlet;
+use super::lanes::Lane;
+use crate::report::{Id, Position};
+
+/// One id that has backlog, or is about to.
+pub struct Stream {
+    /// The id.
+    pub id: Id,
+    state: Mutex<State>,
+    /// Wakes the id's flusher; see [`State::flusher`].
+    pub wake: Notify,
+}
+
+/// What changes of a stream.
+#[derive(Debug)]
+pub struct State {
+    /// The lane that takes its appends.
+    pub(super) lane: Lane,
+    /// Lanes with older entries: after a crash between a truncation and its sync, an id that was drained and came back
+    /// in another lane has entries in both. Oldest first.
+    pub(super) older_lanes: Vec<Lane>,
+    /// Reports that are durable and not settled.
+    pub(super) reports: u64,
+    /// Markers that are durable and not settled.
+    pub(super) markers: u64,
+    /// Bytes of the entries of both.
+    pub(super) bytes: u64,
+    /// All up to here is settled.
+    pub(super) settled: Position,
+    /// All up to here is durable; what is above may be on disk and not synced.
+    pub(super) synced: Position,
+    /// Appends that a commit is working on.
+    pub(super) in_commit: u64,
+    /// When the oldest record that is not settled was accepted.
+    pub(super) oldest: Option<Instant>,
+    /// When the first record was accepted that came after the batch was taken.
+    pub(super) oldest_after_taken: Option<Instant>,
+    /// Who waits for a `done` marker to be in the sink, in order of position.
+    pub(super) done: Vec<DoneWaiter>,
+    /// Whether the id has a flusher, and what that waits for.
+    pub flusher: Flusher,
+}
+
+/// The state of an id's flusher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flusher {
+    /// The id has none yet.
+    None,
+    /// It waits for a batch, a marker or the tick, and wants to be woken by the first two.
+    Waiting,
+    /// It found nothing to do, and wants to be woken by anything.
+    Idle,
+    /// It works, and will look at the stream again by itself.
+    Working,
+}
+
+/// A connection that waits until a `done` marker is in the sink.
+pub(super) struct DoneWaiter {
+    pub(super) position: Position,
+    pub(super) outlet: Weak<dyn Outlet>,
+    pub(super) ticket: u64,
+}
+
+impl std::fmt::Debug for DoneWaiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DoneWaiter").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+/// What a flusher decides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Reports that are durable and not settled.
+    pub reports: u64,
+    /// Markers likewise.
+    pub markers: u64,
+    /// Bytes of the entries of both.
+    pub bytes: u64,
+    /// When the oldest of both was accepted.
+    pub oldest: Option<Instant>,
+}
+
+/// What one commit adds to a stream.
+pub(super) struct Committed {
+    pub(super) reports: u64,
+    pub(super) markers: u64,
+    pub(super) bytes: u64,
+}
+
+impl Stream {
+    pub(super) fn new(id: Id, lane: Lane) -> Self {
+        let state = State {
+            lane,
+            older_lanes: Vec::new(),
+            reports: 0,
+            markers: 0,
+            bytes: 0,
+            settled: Position(0),
+            synced: Position(0),
+            in_commit: 0,
+            oldest: None,
+            oldest_after_taken: None,
+            done: Vec::new(),
+            flusher: Flusher::None,
+        };
+        Self { id, state: Mutex::new(state), wake: Notify::new() }
+    }
+
+    /// The stream's state. Held for moments, never over a wait or a read of the disk.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of a stream's state panics: it only counts")
+    }
+}
+
+impl State {
+    /// What a flusher decides by.
+    pub fn backlog(&self) -> Backlog {
+        Backlog { reports: self.reports, markers: self.markers, bytes: self.bytes, oldest: self.oldest }
+    }
+
+    /// Records that are durable, or on their way there, and not settled.
+    pub(super) fn occupancy(&self) -> u64 {
+        self.reports + self.markers + self.in_commit
+    }
+
+    /// Whether nothing of the id is left to store, nor on its way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.reports == 0 && self.markers == 0 && self.in_commit == 0
+    }
+
+    /// Notes that the records `first..=through` are durable.
+    pub(super) fn committed(&mut self, added: &Committed, first: Position, through: Position, now: Instant) {
+        if self.synced == Position(0) {
+            // The id may have been here before, with entries in this lane whose truncation still waits in the queue.
+            self.settled = Position(first.0 - 1);
+        }
+        self.in_commit -= added.reports + added.markers;
+        self.reports += added.reports;
+        self.markers += added.markers;
+        self.bytes += added.bytes;
+        self.synced = through;
+        self.oldest.get_or_insert(now);
+        self.oldest_after_taken.get_or_insert(now);
+    }
+}

@@ -1,0 +1,294 @@
+//! The journal as a whole, driven without flushers: append, read, settle, bury, reopen.
+
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::report::{Body, Draft, Id, Marker, Number, RefusalKind, Report};
+
+struct Idle;
+
+impl Drain for Idle {
+    fn backlog_grew(&self, _: &Arc<Stream>, _: &mut State) {}
+}
+
+/// Sends on what it is told.
+struct Ear(mpsc::Sender<(u64, Answer)>);
+
+impl Outlet for Ear {
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>) {
+        answers.for_each(|answer| self.0.send(answer).expect("the test listens"));
+    }
+
+    fn drained(&self, _: u64, _: u64) {}
+}
+
+struct Bench {
+    dir: TempDir,
+    settings: config::Journal,
+    counters: Arc<Counters>,
+    /// None only while it is reopened: the lock on its files goes with the last handle.
+    open: Option<Journal>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut config::Journal)) -> Self {
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let mut settings = config::Journal {
+            dir: dir.path().join("journal"),
+            lanes: 2,
+            max_bytes: 1 << 30,
+            max_backlog_per_id: 1_000_000,
+            min_free_disk: 0,
+            cache_bytes: 16 << 20,
+        };
+        change(&mut settings);
+        let (journal, counters) = open(&settings);
+        Self { dir, settings, counters, open: Some(journal) }
+    }
+
+    fn reopen(&mut self) {
+        self.open.take().expect("open").stop().expect("a sound journal");
+        let (journal, counters) = open(&self.settings);
+        (self.open, self.counters) = (Some(journal), counters);
+    }
+
+    fn journal(&self) -> &Journal {
+        self.open.as_ref().expect("open")
+    }
+
+    /// Appends, and waits for all answers.
+    fn append(&self, id: &str, contents: Vec<Content>) -> Vec<Answer> {
+        let (tell, answers) = mpsc::channel();
+        let outlet: Arc<dyn Outlet> = Arc::new(Ear(tell));
+        let append = |(ticket, content)| Append {
+            id: id_of(id),
+            content,
+            reply_to: Some(ReplyTo { outlet: Arc::clone(&outlet), ticket }),
+        };
+        let count = contents.len();
+        self.journal().append((0..).zip(contents).map(append).collect(), 0);
+        let answers: Vec<_> = answers.iter().take(count).collect();
+        assert!(answers.iter().map(|(ticket, _)| *ticket).eq(0..count as u64), "answers come in order");
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    fn stream(&self, id: &str) -> Option<Arc<Stream>> {
+        self.journal().shared.index.lock().streams.get(&id_of(id)).cloned()
+    }
+
+    /// Reads up to `max` records of `id` and settles them as stored.
+    fn drain(&self, id: &str, max: usize) -> Vec<Bytes> {
+        let Some(stream) = self.stream(id) else { return Vec::new() };
+        let Taken { batch, receipt } = self.journal().read(&stream, max, 1 << 20).expect("a sound journal");
+        let stored = batch.records.len() as u64;
+        self.journal().settle(&stream, receipt, Settlement { stored, ..Settlement::default() });
+        self.journal().retire(&stream);
+        batch.records.into_iter().map(|r| data_of(r.body)).collect()
+    }
+}
+
+fn open(settings: &config::Journal) -> (Journal, Arc<Counters>) {
+    let counters = Arc::new(Counters::default());
+    let around = Surroundings { node_id: 3, max_queued_bytes: 1 << 20, max_entry_records: 8 };
+    let opened = Opened::open(settings, around, Arc::clone(&counters)).expect("a journal");
+    (opened.start(Arc::new(Idle)), counters)
+}
+
+fn id_of(id: &str) -> Id {
+    Id::new(id).expect("an id")
+}
+
+fn report(seq: Option<u64>, data: &str) -> Content {
+    let data = Some(Bytes::from(data.to_owned()));
+    Content::Report(Draft { seq, time: None, code: 0, peer: None, data })
+}
+
+fn data_of(body: Body) -> Bytes {
+    match body {
+        Body::Report(report) => report.data.expect("each report of these tests has data"),
+        Body::Marker(..) => Bytes::new(),
+    }
+}
+
+fn ack(answer: &Answer) -> Ack {
+    match answer {
+        Answer::Kept(ack) => *ack,
+        Answer::Refused(refusal) => panic!("refused: {refusal}"),
+    }
+}
+
+#[test]
+fn a_report_is_numbered_by_its_client_or_by_its_position() {
+    let bench = Bench::new();
+    let answers = bench.append("a", vec![report(Some(42), "1"), report(None, "2"), Content::Marker(Marker::Done)]);
+    assert_eq!(ack(&answers[0]).number(), Some(Number { source: 0, seq: 42 }));
+    let second = ack(&answers[1]);
+    assert_eq!(second.number(), Some(Number { source: 3, seq: second.position().0 }));
+    assert_eq!(ack(&answers[2]).number(), None);
+}
+
+#[test]
+fn backlog_survives_a_restart_and_what_was_settled_does_not_return() {
+    let mut bench = Bench::new();
+    bench.append("a", (0..20).map(|n| report(Some(n), &n.to_string())).collect());
+    assert_eq!(bench.drain("a", 8).len(), 8, "entries hold at most eight records here");
+    bench.reopen();
+    let audit = bench.counters.snapshot();
+    assert_eq!((audit.recovered, audit.backlog), (12, 12));
+    let rest: Vec<_> = std::iter::repeat_with(|| bench.drain("a", 8)).take(2).flatten().collect();
+    let expected: Vec<_> = (8..20).map(|n| Bytes::from(n.to_string())).collect();
+    assert_eq!(rest, expected);
+    assert!(bench.stream("a").is_none(), "a drained id costs nothing");
+    bench.reopen();
+    assert_eq!(bench.counters.snapshot().recovered, 0);
+}
+
+#[test]
+fn an_id_past_its_backlog_is_refused_and_others_are_not() {
+    let bench = Bench::with(|s| s.max_backlog_per_id = 2);
+    let answers = bench.append("a", vec![report(None, "1"), report(None, "2"), report(None, "3")]);
+    assert!(matches!(&answers[2], Answer::Refused(r) if r.kind == RefusalKind::BacklogFull));
+    assert!(matches!(bench.append("b", vec![report(None, "1")])[0], Answer::Kept(_)));
+    bench.drain("a", 8);
+    assert!(matches!(bench.append("a", vec![report(None, "3")])[0], Answer::Kept(_)));
+}
+
+#[test]
+fn a_full_journal_or_disk_refuses_and_keeps_what_it_has() {
+    let bench = Bench::with(|s| s.max_bytes = 300);
+    assert!(matches!(bench.append("a", vec![report(None, &"x".repeat(100))])[0], Answer::Kept(_)));
+    let answers = bench.append("a", vec![report(None, &"x".repeat(100))]);
+    assert!(matches!(&answers[0], Answer::Refused(r) if r.kind == RefusalKind::JournalFull));
+    assert_eq!(bench.drain("a", 8).len(), 1);
+    assert!(matches!(bench.append("a", vec![report(None, &"x".repeat(100))])[0], Answer::Kept(_)));
+    let bench = Bench::with(|s| s.min_free_disk = u64::MAX);
+    let answers = bench.append("a", vec![report(None, "1")]);
+    assert!(matches!(&answers[0], Answer::Refused(r) if r.kind == RefusalKind::JournalFull));
+    assert!(bench.stream("a").is_none(), "a refused id is not kept in memory");
+}
+
+#[test]
+fn a_damaged_entry_is_set_aside_by_name_and_the_rest_is_served() {
+    let mut bench = Bench::new();
+    for n in 0..3 {
+        bench.append("a", vec![report(Some(n), &n.to_string())]);
+    }
+    let store = &bench.journal().shared.store;
+    let lane = bench.stream("a").expect("it has backlog").lock().lane;
+    let (key, value) = store.scan(lane).nth(1).expect("three entries").expect("a sound tree");
+    let mut damaged = value.to_vec();
+    *damaged.last_mut().expect("not empty") ^= 1;
+    store.insert(lane, &key, &damaged).expect("a sound tree");
+    bench.reopen();
+    assert_eq!(bench.journal().status().damaged, 1);
+    assert_eq!(bench.counters.snapshot().recovered, 2);
+    assert_eq!(bench.drain("a", 8), ["0", "2"]);
+    bench.reopen();
+    assert_eq!(bench.journal().status().damaged, 0, "it was moved, not found again");
+}
+
+#[test]
+fn damage_that_appears_while_running_is_set_aside_and_the_audit_balances() {
+    let bench = Bench::new();
+    bench.append("a", vec![report(Some(1), "1")]);
+    bench.append("a", vec![report(Some(2), "2")]);
+    let lane = bench.stream("a").expect("it has backlog").lock().lane;
+    let (key, _) = bench.journal().shared.store.scan(lane).next().expect("two entries").expect("a sound tree");
+    bench.journal().shared.store.insert(lane, &key, b"rubbish").expect("a sound tree");
+    assert_eq!(bench.drain("a", 8), ["2"]);
+    let audit = bench.counters.snapshot();
+    assert_eq!((audit.stored, audit.dead, audit.backlog), (1, 1, 0));
+    assert!(audit.balanced() && bench.stream("a").is_none());
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_kept_once_and_counted_after_a_restart() {
+    let mut bench = Bench::new();
+    let number = Number { source: 0, seq: 1 };
+    let report = Report { number, time: None, code: 0, peer: None, data: None, accepted_at: 1 };
+    let letter = DeadLetter { id: id_of("a"), report, code: Some(1), reason: "no".into(), dead_at: 2 };
+    assert_eq!(bench.journal().bury(vec![letter.clone(), letter]).await, Some(Buried { new: 1, known: 1 }));
+    bench.reopen();
+    assert_eq!(bench.counters.snapshot().dead, 1);
+}
+
+#[test]
+fn entries_of_the_largest_size_never_leave_the_file_that_is_synced() {
+    let bench = Bench::with(|s| s.lanes = 1);
+    let large = format!("\"{}\"", "x".repeat(96 * 1024 - 2));
+    for n in 0..200 {
+        bench.append("a", vec![report(Some(n), &large)]);
+        if n % 3 == 0 {
+            bench.drain("a", 1);
+        }
+    }
+    let blobs = std::fs::read_dir(bench.dir.path().join("journal/blobs")).expect("sled makes the folder");
+    assert_eq!(blobs.count(), 0);
+}
+
+#[test]
+fn a_second_journal_on_the_same_folder_is_refused_with_the_reason() {
+    let bench = Bench::new();
+    let around = Surroundings { node_id: 3, max_queued_bytes: 1, max_entry_records: 1 };
+    let second = Opened::open(&bench.settings, around, Arc::default());
+    assert!(matches!(second, Err(JournalError::InUse { .. })));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append { id: usize, count: usize },
+    Drain { id: usize, max: usize },
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0usize..5, 1usize..20).prop_map(|(id, count)| Step::Append { id, count }),
+        4 => (0usize..5, 1usize..30).prop_map(|(id, max)| Step::Drain { id, max }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Five ids over two lanes, so that lanes are leased, shared and given back.
+    #[test]
+    fn the_journal_is_a_queue_an_id(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut bench = Bench::new();
+        let mut model: [std::collections::VecDeque<String>; 5] = Default::default();
+        let (mut next, mut highest) = (0, 0);
+        for step in steps {
+            match step {
+                Step::Append { id, count } => {
+                    let data: Vec<_> = (next..next + count).map(|n| n.to_string()).collect();
+                    next += count;
+                    let contents = data.iter().map(|d| report(None, d)).collect();
+                    for answer in bench.append(&id.to_string(), contents) {
+                        let position = ack(&answer).position().0;
+                        prop_assert!(position > highest);
+                        highest = position;
+                    }
+                    model[id].extend(data);
+                }
+                Step::Drain { id, max } => {
+                    for data in bench.drain(&id.to_string(), max) {
+                        prop_assert_eq!(Some(data), model[id].pop_front().map(Bytes::from));
+                    }
+                }
+                Step::Reopen => bench.reopen(),
+            }
+            let audit = bench.counters.snapshot();
+            prop_assert!(audit.balanced());
+            prop_assert_eq!(audit.backlog, model.iter().map(|m| m.len() as u64).sum::<u64>());
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Whether the sink takes writes: one view that all writers share, and the turn of the one that asks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::{Class, SinkError};
+
+/// The first and the longest delay between two questions of the prober.
+const PROBE_FIRST: Duration = Duration::from_millis(100);
+const PROBE_LONGEST: Duration = Duration::from_secs(5);
+
+/// The sink's state as an operator sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkState {
+    /// It takes writes, as far as is known.
+    Up,
+    /// Not reachable, read-only or full; it is asked again on its own.
+    Down,
+    /// As down, but it needs a person.
+    Blocked,
+}
+
+impl SinkState {
+    /// `up`, `down` or `blocked`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+/// The sink's health at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthStatus {
+    /// The state.
+    pub state: SinkState,
+    /// The error of the outage under way, or a transient one that lasts; for a person, without secrets.
+    pub last_error: Option<String>,
+    /// Since when the state holds, in microseconds of the epoch.
+    pub since: u64,
+}
+
+/// The health of one sink, shared by its writers.
+pub struct Health {
+    view: watch::Sender<View>,
+    /// Held by the writer that asks while the sink is not up. Its delays go on when another takes over.
+    prober: Mutex<Backoff>,
+    transient: AtomicU64,
+    outage: AtomicU64,
+    operator: AtomicU64,
+}
+
+#[derive(Debug)]
+struct View {
+    status: HealthStatus,
+    entered: Instant,
+    /// Code of the error and whether the log has it: an outage that ends with the next connection is not worth an error.
+    code: Option<u32>,
+    announced: bool,
+}
+
+/// What a writer may do now.
+pub(super) enum Turn<'a> {
+    /// The sink is up: go on.
+    Open,
+    /// It is not, and this writer is the one that asks.
+    Prober(MutexGuard<'a, Backoff>),
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let status = HealthStatus { state: SinkState::Up, last_error: None, since: now() };
+        let view = View { status, entered: Instant::now(), code: None, announced: false };
+        Self {
+            view: watch::Sender::new(view),
+            prober: Mutex::new(Backoff::new(PROBE_FIRST, PROBE_LONGEST)),
+            transient: AtomicU64::new(0),
+            outage: AtomicU64::new(0),
+            operator: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Health {
+    /// The health now.
+    pub fn status(&self) -> HealthStatus {
+        self.view.borrow().status.clone()
+    }
+
+    /// Waits until the health is one that `wanted` accepts; it may be so already.
+    pub async fn until(&self, mut wanted: impl FnMut(&HealthStatus) -> bool) -> HealthStatus {
+        let mut view = self.view.subscribe();
+        let found = view.wait_for(|view| wanted(&view.status)).await;
+        found.expect("the sender is in self").status.clone()
+    }
+
+    /// How often a transaction was tried again for an error of this class, since start. Poison is split, not retried.
+    pub fn retries(&self, class: Class) -> u64 {
+        self.counter(class).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    fn counter(&self, class: Class) -> Option<&AtomicU64> {
+        match class {
+            Class::Transient => Some(&self.transient),
+            Class::Outage => Some(&self.outage),
+            Class::Operator => Some(&self.operator),
+            Class::Poison => None,
+        }
+    }
+
+    /// Waits until the sink is up, or until it is this writer's turn to ask.
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        loop {
+            if self.is_up() {
+                return Turn::Open;
+            }
+            tokio::select! {
+                turn = self.prober.lock() => if !self.is_up() { return Turn::Prober(turn) },
+                _ = self.until(|status| status.state == SinkState::Up) => {}
+            }
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.view.borrow().status.state == SinkState::Up
+    }
+
+    /// The sink took a transaction, or refused one for its rows alone.
+    pub(super) fn works(&self) {
+        self.view.send_if_modified(|view| {
+            if view.status.state == SinkState::Up && view.status.last_error.is_none() {
+                return false;
+            }
+            if view.status.state != SinkState::Up {
+                let outage = view.entered.elapsed();
+                if view.announced {
+                    tracing::info!(outage_s = outage.as_secs_f64(), "the sink is up again");
+                }
+                view.enter(SinkState::Up);
+            }
+            view.status.last_error = None;
+            true
+        });
+    }
+
+    /// The sink cannot take anything. `announce` is false where a connection that was open before has failed, which the
+    /// next one may make good.
+    pub(super) fn fails(&self, error: &SinkError, announce: bool) {
+        self.count(error.class);
+        let state = if error.class == Class::Operator { SinkState::Blocked } else { SinkState::Down };
+        self.view.send_modify(|view| {
+            let news = view.status.state != state || (state == SinkState::Blocked && view.code != error.code);
+            if view.status.state != state {
+                let entered = view.entered;
+                let was_up = view.status.state == SinkState::Up;
+                view.enter(state);
+                if !was_up {
+                    view.entered = entered; // The outage goes on, under another name.
+                }
+            }
+            view.status.last_error = Some(error.message.clone());
+            view.code = error.code;
+            if announce && (news || !view.announced) {
+                view.announced = true;
+                announce_failure(state, error);
+            }
+        });
+    }
+
+    /// A transient error that will not go away by itself soon.
+    pub(super) fn lasts(&self, error: &SinkError) {
+        self.view.send_modify(|view| view.status.last_error = Some(error.message.clone()));
+    }
+
+    pub(super) fn count(&self, class: Class) {
+        if let Some(counter) = self.counter(class) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl View {
+    fn enter(&mut self, state: SinkState) {
+        self.status.state = state;
+        self.status.since = now();
+        self.entered = Instant::now();
+        self.announced &= state != SinkState::Up;
+    }
+}
+
+fn announce_failure(state: SinkState, error: &SinkError) {
+    match state {
+        SinkState::Blocked => tracing::error!(
+            error = %error,
+            "the sink is blocked until its configuration is put right: {}; reports are kept in the journal meanwhile",
+            remedy(error.code),
+        ),
+        SinkState::Down | SinkState::Up => {
+            tracing::error!(error = %error, "the sink is down; reports are kept in the journal until it is up again");
+        }
+    }
+}
+
+/// What a person should do about an operator error.
+fn remedy(code: Option<u32>) -> &'static str {
+    match code {
+        Some(1045) => "check user and password in sink.url, and that the user may connect from this host",
+        Some(1044 | 1142 | 1143 | 1227) => {
+            "grant the user SELECT, INSERT and UPDATE on both tables (and CREATE, unless create_tables = false)"
+        }
+        Some(1049) => "make the database that sink.url names",
+        Some(1146 | 1) => "make the tables: `forebay schema` prints them",
+        Some(1054 | 1064) => "bring the tables to what `forebay schema` prints",
+        Some(11 | 26) => "the sink's file is damaged or not a database: restore it or move it away",
+        _ => "see the error",
+    }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

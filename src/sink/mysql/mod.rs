@@ -1,0 +1,241 @@
+//! The MySQL and MariaDB sink.
+//!
+//! One transaction is one `INSERT` of all rows, one upsert of the streams and `COMMIT`. The server's count of affected
+//! rows says whether all rows were new; only if some were not, the transaction is begun again with a statement for each
+//! id, so that the counts of each id are the server's too. The session has `autocommit=0`: a transaction begins with its
+//! first statement, which saves a round trip, and nothing can be stored outside of one.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder};
+
+use super::error::PACKET_TOO_LARGE;
+use super::stream::{self, StreamRow};
+use super::{Class, Connection, Sink, SinkError, Stored};
+use crate::config::{self, TableName};
+use crate::report::Batch;
+
+mod session;
+pub(super) mod sql;
+
+/// A MySQL or MariaDB server.
+pub struct MysqlSink {
+    opts: Opts,
+    settings: config::Sink,
+    /// Whether the server's settings have been looked at since the process started.
+    inspected: AtomicBool,
+}
+
+impl MysqlSink {
+    /// Reads the URL; nothing is connected yet.
+    ///
+    /// # Errors
+    /// Of the class [`Class::Operator`] when the URL is none or names no database. The text has no part of the URL.
+    pub fn new(url: &str, settings: &config::Sink) -> Result<Self, SinkError> {
+        let refuse = |why: String| SinkError::new(Class::Operator, format!("sink.url: {why}"));
+        let opts = Opts::from_url(url).map_err(|error| refuse(error.to_string()))?;
+        if opts.db_name().is_none_or(str::is_empty) {
+            return Err(refuse("names no database; it should be mysql://user:password@host:3306/database".to_owned()));
+        }
+        let opts = OptsBuilder::from_opts(opts)
+            .prefer_socket(false) // Else the driver moves to the server's socket on its own, past any proxy.
+            .client_found_rows(false) // Else a row that was there already counts as one that was inserted.
+            .max_allowed_packet(None) // The server's own, so that what it would refuse is not sent.
+            .stmt_cache_size(0)
+            .tcp_nodelay(true)
+            .into();
+        Ok(Self { opts, settings: settings.clone(), inspected: AtomicBool::new(false) })
+    }
+}
+
+impl Sink for MysqlSink {
+    type Connection = MysqlConnection;
+
+    async fn connect(&self) -> Result<MysqlConnection, SinkError> {
+        let timeout = self.settings.timeout;
+        let conn = within(timeout, "connecting", Conn::new(self.opts.clone())).await.map_err(unreachable)?;
+        let table = self.settings.table.clone();
+        let mut connection =
+            MysqlConnection { conn, table, timeout, max_packet: usize::MAX, sql: Vec::new(), usable: true };
+        session::prepare(&mut connection, self.settings.create_tables, &self.inspected).await?;
+        Ok(connection)
+    }
+}
+
+/// A server that refuses a connection for a reason that is not known cannot be reached; no row is at fault.
+fn unreachable(error: SinkError) -> SinkError {
+    let class = if error.class == Class::Operator { Class::Operator } else { Class::Outage };
+    SinkError { class, ..error }
+}
+
+/// One session.
+pub struct MysqlConnection {
+    conn: Conn,
+    table: TableName,
+    timeout: Duration,
+    /// The server's `max_allowed_packet`, in bytes.
+    max_packet: usize,
+    /// The statement under way; used again, so that no row allocates.
+    sql: Vec<u8>,
+    usable: bool,
+}
+
+impl Connection for MysqlConnection {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        // Until the outcome is known, a dropped future leaves a connection in the midst of a transaction.
+        self.usable = false;
+        let outcome = self.transact(batches).await;
+        match &outcome {
+            Ok(_) => self.usable = true,
+            Err(error) => self.roll_back_after(error).await,
+        }
+        outcome
+    }
+
+    async fn probe(&mut self) -> Result<(), SinkError> {
+        self.usable = false;
+        for probe in sql::probes(&self.table) {
+            self.run("asking whether the sink takes writes", &probe).await?;
+        }
+        self.run("ending a probe", "ROLLBACK").await?;
+        self.usable = true;
+        Ok(())
+    }
+
+    fn usable(&self) -> bool {
+        self.usable
+    }
+}
+
+impl MysqlConnection {
+    async fn transact(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        let mut order: Vec<usize> = (0..batches.len()).filter(|index| !batches[*index].records.is_empty()).collect();
+        order.sort_by_key(|index| batches[*index].id);
+        let mut stored = self.insert_reports(batches, &order).await?;
+        let rows: Vec<_> = order.iter().filter_map(|i| StreamRow::of(&batches[*i], stored[*i].inserted)).collect();
+        if rows.is_empty() {
+            return Ok(stored);
+        }
+        sql::upsert_streams(&mut self.sql, &self.table, &rows);
+        self.execute("updating streams").await?;
+        self.read_totals(batches, &mut stored).await?;
+        self.run("committing", "COMMIT").await?;
+        Ok(stored)
+    }
+
+    /// Inserts the reports; `order` is the batches in the order of their ids, the same in every transaction, so that two
+    /// transactions lock rows in one order.
+    async fn insert_reports(&mut self, batches: &[Batch], order: &[usize]) -> Result<Vec<Stored>, SinkError> {
+        let given: Vec<u64> = batches.iter().map(stream::reports).collect();
+        let total: u64 = given.iter().sum();
+        let mut inserted = vec![0; batches.len()];
+        let order: Vec<usize> = order.iter().copied().filter(|index| given[*index] > 0).collect();
+        if total > 0 {
+            let affected = self.insert(batches, &order).await?;
+            if affected == total {
+                inserted.clone_from(&given);
+            } else if let [only] = order[..] {
+                inserted[only] = affected.min(total);
+            } else {
+                self.run("beginning again, to count by id", "ROLLBACK").await?;
+                for index in order {
+                    inserted[index] = self.insert(batches, &[index]).await?.min(given[index]);
+                }
+            }
+        }
+        let stored = |(given, inserted)| Stored { inserted, duplicates: given - inserted, total: None };
+        Ok(given.into_iter().zip(inserted).map(stored).collect())
+    }
+
+    async fn insert(&mut self, batches: &[Batch], order: &[usize]) -> Result<u64, SinkError> {
+        let rows = order.iter().map(|index| &batches[*index]);
+        let rows = rows.flat_map(|batch| sql::by_key(batch).into_iter().map(|report| (&batch.id, report)));
+        sql::insert_reports(&mut self.sql, &self.table, rows);
+        self.execute("storing reports").await
+    }
+
+    /// The totals of the streams that have a marker, read in the transaction that wrote them.
+    async fn read_totals(&mut self, batches: &[Batch], stored: &mut [Stored]) -> Result<(), SinkError> {
+        let marked = || batches.iter().filter(|batch| stream::has_marker(batch));
+        if marked().next().is_none() {
+            return Ok(());
+        }
+        sql::select_totals(&mut self.sql, &self.table, marked());
+        let query = self.conn.query::<(String, u64), _>(self.sql.as_slice());
+        let totals: HashMap<String, u64> = within(self.timeout, "reading streams", query).await?.into_iter().collect();
+        for (batch, stored) in batches.iter().zip(stored).filter(|(batch, _)| stream::has_marker(batch)) {
+            stored.total = totals.get(batch.id.as_str()).copied();
+        }
+        Ok(())
+    }
+
+    /// Sends the statement in `self.sql`; gives back the rows that it affected.
+    async fn execute(&mut self, doing: &'static str) -> Result<u64, SinkError> {
+        // The command byte counts too, and a packet of exactly the limit is refused.
+        if self.sql.len() + 1 >= self.max_packet {
+            return Err(too_large(doing, self.max_packet));
+        }
+        let sent = within(self.timeout, doing, self.conn.query_drop(self.sql.as_slice())).await;
+        sent.map(|()| self.conn.affected_rows())
+    }
+
+    /// Runs a statement that this room wrote.
+    async fn run(&mut self, doing: &'static str, statement: &str) -> Result<(), SinkError> {
+        within(self.timeout, doing, self.conn.query_drop(statement)).await
+    }
+
+    /// Ends the transaction where the session goes on. A lock wait (1205) has undone its statement only.
+    async fn roll_back_after(&mut self, error: &SinkError) {
+        let lives = matches!(error.class, Class::Transient | Class::Poison) && error.code.is_some();
+        self.usable = lives && self.run("rolling back", "ROLLBACK").await.is_ok();
+    }
+}
+
+/// Waits for the server, at most `timeout`; the driver itself knows no limit.
+async fn within<T>(
+    timeout: Duration,
+    doing: &'static str,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, SinkError> {
+    match tokio::time::timeout(timeout, answer).await {
+        Ok(answer) => answer.map_err(|error| classify(doing, error)),
+        Err(_) => Err(SinkError::new(Class::Outage, format!("{doing}: the server gave no answer within {timeout:?}"))),
+    }
+}
+
+fn too_large(doing: &str, limit: usize) -> SinkError {
+    let text = format!("the statement exceeds the server's max_allowed_packet of {limit} bytes");
+    SinkError::mysql(doing, PACKET_TOO_LARGE, &text)
+}
+
+/// What the driver's error means.
+fn classify(doing: &str, error: Error) -> SinkError {
+    let class = match &error {
+        Error::Server(answer) => return SinkError::mysql(doing, answer.code, &answer.message),
+        Error::Driver(DriverError::PacketTooLarge) => {
+            return SinkError::mysql(doing, PACKET_TOO_LARGE, "the packet exceeds max_allowed_packet");
+        }
+        Error::Io(_) => Class::Outage,
+        Error::Driver(
+            DriverError::ConnectionClosed
+            | DriverError::PacketOutOfOrder
+            | DriverError::UnexpectedPacket { .. }
+            | DriverError::PoolDisconnected,
+        ) => Class::Outage,
+        Error::Driver(
+            DriverError::UnknownAuthPlugin { .. }
+            | DriverError::MysqlOldPasswordDisabled
+            | DriverError::CleartextPluginDisabled
+            | DriverError::NoClientSslFlagFromServer
+            | DriverError::NoKeyFound
+            | DriverError::CantParseServerVersion { .. },
+        )
+        | Error::Url(_) => Class::Operator,
+        Error::Driver(_) | Error::Other(_) => Class::Transient,
+    };
+    SinkError::new(class, format!("{doing}: {error}"))
+}

@@ -1,0 +1,163 @@
+//! What a session needs before its first transaction, and what an operator should know about the server.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mysql_async::prelude::Queryable;
+
+use super::{MysqlConnection, within};
+use crate::config::SinkTarget;
+use crate::sink::{SinkError, schema};
+
+/// Explicit, because each of these changes what is stored: characters, instants, whether a value that does not fit is
+/// refused or cut, how literals are read, and that nothing is committed on its own.
+const SESSION: &str = "SET NAMES utf8mb4, time_zone = '+00:00', \
+    sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', autocommit = 0";
+
+/// Asked by name, so that a server which lacks one of them answers with the rest.
+const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_format', \
+    'innodb_flush_log_at_trx_commit', 'log_bin', 'max_allowed_packet', 'sql_mode', 'sync_binlog')";
+
+type Variables = HashMap<String, String>;
+
+/// Makes a fresh connection ready: session settings, tables, and, once in the life of the process, warnings.
+///
+/// Tables are looked for on each connection and made where they are missing: at start the sink may be down, and a table
+/// that was dropped is made again after the reconnect that its error causes. They are not made blindly, so that a user
+/// without the right to make tables can use those that are there.
+pub(super) async fn prepare(
+    connection: &mut MysqlConnection,
+    create_tables: bool,
+    inspected: &AtomicBool,
+) -> Result<(), SinkError> {
+    connection.run("setting up the session", SESSION).await?;
+    let query = connection.conn.query::<(String, String), _>(VARIABLES);
+    let variables: Variables =
+        within(connection.timeout, "reading the server's settings", query).await?.into_iter().collect();
+    if let Some(limit) = variables.get("max_allowed_packet").and_then(|text| text.parse().ok()) {
+        connection.max_packet = limit;
+    }
+    if !statement_binlog(&variables) {
+        let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+        connection.run("setting the isolation level", isolation).await?;
+    }
+    if create_tables && !tables_exist(connection).await? {
+        for statement in schema::statements(&SinkTarget::Mysql(String::new()), &connection.table) {
+            connection.run("making the tables", &statement).await?;
+        }
+    }
+    if !inspected.load(Ordering::Relaxed) {
+        let keys = extra_keys(connection).await?;
+        if !inspected.swap(true, Ordering::Relaxed) {
+            for warning in warnings(&variables, &keys) {
+                tracing::warn!(setting = warning.setting, value = warning.value, "sink: {}", warning.risk);
+            }
+        }
+    }
+    // Reading metadata may have begun a transaction, which would hold locks on it.
+    connection.run("setting up the session", "ROLLBACK").await
+}
+
+/// A server that logs statements refuses row changes below REPEATABLE READ.
+fn statement_binlog(variables: &Variables) -> bool {
+    let is = |name: &str, value: &str| variables.get(name).is_some_and(|found| found.eq_ignore_ascii_case(value));
+    is("log_bin", "ON") && is("binlog_format", "STATEMENT")
+}
+
+async fn tables_exist(connection: &mut MysqlConnection) -> Result<bool, SinkError> {
+    let query = format!(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN ('{}', '{}')",
+        connection.table.reports(),
+        connection.table.streams(),
+    );
+    let count = connection.conn.query_first::<u64, _>(query);
+    Ok(within(connection.timeout, "looking for the tables", count).await? == Some(2))
+}
+
+/// Unique keys besides the primary one.
+async fn extra_keys(connection: &mut MysqlConnection) -> Result<Vec<String>, SinkError> {
+    let query = format!(
+        "SELECT DISTINCT CONCAT(table_name, '.', index_name) FROM information_schema.statistics WHERE \
+         table_schema = DATABASE() AND table_name IN ('{}', '{}') AND non_unique = 0 AND index_name <> 'PRIMARY'",
+        connection.table.reports(),
+        connection.table.streams(),
+    );
+    let keys = connection.conn.query::<String, _>(query);
+    within(connection.timeout, "looking at the tables' keys", keys).await
+}
+
+/// A setting of the server under which a promise does not hold.
+#[derive(Debug, PartialEq, Eq)]
+struct Warning {
+    setting: &'static str,
+    value: String,
+    risk: &'static str,
+}
+
+fn warnings(variables: &Variables, extra_keys: &[String]) -> Vec<Warning> {
+    let value = |name: &str| variables.get(name).cloned().unwrap_or_default();
+    let mut warnings = Vec::new();
+    let mut warn = |setting, value, risk| warnings.push(Warning { setting, value, risk });
+    if value("innodb_flush_log_at_trx_commit") != "1" {
+        let risk = "a crash of the server can lose transactions that it has committed, and with them reports that are \
+                    no longer in the journal; set it to 1";
+        warn("innodb_flush_log_at_trx_commit", value("innodb_flush_log_at_trx_commit"), risk);
+    }
+    if value("log_bin").eq_ignore_ascii_case("ON") && value("sync_binlog") != "1" {
+        let risk = "a crash of the server can lose committed transactions from its binlog, and replicas then miss \
+                    reports; set it to 1";
+        warn("sync_binlog", value("sync_binlog"), risk);
+    }
+    let mode = value("sql_mode");
+    if !mode.split(',').any(|mode| matches!(mode, "STRICT_ALL_TABLES" | "STRICT_TRANS_TABLES")) {
+        let risk = "other clients of this server can store values that were cut to fit (Forebay's own sessions are \
+                    strict); add STRICT_TRANS_TABLES";
+        warn("sql_mode", mode, risk);
+    }
+    for key in extra_keys {
+        let risk = "a second unique key makes the sink drop a report whose value in it is taken, as if it were a \
+                    duplicate; drop the key or make it not unique";
+        warn("unique key", key.clone(), risk);
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> Variables {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_durable_strict_server_gives_no_warning() {
+        let mut sound = variables(&[
+            ("innodb_flush_log_at_trx_commit", "1"),
+            ("log_bin", "OFF"),
+            ("sync_binlog", "0"),
+            ("sql_mode", "STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION"),
+        ]);
+        assert_eq!(warnings(&sound, &[]), []);
+        sound.insert("log_bin".to_owned(), "ON".to_owned());
+        let settings: Vec<_> = warnings(&sound, &[]).iter().map(|warning| warning.setting).collect();
+        assert_eq!(settings, ["sync_binlog"]);
+    }
+
+    #[test]
+    fn each_risky_setting_is_named_with_its_value() {
+        let risky = variables(&[("innodb_flush_log_at_trx_commit", "2"), ("sql_mode", "ANSI")]);
+        let named: Vec<_> =
+            warnings(&risky, &["reports.u".to_owned()]).into_iter().map(|w| (w.setting, w.value)).collect();
+        let expected = [("innodb_flush_log_at_trx_commit", "2"), ("sql_mode", "ANSI"), ("unique key", "reports.u")];
+        assert_eq!(named, expected.map(|(setting, value)| (setting, value.to_owned())));
+    }
+
+    #[test]
+    fn isolation_is_left_alone_only_where_statements_are_logged() {
+        assert!(statement_binlog(&variables(&[("log_bin", "ON"), ("binlog_format", "STATEMENT")])));
+        assert!(!statement_binlog(&variables(&[("log_bin", "OFF"), ("binlog_format", "STATEMENT")])));
+        assert!(!statement_binlog(&variables(&[("log_bin", "ON"), ("binlog_format", "ROW")])));
+        assert!(!statement_binlog(&variables(&[])));
+    }
+}

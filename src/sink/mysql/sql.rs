@@ -1,0 +1,264 @@
+//! The statements of the MySQL sink, written as bytes into a buffer that is used again. Pure: no connection, no clock.
+//!
+//! Everything a client chose and that is not held to a safe alphabet by its type is escaped in one place, [`text`].
+
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
+use crate::config::TableName;
+use crate::report::{Batch, Body, Id, Report};
+
+use crate::sink::stream::StreamRow;
+
+/// The last instant of the year 9999, the largest `DATETIME(6)`, in microseconds of the epoch.
+const MAX_INSTANT: u64 = 253_402_300_799_999_999;
+
+/// One statement that inserts all reports, in the order given; a row whose key is there already is left as it is.
+pub fn insert_reports<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoIterator<Item = (&'a Id, &'a Report)>) {
+    out.clear();
+    put(out, format_args!("INSERT INTO `{}` (id,source,seq,time,code,peer,data,accepted_at) VALUES", table.reports()));
+    for (count, (id, report)) in rows.into_iter().enumerate() {
+        if count > 0 {
+            out.push(b',');
+        }
+        row(out, id, report);
+    }
+    out.extend_from_slice(b" ON DUPLICATE KEY UPDATE id=id");
+}
+
+/// One statement that brings the streams up to date. The order of its assignments matters: each sees those before it.
+pub fn upsert_streams(out: &mut Vec<u8>, table: &TableName, rows: &[StreamRow<'_>]) {
+    out.clear();
+    let streams = table.streams();
+    put(out, format_args!("INSERT INTO `{streams}` (id,state,reports,first_at,last_at,state_position) VALUES"));
+    for (count, row) in rows.iter().enumerate() {
+        if count > 0 {
+            out.push(b',');
+        }
+        put(out, format_args!("('{}','{}',{},", row.id, row.state, row.inserted));
+        instant(out, row.first_at);
+        out.push(b',');
+        instant(out, row.last_at);
+        put(out, format_args!(",{})", row.position.0));
+    }
+    out.extend_from_slice(
+        b" ON DUPLICATE KEY UPDATE reports=reports+VALUES(reports),\
+        first_at=LEAST(first_at,VALUES(first_at)),last_at=GREATEST(last_at,VALUES(last_at)),\
+        state=IF(VALUES(state_position)>state_position,VALUES(state),state),\
+        state_position=GREATEST(state_position,VALUES(state_position))",
+    );
+}
+
+/// How many reports the streams of these batches have by now.
+pub fn select_totals<'a>(out: &mut Vec<u8>, table: &TableName, batches: impl IntoIterator<Item = &'a Batch>) {
+    out.clear();
+    put(out, format_args!("SELECT id,reports FROM `{}` WHERE id IN (", table.streams()));
+    for (count, batch) in batches.into_iter().enumerate() {
+        let comma = if count > 0 { "," } else { "" };
+        put(out, format_args!("{comma}'{}'", batch.id));
+    }
+    out.push(b')');
+}
+
+/// Two statements that would write, but write nothing: they need the tables, all columns, the rights and a server that
+/// takes writes.
+pub fn probes(table: &TableName) -> [String; 2] {
+    let (reports, streams) = (table.reports(), table.streams());
+    [
+        format!(
+            "INSERT INTO `{reports}` (id,source,seq,time,code,peer,data,accepted_at) \
+             SELECT '',0,0,NULL,0,NULL,NULL,'2000-01-01' FROM DUAL WHERE FALSE ON DUPLICATE KEY UPDATE id=id"
+        ),
+        format!(
+            "INSERT INTO `{streams}` (id,state,reports,first_at,last_at,state_position) \
+             SELECT '','open',0,'2000-01-01','2000-01-01',0 FROM DUAL WHERE FALSE ON DUPLICATE KEY UPDATE id=id"
+        ),
+    ]
+}
+
+fn row(out: &mut Vec<u8>, id: &Id, report: &Report) {
+    put(out, format_args!("('{id}',{},{},", report.number.source, report.number.seq));
+    match report.time {
+        Some(micros) => seconds(out, micros),
+        None => out.extend_from_slice(b"NULL"),
+    }
+    put(out, format_args!(",{},", report.code));
+    match report.peer {
+        Some(peer) => put(out, format_args!("'{peer}',")),
+        None => out.extend_from_slice(b"NULL,"),
+    }
+    match &report.data {
+        Some(data) => text(out, data),
+        None => out.extend_from_slice(b"NULL"),
+    }
+    out.push(b',');
+    instant(out, report.accepted_at);
+    out.push(b')');
+}
+
+/// Microseconds as a decimal number of seconds; exact, which a float is not.
+fn seconds(out: &mut Vec<u8>, micros: i64) {
+    let sign = if micros < 0 { "-" } else { "" };
+    let (whole, rest) = (micros.unsigned_abs() / 1_000_000, micros.unsigned_abs() % 1_000_000);
+    put(out, format_args!("{sign}{whole}.{rest:06}"));
+}
+
+/// An instant, in microseconds of the epoch, as the literal of a `DATETIME(6)` in UTC, with its quotes.
+fn instant(out: &mut Vec<u8>, micros: u64) {
+    out.push(b'\'');
+    write_instant(out, micros);
+    out.push(b'\'');
+}
+
+/// `YYYY-MM-DD HH:MM:SS.ffffff` in UTC; past the year 9999 its last microsecond.
+pub fn write_instant(out: &mut Vec<u8>, micros: u64) {
+    let start = out.len();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_micros(micros.min(MAX_INSTANT));
+    put(out, format_args!("{}", humantime::format_rfc3339_micros(time)));
+    // RFC 3339 has a `T` after the ten characters of the date, and a `Z` at its end.
+    out[start + 10] = b' ';
+    out.pop();
+}
+
+/// A string literal. The session has neither `NO_BACKSLASH_ESCAPES` nor a character set in which a `\` or a `'` can be
+/// the second byte of a character, so nothing but these two can end or alter the literal; NUL is escaped for tools on the way.
+fn text(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'\'');
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\\' | b'\'' | 0)) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'\\' => b"\\\\",
+            b'\'' => b"\\'",
+            _ => b"\\0",
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'\'');
+}
+
+fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    out.write_fmt(arguments).expect("a Vec takes all that is written to it, and no value here fails to format");
+}
+
+/// The reports of a batch in the order of their keys; of one key, the first accepted first.
+pub fn by_key(batch: &Batch) -> Vec<&Report> {
+    let reports = batch.records.iter().filter_map(|record| match &record.body {
+        Body::Report(report) => Some(report),
+        Body::Marker(..) => None,
+    });
+    let mut reports: Vec<_> = reports.collect();
+    reports.sort_by_key(|report| report.number);
+    reports
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::report::{Marker, Number, Position, Record};
+
+    /// What the server reads from a literal, by the rules of its manual.
+    fn read_literal(literal: &[u8]) -> Option<Vec<u8>> {
+        let inner = literal.strip_prefix(b"'")?.strip_suffix(b"'")?;
+        let mut bytes = inner.iter();
+        let mut value = Vec::new();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'\'' => return None,
+                b'\\' => match bytes.next()? {
+                    b'0' => value.push(0),
+                    escaped => value.push(*escaped),
+                },
+                plain => value.push(*plain),
+            }
+        }
+        Some(value)
+    }
+
+    fn literal(bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        text(&mut out, bytes);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_come_back_from_their_literal(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(read_literal(&literal(&bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn nasty_bytes_come_back_from_their_literal(bytes in proptest::collection::vec(
+            prop_oneof![Just(b'\''), Just(b'\\'), Just(0), Just(b'"'), Just(b'n'), Just(0xbf), Just(0x5c)], 0..40)) {
+            prop_assert_eq!(read_literal(&literal(&bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn seconds_are_exact(micros: i64) {
+            let mut out = Vec::new();
+            seconds(&mut out, micros);
+            let text = String::from_utf8(out).expect("digits");
+            let (whole, rest) = text.split_once('.').expect("a point");
+            prop_assert_eq!(rest.len(), 6);
+            prop_assert_eq!(format!("{whole}{rest}").parse::<i64>().expect("a number"), micros);
+        }
+    }
+
+    #[test]
+    fn strings_that_break_out_elsewhere_do_not_break_out_here() {
+        for nasty in
+            ["'); DROP TABLE reports; -- ", "\\'", "\\\\'", "\\", "'", "''", "\0", "\u{1a}", "/*", "é'", "%", "_"]
+        {
+            assert_eq!(read_literal(&literal(nasty.as_bytes())).as_deref(), Some(nasty.as_bytes()), "{nasty:?}");
+        }
+    }
+
+    #[test]
+    fn an_instant_is_written_to_the_microsecond_and_never_panics() {
+        let written = |micros| {
+            let mut out = Vec::new();
+            write_instant(&mut out, micros);
+            String::from_utf8(out).expect("digits")
+        };
+        assert_eq!(written(0), "1970-01-01 00:00:00.000000");
+        assert_eq!(written(1_714_972_800_000_001), "2024-05-06 05:20:00.000001");
+        assert_eq!(written(u64::MAX), "9999-12-31 23:59:59.999999");
+    }
+
+    fn report(seq: u64, data: Option<&'static str>) -> Report {
+        Report {
+            number: Number { source: 0, seq },
+            time: None,
+            code: -1,
+            peer: Some("::1".parse().expect("an address")),
+            data: data.map(|text| Bytes::from_static(text.as_bytes())),
+            accepted_at: 1,
+        }
+    }
+
+    #[test]
+    fn a_statement_has_all_rows_in_order_of_key() {
+        let record = |position, body| Record { position: Position(position), body };
+        let batch = Batch {
+            id: Id::new("a").expect("an id"),
+            records: vec![
+                record(1, Body::Report(report(9, Some("{\"it's\":1}")))),
+                record(2, Body::Marker(Marker::Done, 1)),
+                record(3, Body::Report(report(2, None))),
+            ],
+        };
+        let mut out = b"left over".to_vec();
+        let rows = by_key(&batch).into_iter().map(|report| (&batch.id, report));
+        insert_reports(&mut out, &TableName("reports".to_owned()), rows);
+        assert_eq!(
+            String::from_utf8(out).expect("text"),
+            "INSERT INTO `reports` (id,source,seq,time,code,peer,data,accepted_at) VALUES\
+             ('a',0,2,NULL,-1,'::1',NULL,'1970-01-01 00:00:00.000001'),\
+             ('a',0,9,NULL,-1,'::1','{\"it\\'s\":1}','1970-01-01 00:00:00.000001') ON DUPLICATE KEY UPDATE id=id"
+        );
+    }
+}

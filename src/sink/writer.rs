@@ -1,0 +1,237 @@
+//! Stores batches for as long as it takes: retries, waits out outages, and splits until poison stands alone.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backoff::{Backoff, jitter};
+use super::health::{Health, Turn};
+use super::{Class, Connection, Sink, SinkError, Stored};
+use crate::report::{Batch, Body};
+
+/// The first and the longest delay before a transaction that met a transient error is sent again.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// Transient errors in a row from which on an operator sees them; at about a second and a half of retries.
+const LASTS_AFTER: u32 = 6;
+
+/// What became of one batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Rows that were not there before, from what the server said.
+    pub inserted: u64,
+    /// Reports whose key was there already.
+    pub duplicates: u64,
+    /// All rows of the id, after the transaction of the batch's last marker; where it has one.
+    pub total: Option<u64>,
+    /// Reports that the sink refuses for what they are, in the order of the batch. All others are stored.
+    pub refused: Vec<Refused>,
+}
+
+/// A report that the sink refuses for what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The index of its record in its batch.
+    pub index: usize,
+    /// The server's error number, where it gave one.
+    pub code: Option<u32>,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// One lane to the sink: at most one connection, at most one transaction at a time.
+pub struct Writer<S: Sink> {
+    sink: Arc<S>,
+    health: Arc<Health>,
+    connection: Option<S::Connection>,
+}
+
+/// Why a transaction did not happen.
+struct Failure {
+    error: SinkError,
+    /// Whether a connection from an earlier transaction failed, rather than one just made.
+    stale: bool,
+}
+
+/// What one transaction takes of the batches at hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    /// Whole batches.
+    Batches(Range<usize>),
+    /// Some records of one batch.
+    Records(usize, Range<usize>),
+}
+
+impl<S: Sink> Writer<S> {
+    /// A writer; it connects when it is first used. All writers of a sink share one health.
+    pub fn new(sink: Arc<S>, health: Arc<Health>) -> Self {
+        Self { sink, health, connection: None }
+    }
+
+    /// Waits until the sink would take a write, so that its health is known before there is anything to store.
+    pub async fn ready(&mut self) {
+        self.commit(&[]).await.expect("without rows there is nothing to refuse");
+    }
+
+    /// Stores all batches, whose ids differ; gives an outcome for each, in their order.
+    ///
+    /// Never fails: it tries until each record is stored or refused for what it is. Dropping the future cancels it and
+    /// drops the connection; what was under way may then be stored or not, and storing it again changes nothing.
+    pub async fn store(&mut self, batches: &[Batch]) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::default(); batches.len()];
+        let whole = Piece::Batches(0..batches.len());
+        // The last is next. Splits push the later half first, so records of one id are committed in order.
+        let mut pieces: Vec<Piece> = if batches.is_empty() { vec![] } else { vec![whole] };
+        let mut marker_backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        while let Some(piece) = pieces.pop() {
+            let committed = match &piece {
+                Piece::Batches(range) => self.commit(&batches[range.clone()]).await,
+                Piece::Records(index, range) => self.commit(&[part(&batches[*index], range.clone())]).await,
+            };
+            match committed {
+                Ok(stored) => piece.settle(stored, &mut outcomes),
+                Err(poison) => match piece.split(batches) {
+                    Some((earlier, later)) => pieces.extend([later, earlier]),
+                    None => {
+                        let (batch, index) = piece.first();
+                        match batches[batch].records[index].body {
+                            Body::Report(_) => {
+                                let SinkError { code, message: reason, .. } = poison;
+                                outcomes[batch].refused.push(Refused { index, code, reason });
+                            }
+                            Body::Marker(..) => {
+                                self.wait_for_operator(&batches[batch], poison, &mut marker_backoff).await;
+                                pieces.push(piece);
+                            }
+                        }
+                    }
+                },
+            }
+        }
+        outcomes
+    }
+
+    /// A marker has nothing that a sink could refuse, so the table is not what it should be: a person must see to it.
+    async fn wait_for_operator(&mut self, batch: &Batch, poison: SinkError, backoff: &mut Backoff) {
+        let message = format!("the row of stream {} is refused, the table is not as it should be: {poison}", batch.id);
+        self.health.fails(&SinkError { class: Class::Operator, message, ..poison }, true);
+        tokio::time::sleep(backoff.delay(jitter())).await;
+    }
+
+    /// Commits these batches in one transaction; the only error is poison.
+    async fn commit(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        let mut transient = 0;
+        let mut stale = false;
+        let health = Arc::clone(&self.health);
+        loop {
+            let probing = match health.turn().await {
+                Turn::Open => None,
+                Turn::Prober(mut delays) => {
+                    if !stale {
+                        tokio::time::sleep(delays.delay(jitter())).await;
+                    }
+                    Some(delays)
+                }
+            };
+            let failure = match self.attempt(batches, probing.is_some()).await {
+                Ok(stored) => {
+                    health.works();
+                    probing.into_iter().for_each(|mut delays| delays.reset());
+                    return Ok(stored);
+                }
+                Err(failure) => failure,
+            };
+            stale = failure.stale;
+            let error = failure.error;
+            match error.class {
+                Class::Poison => {
+                    health.works();
+                    probing.into_iter().for_each(|mut delays| delays.reset());
+                    return Err(error);
+                }
+                Class::Outage | Class::Operator => health.fails(&error, !stale),
+                Class::Transient => {
+                    transient += 1;
+                    health.count(error.class);
+                    if transient == LASTS_AFTER {
+                        tracing::warn!(error = %error, "the sink keeps refusing a transaction; it is sent again");
+                    }
+                    if transient >= LASTS_AFTER {
+                        health.lasts(&error);
+                    }
+                    // A prober waits before its next question anyway.
+                    if probing.is_none() {
+                        tokio::time::sleep(backoff.delay(jitter())).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One try. The connection is in a local while it is used, so that a future that is dropped drops it.
+    async fn attempt(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
+        let kept = self.connection.take();
+        let stale = kept.is_some();
+        let fail = |error| Failure { error, stale };
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.sink.connect().await.map_err(fail)?,
+        };
+        if probe || batches.is_empty() {
+            connection.probe().await.map_err(fail)?;
+        }
+        let outcome = if batches.is_empty() { Ok(Vec::new()) } else { connection.store(batches).await };
+        if connection.usable() {
+            self.connection = Some(connection);
+        }
+        outcome.map_err(fail)
+    }
+}
+
+impl Piece {
+    /// The batch and the record that it begins with.
+    fn first(&self) -> (usize, usize) {
+        match self {
+            Self::Batches(range) => (range.start, 0),
+            Self::Records(batch, range) => (*batch, range.start),
+        }
+    }
+
+    /// The earlier and the later half; `None` where one record stands alone.
+    fn split(&self, batches: &[Batch]) -> Option<(Self, Self)> {
+        match self {
+            Self::Batches(range) if range.len() > 1 => {
+                let middle = range.start + range.len() / 2;
+                Some((Self::Batches(range.start..middle), Self::Batches(middle..range.end)))
+            }
+            Self::Batches(range) => Self::Records(range.start, 0..batches[range.start].records.len()).split(batches),
+            Self::Records(batch, range) if range.len() > 1 => {
+                let middle = range.start + range.len() / 2;
+                Some((Self::Records(*batch, range.start..middle), Self::Records(*batch, middle..range.end)))
+            }
+            Self::Records(..) => None,
+        }
+    }
+
+    /// Enters what was stored into the outcomes of its batches.
+    fn settle(self, stored: Vec<Stored>, outcomes: &mut [Outcome]) {
+        let range = match self {
+            Self::Batches(range) => range,
+            Self::Records(batch, _) => batch..batch + 1,
+        };
+        for (outcome, stored) in outcomes[range].iter_mut().zip(stored) {
+            outcome.inserted += stored.inserted;
+            outcome.duplicates += stored.duplicates;
+            outcome.total = stored.total.or(outcome.total);
+        }
+    }
+}
+
+fn part(batch: &Batch, records: Range<usize>) -> Batch {
+    Batch { id: batch.id, records: batch.records[records].to_vec() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! The writer against a scripted connection.

@@ -1,0 +1,22 @@
+//! Plants one fault where `FOREBAY_PLANT` names it, so that `tests/plants/run.sh` can show that a test finds it.
+//! No release build can have one.
+
+/// The faults, as `tests/plants/run.sh` lists them with the tests that find them.
+const PLANTS: [&str; 6] = [
+    "ack_before_sync",
+    "sync_by_sled_alone",
+    "truncate_before_store",
+    "plain_insert",
+    "position_from_last_entry",
+    "marker_overtakes",
+];
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=FOREBAY_PLANT");
+    println!("cargo:rerun-if-changed=tests/plants/build.rs");
+    println!("cargo:rustc-check-cfg=cfg(forebay_plant, values(\"{}\"))", PLANTS.join("\", \""));
+    let Ok(plant) = std::env::var("FOREBAY_PLANT") else { return };
+    assert!(PLANTS.contains(&plant.as_str()), "FOREBAY_PLANT={plant} is none of {PLANTS:?}");
+    assert_ne!(std::env::var("PROFILE").as_deref(), Ok("release"), "a release has no planted faults");
+    println!("cargo:rustc-cfg=forebay_plant=\"{plant}\"");
+}
