@@ -39,7 +39,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
 
     let ended = tokio::select! {
         ended = until_stopped(&engine, serving, &stop, &mut signals) => ended,
-        error = engine.failed() => Err(error.context("the journal failed; nothing was acknowledged after that")),
+        error = engine.failed() => Err(anyhow::Error::new(error).context("the journal failed; nothing was acknowledged after that")),
     };
     stop.cancel();
     stop_admin.cancel();
@@ -71,11 +71,11 @@ async fn until_stopped(
     };
     tracing::info!(signal = name, "stopping; a second signal exits at once");
     let stopping = async {
-        stop.cancel();
-        // The engine takes appends until here: connections that end leave their markers.
-        serving.await.context("the ingest listener panicked")?;
         engine.stop_accepting();
-        engine.shut_down().await
+        stop.cancel();
+        // Before the engine: connections that end leave their markers in it.
+        serving.await.context("the ingest listener panicked")?;
+        engine.shut_down().await.context("the journal failed while the node stopped")
     };
     tokio::select! {
         stopped = stopping => stopped,

@@ -9,11 +9,12 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::{Node, Problem};
-use crate::engine::{Audit, Status};
+use crate::engine::Status;
+use crate::metrics::Audit;
 
 /// `GET /readyz`: 200 while reports are taken, else 503 and why not.
 pub(super) async fn ready(State(node): State<Arc<Node>>) -> Result<&'static str, Problem> {
-    match node.why_not_ready(&node.engine.status()) {
+    match node.why_not_ready(node.engine.not_ready()) {
         None => Ok("ready\n"),
         Some(reason) => Err(Problem::unavailable(reason)),
     }
@@ -26,16 +27,12 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Json<StatusView> {
 
 /// `GET /api/v1/audit`
 pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<AuditView> {
-    Json(AuditView::new(node.engine.status().audit))
+    Json(AuditView::new(node.engine.audit()))
 }
 
 impl Node {
-    fn why_not_ready(&self, status: &Status) -> Option<String> {
-        if self.stopping.is_cancelled() {
-            return Some("the node is stopping".to_owned());
-        }
-        let unknown = || "the engine takes no reports".to_owned();
-        (!status.ready).then(|| status.not_ready_because.clone().unwrap_or_else(unknown))
+    fn why_not_ready(&self, engine: Option<String>) -> Option<String> {
+        if self.stopping.is_cancelled() { Some("the node is stopping".to_owned()) } else { engine }
     }
 }
 
@@ -47,7 +44,7 @@ pub(super) struct StatusView {
     uptime_s: f64,
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    not_ready_because: Option<String>,
+    not_ready: Option<String>,
     journal: JournalView,
     sink: SinkView,
     connections: usize,
@@ -58,6 +55,7 @@ pub(super) struct StatusView {
 struct JournalView {
     reports: u64,
     bytes: u64,
+    bytes_on_disk: u64,
     streams: u64,
     oldest_age_s: f64,
     damaged: u64,
@@ -86,35 +84,37 @@ impl AuditView {
 
 impl StatusView {
     fn new(node: &Node, status: Status) -> Self {
-        let not_ready_because = node.why_not_ready(&status);
+        let Status { not_ready, journal, sink, audit } = status;
+        let not_ready = node.why_not_ready(not_ready);
+        let since = UNIX_EPOCH + Duration::from_micros(sink.since);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             node_id: node.node_id,
-            uptime_s: milliseconds(node.started.elapsed().as_secs_f64()),
-            ready: not_ready_because.is_none(),
-            not_ready_because,
+            uptime_s: milliseconds(node.started.elapsed()),
+            ready: not_ready.is_none(),
+            not_ready,
             journal: JournalView {
-                reports: status.reports,
-                bytes: status.bytes,
-                streams: status.streams,
-                oldest_age_s: milliseconds(status.oldest_age_s),
-                damaged: status.damaged,
+                reports: audit.backlog,
+                bytes: journal.bytes,
+                bytes_on_disk: journal.bytes_on_disk,
+                streams: journal.streams,
+                oldest_age_s: journal.oldest_age.map_or(0.0, milliseconds),
+                damaged: journal.damaged,
             },
             sink: SinkView {
-                state: status.sink_state,
-                last_error: status.sink_last_error,
-                since: humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(status.sink_since))
-                    .to_string(),
+                state: sink.state.name(),
+                last_error: sink.last_error,
+                since: humantime::format_rfc3339_micros(since).to_string(),
             },
             connections: node.connections.load(Ordering::Relaxed),
-            audit: AuditView::new(status.audit),
+            audit: AuditView::new(audit),
         }
     }
 }
 
 /// Seconds to three places: more says nothing.
-fn milliseconds(seconds: f64) -> f64 {
-    (seconds * 1000.0).round() / 1000.0
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 #[cfg(test)]
