@@ -1,8 +1,10 @@
 //! The configuration: validated as a whole, every fault at once, no secret said.
 
+use std::process::Command;
+
 use crate::limits::DEAD;
 use crate::support::client::Client;
-use crate::support::node::{FOREBAY, Node, Output, run};
+use crate::support::node::{FOREBAY, Node, Output, run, without_settings};
 use crate::support::wait::eventually;
 
 /// Writes a configuration and checks it.
@@ -72,7 +74,7 @@ async fn what_is_no_toml_or_no_file_or_no_flag_ends_with_two() {
 #[tokio::test]
 async fn a_variable_that_is_unknown_or_wrong_is_a_fault() {
     for (name, value) in [("FOREBAY_FLUSH__TACK", "1s"), ("FOREBAY_FLUSH__BATCH", "none")] {
-        let mut command = std::process::Command::new(FOREBAY);
+        let mut command = without_settings(Command::new(FOREBAY));
         let output = command.arg("check-config").env(name, value).output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{said}");
@@ -88,7 +90,7 @@ async fn a_flag_overrules_a_variable_and_a_variable_the_file() {
     std::fs::write(&file, "[sink]\nurl = \"sqlite:from-file.db\"\n").expect("a file");
     // `schema` prints for the sink that is set; the two dialects tell which one that is.
     let schema = |variable: Option<&str>, flag: Option<&str>| {
-        let mut command = std::process::Command::new(FOREBAY);
+        let mut command = without_settings(Command::new(FOREBAY));
         command.arg("schema").arg("--config").arg(&file);
         command.args(flag.map(|url| format!("--sink={url}")));
         command.envs(variable.map(|url| ("FOREBAY_SINK__URL", url)));

@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::support::client::{Client, report};
 use crate::support::mariadb::MariaDb;
-use crate::support::node::{Node, run};
+use crate::support::node::{Node, run, without_settings};
 use crate::support::stored::Stored;
 use crate::support::wait::{eventually, same};
 
@@ -24,7 +24,7 @@ async fn a_report_by_post_is_a_row_in_the_default_sink_within_the_tick() {
 async fn flags_and_variables_are_enough_to_serve() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
-    let mut command = Command::new("setpriv");
+    let mut command = without_settings(Command::new("setpriv"));
     command.args(["--pdeathsig", "KILL", "--", crate::support::node::FOREBAY, "serve"]);
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
     command.env("FOREBAY_LOG__FORMAT", "json").env("FOREBAY_FLUSH__TICK", "100ms").current_dir(folder.path());

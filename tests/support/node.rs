@@ -113,7 +113,7 @@ impl Node {
         let file = self.config_file();
         std::fs::write(&file, self.settings.to_string()).expect("the configuration can be written");
         // The kernel kills the node when the test's thread ends, however it ends.
-        let mut command = Command::new("setpriv");
+        let mut command = without_settings(Command::new("setpriv"));
         command.args(["--pdeathsig", "KILL", "--"]).args(&self.wrapper).arg(FOREBAY).arg("serve").arg("--config");
         command.arg(file).current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -283,10 +283,18 @@ fn listening_addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     Some((address("ingest")?, address("admin")?))
 }
 
+/// Without the variables that the program would read: those of the tests themselves begin with `FOREBAY_` too.
+pub fn without_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FOREBAY_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Runs the program to its end; for the commands that are not `serve`.
 pub fn run(args: &[&str]) -> Output {
-    let mut command = Command::new("timeout");
-    command.args(["60", FOREBAY]).args(args).env_remove("FOREBAY_SINK__URL").stdin(Stdio::null());
+    let mut command = without_settings(Command::new("timeout"));
+    command.args(["60", FOREBAY]).args(args).stdin(Stdio::null());
     let output = command.output().expect("timeout (coreutils) starts the program");
     Output {
         code: output.status.code(),
