@@ -1,10 +1,14 @@
 //! Forebay: a write-ahead-logged, durable ingest engine.
 
+pub mod admin;
 pub mod config;
 pub mod engine;
 pub mod flusher;
 pub mod journal;
 pub mod metrics;
 pub mod report;
+mod serve;
 pub mod server;
 pub mod sink;
+
+pub use serve::serve;

@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_close_is_answered_with_its_code() {
-        let mut close = |payload: &[u8]| Assembly::new(9).accept(frame(true, OpCode::Close, payload));
+        let close = |payload: &[u8]| Assembly::new(9).accept(frame(true, OpCode::Close, payload));
         assert_eq!(close(&[3, 232, b'x']), Ok(Some(Input::Close(CloseFrame::new(1000, "")))));
         assert_eq!(close(&[]), Ok(Some(Input::Close(CloseFrame { code: None, reason: "".into() }))));
         for refused in [999u16, 1005, 1006, 1015, 5000] {

@@ -134,7 +134,7 @@ impl Server {
     }
 
     /// Serves until `stop` is cancelled, and then until every connection is answered and closed, for some seconds at
-    /// most. The engine must take appends until this returns: connections leave their markers when they end.
+    /// most. The engine must not be shut down before this returns: connections leave their markers when they end.
     pub async fn run(self, engine: Engine, stop: CancellationToken) {
         let Self { listener, ingest, on_disconnect, connections, .. } = self;
         let shared = Arc::new(Shared {

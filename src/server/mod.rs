@@ -35,6 +35,7 @@
 
 mod access;
 mod assembly;
+mod collector;
 mod http;
 mod intake;
 mod listener;

@@ -1,7 +1,7 @@
 //! `POST /reports`: many messages in, all their replies out, once each is durable or refused.
 
 use std::str;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,14 +9,15 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use super::collector::Collector;
 use super::http::{Answer, json, problem, with};
 use super::intake::{Intake, Wish};
 use super::listener::Connection;
 use super::replies::{Outcome, Slot, encode_unit};
-use crate::journal::{self, Append, Content, Outlet};
+use crate::journal::{Append, Content, Outlet};
 use crate::report::{Echo, Marker, Parsed, Refusal, RefusalKind, parse};
 
 /// How long a body may take to arrive, its wait for memory included.
@@ -190,66 +191,6 @@ fn late() -> Answer {
     with(answer, RETRY_AFTER, HeaderValue::from(RETRY_BODY_MS.div_ceil(1000)))
 }
 
-/// The replies of one request, until all are there.
-#[derive(Default)]
-struct Collector {
-    collected: Mutex<Collected>,
-    complete: Notify,
-}
-
-#[derive(Default)]
-struct Collected {
-    slots: Vec<Slot>,
-    waiting: usize,
-}
-
-impl Collector {
-    fn collected(&self) -> MutexGuard<'_, Collected> {
-        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says what is to come: the ticket of a message is its place in `slots`.
-    fn expect(&self, slots: Vec<Slot>, waiting: usize) {
-        *self.collected() = Collected { slots, waiting };
-    }
-
-    fn settle(&self, answers: &mut dyn Iterator<Item = (u64, Outcome)>) {
-        let mut collected = self.collected();
-        for (ticket, outcome) in answers {
-            let slot = usize::try_from(ticket).ok().and_then(|at| collected.slots.get_mut(at));
-            if let Some(slot) = slot.filter(|slot| matches!(slot.outcome, Outcome::Waiting)) {
-                slot.outcome = outcome;
-                collected.waiting -= 1;
-            }
-        }
-        if collected.waiting == 0 {
-            self.complete.notify_one();
-        }
-    }
-
-    /// Waits until every message is answered.
-    async fn all(&self) -> Vec<Slot> {
-        loop {
-            {
-                let mut collected = self.collected();
-                if collected.waiting == 0 {
-                    return std::mem::take(&mut collected.slots);
-                }
-            }
-            self.complete.notified().await;
-        }
-    }
-}
-
-impl Outlet for Collector {
-    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, journal::Answer)>) {
-        self.settle(&mut answers.map(|(ticket, answer)| (ticket, Outcome::from(answer))));
-    }
-
-    /// A request is over when its markers are durable.
-    fn drained(&self, _ticket: u64, _reports: u64) {}
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,17 +252,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_waits_for_its_last_answer() {
-        let collector = Collector::default();
-        let waiting = || Slot::new(&Echo::default(), Outcome::Waiting);
-        collector.expect(vec![waiting(), slot(None, None), waiting()], 2);
-        collector.settle(&mut [(2, Outcome::Kept(None))].into_iter());
-        assert!(timeout(Duration::from_millis(10), collector.all()).await.is_err());
-        collector.settle(&mut [(2, Outcome::Pong), (0, Outcome::Kept(None)), (9, Outcome::Pong)].into_iter());
-        assert_eq!(collector.all().await.len(), 3);
-    }
-
-    #[tokio::test]
     async fn bodies_share_a_bound_of_memory() {
         let bodies = Bodies::new(10);
         let held = bodies.room(None).await;
@@ -330,6 +260,6 @@ mod tests {
         let _last = bodies.room(Some(10)).await;
         assert!(timeout(Duration::from_millis(10), bodies.room(Some(1))).await.is_err());
         drop(held);
-        bodies.room(Some(10)).await;
+        let _freed = bodies.room(Some(10)).await;
     }
 }

@@ -1,0 +1,135 @@
+//! How the node stands: readiness, status, audit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::{Node, Problem};
+use crate::engine::Status;
+use crate::metrics::Audit;
+
+/// `GET /readyz`: 200 while reports are taken, else 503 and why not.
+pub(super) async fn ready(State(node): State<Arc<Node>>) -> Result<&'static str, Problem> {
+    match node.why_not_ready(node.engine.not_ready()) {
+        None => Ok("ready\n"),
+        Some(reason) => Err(Problem::unavailable(reason)),
+    }
+}
+
+/// `GET /api/v1/status`
+pub(super) async fn status(State(node): State<Arc<Node>>) -> Json<StatusView> {
+    Json(StatusView::new(&node, node.engine.status()))
+}
+
+/// `GET /api/v1/audit`
+pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<AuditView> {
+    Json(AuditView::new(node.engine.audit()))
+}
+
+impl Node {
+    fn why_not_ready(&self, engine: Option<String>) -> Option<String> {
+        if self.stopping.is_cancelled() { Some("the node is stopping".to_owned()) } else { engine }
+    }
+}
+
+/// What an operator sees first.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusView {
+    version: &'static str,
+    node_id: u16,
+    uptime_s: f64,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_ready: Option<String>,
+    journal: JournalView,
+    sink: SinkView,
+    connections: usize,
+    audit: AuditView,
+}
+
+#[derive(Debug, Serialize)]
+struct JournalView {
+    reports: u64,
+    bytes: u64,
+    bytes_on_disk: u64,
+    streams: u64,
+    oldest_age_s: f64,
+    damaged: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct SinkView {
+    state: &'static str,
+    last_error: Option<String>,
+    since: String,
+}
+
+/// The audit, and whether it balances.
+#[derive(Debug, Serialize)]
+pub(super) struct AuditView {
+    #[serde(flatten)]
+    audit: Audit,
+    balanced: bool,
+}
+
+impl AuditView {
+    fn new(audit: Audit) -> Self {
+        Self { audit, balanced: audit.balanced() }
+    }
+}
+
+impl StatusView {
+    fn new(node: &Node, status: Status) -> Self {
+        let Status { not_ready, journal, sink, audit } = status;
+        let not_ready = node.why_not_ready(not_ready);
+        let since = UNIX_EPOCH + Duration::from_micros(sink.since);
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            node_id: node.node_id,
+            uptime_s: milliseconds(node.started.elapsed()),
+            ready: not_ready.is_none(),
+            not_ready,
+            journal: JournalView {
+                reports: audit.backlog,
+                bytes: journal.bytes,
+                bytes_on_disk: journal.bytes_on_disk,
+                streams: journal.streams,
+                oldest_age_s: journal.oldest_age.map_or(0.0, milliseconds),
+                damaged: journal.damaged,
+            },
+            sink: SinkView {
+                state: sink.state.name(),
+                last_error: sink.last_error,
+                since: humantime::format_rfc3339_micros(since).to_string(),
+            },
+            connections: node.connections.load(Ordering::Relaxed),
+            audit: AuditView::new(audit),
+        }
+    }
+}
+
+/// Seconds to three places: more says nothing.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audit_says_whether_it_balances() {
+        let mut audit = Audit { recovered: 1, accepted: 5, stored: 3, backlog: 2, dead: 1, ..Audit::default() };
+        let json = |audit| serde_json::to_string(&AuditView::new(audit)).expect("numbers are JSON");
+        assert_eq!(
+            json(audit),
+            r#"{"recovered":1,"accepted":5,"stored":3,"duplicates":0,"dead":1,"discarded":0,"backlog":2,"balanced":true}"#
+        );
+        audit.stored = 2;
+        assert!(json(audit).ends_with(r#""balanced":false}"#));
+    }
+}

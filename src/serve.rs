@@ -1,0 +1,108 @@
+//! One node, from its listeners to its last sync.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Admin;
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::server::Server;
+
+/// How long requests of the admin API may still take once the engine has stopped.
+const ADMIN_WAIT: Duration = Duration::from_secs(1);
+
+/// The exit code when a second signal ends the process at once.
+const IMPATIENT: i32 = 1;
+
+/// Serves until SIGTERM or SIGINT, then stops in order: accept, sessions, flushers, last sync. A second signal exits at
+/// once, which loses nothing that was acknowledged.
+///
+/// # Errors
+/// When a listener cannot be bound, the journal cannot be opened or fails (what is not acknowledged by then never will
+/// be), or the last sync fails.
+pub async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let server = Server::bind(&settings).await.with_context(|| listening("ingest", settings.ingest.listen))?;
+    let admin = Admin::bind(&settings).await.with_context(|| listening("admin", settings.admin.listen))?;
+    let engine = Engine::open(&settings).await?;
+    let (ingest_addr, admin_addr) = (server.local_addr(), admin.local_addr());
+
+    let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    let administering = tokio::spawn(admin.run(engine.clone(), server.connections(), stop.clone(), stop_admin.clone()));
+    let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));
+    tracing::info!(ingest = %ingest_addr, admin = %admin_addr, "listening");
+
+    let ended = tokio::select! {
+        ended = until_stopped(&engine, serving, &stop, &mut signals) => ended,
+        error = engine.failed() => Err(anyhow::Error::new(error).context("the journal failed; nothing was acknowledged after that")),
+    };
+    stop.cancel();
+    stop_admin.cancel();
+    ended?;
+    if let Ok(Ok(Err(error))) = timeout(ADMIN_WAIT, administering).await {
+        tracing::warn!(%error, "the admin listener failed");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn listening(listener: &str, address: std::net::SocketAddr) -> String {
+    format!("cannot listen on {address} ({listener}.listen)")
+}
+
+/// Waits for a signal, and stops.
+async fn until_stopped(
+    engine: &Engine,
+    mut serving: JoinHandle<()>,
+    stop: &CancellationToken,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let name = tokio::select! {
+        name = signals.next() => name,
+        ended = &mut serving => {
+            ended.context("the ingest listener panicked")?;
+            anyhow::bail!("the ingest listener ended by itself");
+        }
+    };
+    tracing::info!(signal = name, "stopping; a second signal exits at once");
+    let stopping = async {
+        engine.stop_accepting();
+        stop.cancel();
+        // Before the engine: connections that end leave their markers in it.
+        serving.await.context("the ingest listener panicked")?;
+        engine.shut_down().await.context("the journal failed while the node stopped")
+    };
+    tokio::select! {
+        stopped = stopping => stopped,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "exiting at once; what was acknowledged is in the journal");
+            std::process::exit(IMPATIENT);
+        }
+    }
+}
+
+/// The signals that stop a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next signal.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The outbox as its three sides see it.
+
+use super::*;
+use crate::report::{Echo, Number, Refusal};
+
+fn slots(ids: &[&str]) -> Vec<Slot> {
+    ids.iter().map(|id| Slot::new(&Echo { id: Some(id), reference: None }, Outcome::Waiting)).collect()
+}
+
+fn kept(outbox: &Outbox, tickets: &[u64]) {
+    let number = Some(Number { source: 0, seq: 1 });
+    outbox.settle(&mut tickets.iter().map(|&ticket| (ticket, Outcome::Kept(number))));
+}
+
+/// The frames of one write: opcode and payload.
+fn write(outbox: &Outbox) -> (Vec<(u8, String)>, bool) {
+    let mut batch = Batch::default();
+    if !outbox.try_take(&mut batch) {
+        return (Vec::new(), false);
+    }
+    let mut bytes = Vec::new();
+    batch.encode(&mut bytes);
+    let last = batch.last;
+    outbox.written(&mut batch);
+    let mut frames = Vec::new();
+    let mut rest = &bytes[..];
+    while let [head, len, body @ ..] = rest {
+        let (len, body) = match len {
+            126 => (usize::from(u16::from_be_bytes([body[0], body[1]])), &body[2..]),
+            len => (usize::from(*len), body),
+        };
+        let payload = &body[..len];
+        let text = if *head == 0x88 { format!("{payload:?}") } else { String::from_utf8_lossy(payload).into() };
+        frames.push((head & 0x0f, text));
+        rest = &body[len..];
+    }
+    (frames, last)
+}
+
+fn ops(frames: &[(u8, String)]) -> Vec<String> {
+    let op = |text: &String| {
+        let json: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        let say = |reply: &serde_json::Value| format!("{} {}", reply["op"].as_str().expect("op"), reply["id"]);
+        json.as_array().map_or_else(|| say(&json), |all| all.iter().map(say).collect::<Vec<_>>().join(","))
+    };
+    frames.iter().map(|(_, text)| op(text)).collect()
+}
+
+#[test]
+fn replies_leave_in_the_order_of_messages_and_in_one_write() {
+    let outbox = Outbox::new(10);
+    outbox.push(false, 0, &mut slots(&["1"]));
+    outbox.push(true, 1, &mut slots(&["2", "3"]));
+    let refusal = Outcome::Refused(Box::new(Refusal::shutting_down()));
+    outbox.push(false, 3, &mut vec![Slot::new(&Echo { id: Some("4"), reference: None }, refusal)]);
+    kept(&outbox, &[1, 2]);
+    assert!(write(&outbox).0.is_empty());
+    kept(&outbox, &[0]);
+    assert_eq!(ops(&write(&outbox).0), ["ack 1", "ack 2,ack 3", "error 4"]);
+}
+
+#[test]
+fn the_window_opens_when_replies_are_written() {
+    let outbox = Outbox::new(2);
+    outbox.push(false, 0, &mut slots(&["1"]));
+    assert!(outbox.has_room());
+    outbox.push(true, 1, &mut Vec::new());
+    assert!(!outbox.has_room());
+    kept(&outbox, &[0]);
+    assert!(!outbox.has_room());
+    assert_eq!(write(&outbox).0.len(), 2);
+    assert!(outbox.has_room());
+}
+
+#[test]
+fn a_done_event_follows_the_ack_of_its_message() {
+    let outbox = Outbox::new(10);
+    outbox.push(false, 0, &mut slots(&["1"]));
+    let mut done = slots(&["2"]);
+    done[0].done = true;
+    outbox.push(false, 1, &mut done);
+    kept(&outbox, &[1]);
+    outbox.drained(1, 42);
+    assert!(write(&outbox).0.is_empty());
+    kept(&outbox, &[0]);
+    let (frames, _) = write(&outbox);
+    assert_eq!(ops(&frames), ["ack 1", "ack 2", "done 2"]);
+    assert!(frames[2].1.contains("\"reports\":42"));
+    outbox.drained(1, 42);
+    outbox.drained(0, 42);
+    assert!(write(&outbox).0.is_empty());
+}
+
+#[test]
+fn a_refused_done_waits_for_no_event() {
+    let outbox = Outbox::new(10);
+    let mut done = slots(&["2"]);
+    done[0].done = true;
+    outbox.push(false, 0, &mut done);
+    assert_eq!(outbox.waiting_dones(), 1);
+    outbox.settle(&mut [(0, Outcome::Refused(Box::new(Refusal::shutting_down())))].into_iter());
+    assert_eq!(outbox.waiting_dones(), 0);
+}
+
+#[test]
+fn a_close_is_the_last_frame_and_waits_for_replies() {
+    let outbox = Outbox::new(10);
+    outbox.push(false, 0, &mut slots(&["1"]));
+    outbox.finish(Some(CloseFrame::new(1001, "")));
+    outbox.pong(Bytes::from_static(b"x"));
+    assert_eq!(write(&outbox), (vec![(10, "x".to_owned())], false));
+    kept(&outbox, &[0]);
+    let (frames, last) = write(&outbox);
+    assert!(last);
+    assert_eq!(frames[1], (8, "[3, 233]".to_owned()));
+    outbox.ping();
+    kept(&outbox, &[0]);
+    assert!(outbox.is_gone());
+}
+
+#[test]
+fn a_close_can_be_cut_short() {
+    let outbox = Outbox::new(1);
+    outbox.push(false, 0, &mut slots(&["1"]));
+    outbox.finish(None);
+    assert!(write(&outbox).0.is_empty());
+    outbox.cut();
+    assert_eq!(write(&outbox), (Vec::new(), true));
+}
+
+#[test]
+fn pongs_are_bounded_and_the_latest_are_kept() {
+    let outbox = Outbox::new(1);
+    for at in 0..MAX_PONGS as u8 + 3 {
+        outbox.pong(Bytes::copy_from_slice(&[b'a' + at]));
+    }
+    let (frames, _) = write(&outbox);
+    assert_eq!(frames.len(), MAX_PONGS);
+    assert_eq!(frames[0].1, "d");
+}
+
+#[tokio::test]
+async fn an_abandoned_outbox_wakes_both_sides_and_keeps_nothing() {
+    let outbox = Outbox::new(1);
+    outbox.push(false, 0, &mut slots(&["1"]));
+    outbox.abandon();
+    outbox.room().await;
+    let mut batch = Batch::default();
+    outbox.take(&mut batch).await;
+    assert!(batch.last && outbox.is_gone());
+    kept(&outbox, &[0]);
+}
