@@ -18,7 +18,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("engine", 3),
     ("server", 4),
     ("admin", 4),
-    ("commands", 5),
+    ("serve", 5),
+    ("commands", 6),
 ];
 
 /// A library, and the one room that may name it.
@@ -50,8 +51,10 @@ impl Source {
     fn rooms_named(&self) -> BTreeSet<String> {
         let code = self.code();
         let mut named = BTreeSet::new();
-        for (at, _) in code.match_indices("crate::") {
-            let rest = code[at + "crate::".len()..].trim_start();
+        // The program names the crate's rooms by the crate's name.
+        let paths = ["crate::", "forebay::"].map(|path| code.match_indices(path).collect::<Vec<_>>());
+        for (at, path) in paths.into_iter().flatten() {
+            let rest = code[at + path.len()..].trim_start();
             match rest.strip_prefix('{') {
                 // `use crate::{journal::x, sink}`: the first word of each part.
                 Some(list) => named.extend(parts(list).into_iter().map(first_word)),
