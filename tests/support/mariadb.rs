@@ -39,7 +39,8 @@ impl MariaDb {
     /// The same with more options of mariadbd, such as `--max-allowed-packet=64K`. They hold for restarts too.
     pub async fn start_with(options: &[&str]) -> Self {
         let (port, reserved) = reserve_port();
-        let folder = tempfile::Builder::new().prefix("mariadb-").tempdir_in(scratch()).expect("a folder for the server");
+        let folder =
+            tempfile::Builder::new().prefix("mariadb-").tempdir_in(scratch()).expect("a folder for the server");
         copy_folder(&template(), &folder.path().join("data"));
         let options = options.iter().map(ToString::to_string).collect();
         let mut server = Self { port, _reserved: reserved, folder, options, process: None };
