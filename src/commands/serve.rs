@@ -10,8 +10,5 @@ pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
     logging::start(&settings.log);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    Ok(runtime.block_on(async {
-        let _ = settings;
-        anyhow::Ok(())
-    })?)
+    Ok(runtime.block_on(forebay::serve(settings))?)
 }
