@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::support::client::{Client, report};
 use crate::support::mariadb::MariaDb;
-use crate::support::node::{Node, run, without_settings};
+use crate::support::node::{Node, listening_addresses, run, without_settings};
 use crate::support::stored::Stored;
 use crate::support::wait::{eventually, same};
 
@@ -33,10 +33,8 @@ async fn flags_and_variables_are_enough_to_serve() {
     let read = async || std::fs::read_to_string(folder.path().join("stderr")).map_err(|e| e.to_string());
     let address = eventually("the node to listen", async || {
         let said = read().await?;
-        let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut lines = lines.filter(|line| line["fields"]["message"] == "listening");
-        let address = lines.next().and_then(|line| line["fields"]["ingest"].as_str()?.parse().ok());
-        address.ok_or_else(|| format!("it said {said}"))
+        let address = said.lines().find_map(listening_addresses);
+        address.map(|(ingest, _)| ingest).ok_or_else(|| format!("it said {said}"))
     });
     let mut client = Client::connect(address.await).await;
     client.report("s", 1, "1").await;

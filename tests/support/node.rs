@@ -272,10 +272,11 @@ impl Drop for Node {
     }
 }
 
-/// The bound addresses in the line `listening`.
-fn listening_addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+/// The bound addresses (ingest, admin) in the line `listening`.
+pub fn listening_addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line: Value = serde_json::from_str(line).ok()?;
-    let fields = &line["fields"];
+    // Fields may stand beside the message or within `fields`: that is the log's own affair.
+    let fields = line.get("fields").unwrap_or(&line);
     if fields["message"] != "listening" {
         return None;
     }
