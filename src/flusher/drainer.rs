@@ -58,6 +58,8 @@ impl<S: Sink> Drainer<S> {
 
     /// Runs until it is dropped, or until all flushers are gone.
     pub(super) async fn run(mut self) {
+        // Tables are made, and the sink's state is known, before there is anything to store.
+        self.writer.ready().await;
         while let Some(handovers) = self.handovers.gather(self.limits).await {
             let taken = self.read(&handovers).await;
             let (batches, receipts): (Vec<Batch>, Vec<Receipt>) =

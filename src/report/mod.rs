@@ -17,4 +17,6 @@ pub use record::{Batch, Body, Draft, Marker, Position, Record, Report};
 pub use reply::{Refusal, RefusalKind};
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

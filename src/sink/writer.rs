@@ -101,7 +101,8 @@ impl<S: Sink> Writer<S> {
                                 outcomes[batch].refused.push(Refused { index, code, reason });
                             }
                             Body::Marker(..) => {
-                                self.wait_for_operator(&batches[batch], poison, &mut marker_backoff).await;
+                                Self::wait_for_operator(&self.health, &batches[batch], poison, &mut marker_backoff)
+                                    .await;
                                 pieces.push(piece);
                             }
                         }
@@ -113,9 +114,9 @@ impl<S: Sink> Writer<S> {
     }
 
     /// A marker has nothing that a sink could refuse, so the table is not what it should be: a person must see to it.
-    async fn wait_for_operator(&mut self, batch: &Batch, poison: SinkError, backoff: &mut Backoff) {
+    async fn wait_for_operator(health: &Health, batch: &Batch, poison: SinkError, backoff: &mut Backoff) {
         let message = format!("the row of stream {} is refused, the table is not as it should be: {poison}", batch.id);
-        self.health.fails(&SinkError { class: Class::Operator, message, ..poison }, true);
+        health.fails(&SinkError { class: Class::Operator, message, ..poison }, true);
         tokio::time::sleep(backoff.delay(jitter())).await;
     }
 

@@ -1,1 +1,189 @@
-//! The writer against a scripted connection.
+//! The writer against a scripted sink: what it sends, in which order, when.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::report::{Id, Marker, Number, Position, Record, Report};
+use crate::sink::SinkState;
+
+/// A sink that answers its script first, then refuses transactions with a poisoned code and takes all others.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<Class>>,
+    committed: Mutex<Vec<(Id, Position)>>,
+    asking: AtomicUsize,
+    most_asking: AtomicUsize,
+    up: std::sync::atomic::AtomicBool,
+}
+
+const POISONED: i32 = 13;
+
+struct Scripted(Arc<Script>);
+
+struct ScriptedSink(Arc<Script>);
+
+impl Sink for ScriptedSink {
+    type Connection = Scripted;
+
+    async fn connect(&self) -> Result<Scripted, SinkError> {
+        let asking = self.0.asking.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.most_asking.fetch_max(asking, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        self.0.asking.fetch_sub(1, Ordering::SeqCst);
+        match self.0.up.load(Ordering::SeqCst) {
+            true => Ok(Scripted(Arc::clone(&self.0))),
+            false => Err(SinkError::new(Class::Outage, "refused")),
+        }
+    }
+}
+
+impl Connection for Scripted {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        if let Some(class) = self.0.answers.lock().expect("no panic").pop_front() {
+            return Err(SinkError::new(class, "scripted"));
+        }
+        let poisoned = |body: &Body| matches!(body, Body::Report(report) if report.code == POISONED);
+        if batches.iter().flat_map(|batch| &batch.records).any(|record| poisoned(&record.body)) {
+            return Err(SinkError { class: Class::Poison, code: Some(1366), message: "bad".to_owned() });
+        }
+        let mut committed = self.0.committed.lock().expect("no panic");
+        Ok(batches
+            .iter()
+            .map(|batch| {
+                committed.extend(batch.records.iter().map(|record| (batch.id, record.position)));
+                let total = crate::sink::stream::has_marker(batch).then_some(99);
+                Stored { inserted: crate::sink::stream::reports(batch), duplicates: 0, total }
+            })
+            .collect())
+    }
+
+    async fn probe(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn usable(&self) -> bool {
+        true
+    }
+}
+
+fn sink(answers: &[Class]) -> Arc<Script> {
+    let script = Script { answers: Mutex::new(answers.iter().copied().collect()), ..Script::default() };
+    script.up.store(true, Ordering::SeqCst);
+    Arc::new(script)
+}
+
+fn writer(script: &Arc<Script>, health: &Arc<Health>) -> Writer<ScriptedSink> {
+    Writer::new(Arc::new(ScriptedSink(Arc::clone(script))), Arc::clone(health))
+}
+
+/// A batch of reports, of which some are poisoned, with a marker at its end.
+fn batch(id: &str, poisoned: &[bool]) -> Batch {
+    let report = |(index, poisoned): (usize, &bool)| {
+        let seq = index as u64 + 1;
+        let code = if *poisoned { POISONED } else { 0 };
+        let report =
+            Report { number: Number { source: 0, seq }, time: None, code, peer: None, data: None, accepted_at: seq };
+        Record { position: Position(seq), body: Body::Report(report) }
+    };
+    let end = poisoned.len() as u64 + 1;
+    let marker = Record { position: Position(end), body: Body::Marker(Marker::Done, end) };
+    Batch {
+        id: Id::new(id).expect("an id"),
+        records: poisoned.iter().enumerate().map(report).chain([marker]).collect(),
+    }
+}
+
+proptest! {
+    /// Invariants 5 and 6: whatever is poisoned, exactly that is refused, and the rest is committed in order.
+    #[test]
+    fn exactly_the_poison_is_refused_and_order_is_kept(
+        poisoned in proptest::collection::vec(proptest::collection::vec(any::<bool>(), 0..12), 1..6),
+    ) {
+        let script = sink(&[]);
+        let batches: Vec<_> = poisoned.iter().enumerate().map(|(n, row)| batch(&format!("id{n}"), row)).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let outcomes = runtime.block_on(writer(&script, &Arc::default()).store(&batches));
+        let committed = script.committed.lock().expect("no panic");
+        for ((batch, row), outcome) in batches.iter().zip(&poisoned).zip(outcomes) {
+            let bad: Vec<_> = (0..row.len()).filter(|index| row[*index]).collect();
+            prop_assert_eq!(outcome.refused.iter().map(|refused| refused.index).collect::<Vec<_>>(), bad.clone());
+            prop_assert_eq!(outcome.inserted as usize, row.len() - bad.len());
+            prop_assert_eq!(outcome.total, Some(99));
+            let kept = batch.records.iter().enumerate().filter(|(index, _)| !bad.contains(index));
+            let kept: Vec<_> = kept.map(|(_, record)| record.position).collect();
+            let stored: Vec<_> = committed.iter().filter(|(id, _)| *id == batch.id).map(|(_, position)| *position).collect();
+            prop_assert_eq!(stored, kept);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transient_error_is_retried_however_often_and_never_becomes_poison() {
+    let script = sink(&[Class::Transient; 500]);
+    let health = Arc::default();
+    let store = tokio::spawn({
+        let mut writer = writer(&script, &health);
+        async move { writer.store(&[batch("a", &[false, false]), batch("b", &[false])]).await }
+    });
+    let lasting = health.until(|status| status.last_error.is_some()).await;
+    assert_eq!(lasting.state, SinkState::Up);
+    let outcomes = store.await.expect("no panic");
+    assert!(outcomes.iter().all(|outcome| outcome.refused.is_empty()));
+    assert_eq!(health.retries(Class::Transient), 500);
+    assert_eq!(health.status().last_error, None);
+}
+
+/// Invariant 7.
+#[tokio::test(start_paused = true)]
+async fn one_writer_asks_while_the_sink_is_down_and_another_takes_over_when_it_is_dropped() {
+    let script = sink(&[]);
+    script.up.store(false, Ordering::SeqCst);
+    let health: Arc<Health> = Arc::default();
+    health.fails(&SinkError::new(Class::Outage, "down"), true);
+    let mut stores: Vec<_> = (0..8)
+        .map(|n| {
+            let mut writer = writer(&script, &health);
+            tokio::spawn(async move { writer.store(&[batch(&format!("id{n}"), &[false])]).await })
+        })
+        .collect();
+    let probed = health.retries(Class::Outage) + 20;
+    tokio::time::timeout(Duration::from_secs(3_600), async {
+        while health.retries(Class::Outage) < probed {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("somebody asks");
+    assert_eq!(script.most_asking.load(Ordering::SeqCst), 1);
+    stores.remove(0).abort();
+    script.up.store(true, Ordering::SeqCst);
+    for store in stores {
+        assert_eq!(store.await.expect("no panic")[0].inserted, 1);
+    }
+    assert_eq!(health.status().state, SinkState::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_or_operator_error_never_refuses_a_record() {
+    let answers = [Class::Outage, Class::Operator, Class::Transient, Class::Operator, Class::Outage];
+    let script = sink(&answers);
+    let health = Arc::default();
+    let outcomes = writer(&script, &health).store(&[batch("a", &[false, true, false])]).await;
+    assert_eq!((outcomes[0].inserted, outcomes[0].refused.len()), (2, 1));
+    assert_eq!((health.retries(Class::Outage), health.retries(Class::Operator)), (2, 2));
+    assert_eq!(health.status().state, SinkState::Up);
+}
+
+/// Invariant 5: a marker is never refused.
+#[tokio::test(start_paused = true)]
+async fn a_marker_that_is_refused_is_an_operators_matter() {
+    let script = sink(&[Class::Poison; 10]);
+    let health: Arc<Health> = Arc::default();
+    let outcomes = writer(&script, &health).store(&[batch("a", &[])]).await;
+    assert_eq!(outcomes[0], Outcome { total: Some(99), ..Outcome::default() });
+    assert!(health.retries(Class::Operator) > 0);
+}

@@ -1,11 +1,26 @@
 //! Settings: validated once into types that cannot be wrong.
+//!
+//! Sources are read in the order file, environment, flags; a later one wins. All faults are found before any is
+//! reported, and none repeats a password. Nothing here reads a file or the environment: the caller brings the texts.
+
+mod fault;
+mod read;
+mod reader;
+mod show;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use fault::{Fault, Faults, Origin};
+pub use sources::{Flags, Sources};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// All settings of a node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// This node's number, 1 to 65535, unique among nodes that share a sink.
     pub node_id: u16,
@@ -37,7 +52,7 @@ pub enum OnDisconnect {
 }
 
 /// The ingest listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ingest {
     /// Address to listen on.
     pub listen: SocketAddr,
@@ -62,7 +77,7 @@ pub struct Ingest {
 }
 
 /// The journal.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journal {
     /// Its folder.
     pub dir: PathBuf,
@@ -79,7 +94,7 @@ pub struct Journal {
 }
 
 /// When a flusher acts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flush {
     /// Reports of an id at which its flusher acts at once.
     pub batch: usize,
@@ -90,7 +105,7 @@ pub struct Flush {
 }
 
 /// The sink.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sink {
     /// Which sink.
     pub target: SinkTarget,
@@ -109,11 +124,11 @@ pub struct Sink {
 }
 
 /// Where reports end.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum SinkTarget {
     /// The embedded default: a file.
     Sqlite(PathBuf),
-    /// `mysql://user:password@host:3306/database`; never printed, see `Display`.
+    /// `mysql://user:password@host:3306/database`; `Display` and `Debug` show no password.
     Mysql(String),
 }
 
@@ -122,21 +137,21 @@ pub enum SinkTarget {
 pub struct TableName(pub(crate) String);
 
 /// The admin listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// Address to listen on.
     pub listen: SocketAddr,
 }
 
 /// Shutdown.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shutdown {
     /// How long flushers may drain after the last client is gone.
     pub drain: Duration,
 }
 
 /// Logs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// The least severe level that is logged.
     pub level: tracing::level_filters::LevelFilter,
@@ -163,17 +178,38 @@ impl std::fmt::Display for SinkTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Self::Mysql(_) => f.write_str("mysql://…"),
+            Self::Mysql(url) => f.write_str(&values::redacted(url)),
         }
     }
 }
 
+impl SinkTarget {
+    /// Reads `sqlite:PATH` or `mysql://user:password@host:3306/database`.
+    ///
+    /// # Errors
+    /// What is allowed, for a person, without the password.
+    pub fn new(url: &str) -> Result<Self, String> {
+        values::sink_target(url)
+    }
+}
+
+/// The text is not a table's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to 48 characters of A-Z a-z 0-9 _, no digit first, and not start with sqlite_")]
+pub struct TableNameError;
+
 impl TableName {
-    /// Reads a table's name; `None` where it is not one.
-    pub fn new(name: &str) -> Option<Self> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        let fits = (1..=48).contains(&name.len()) && !name.as_bytes()[0].is_ascii_digit();
-        (fits && name.bytes().all(allowed)).then(|| Self(name.to_owned()))
+    /// Reads a table's name.
+    ///
+    /// # Errors
+    /// [`TableNameError`] when it is too long, empty, has other characters or is a name that SQLite keeps for itself.
+    pub fn new(text: &str) -> Result<Self, TableNameError> {
+        let bytes = text.as_bytes();
+        let allowed = (1..=48).contains(&bytes.len())
+            && !bytes[0].is_ascii_digit()
+            && bytes.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'_')
+            && !text.to_ascii_lowercase().starts_with("sqlite_");
+        if allowed { Ok(Self(text.to_owned())) } else { Err(TableNameError) }
     }
 
     /// The table of reports.

@@ -1,0 +1,14 @@
+//! `forebay serve`.
+
+use anyhow::Context as _;
+
+use super::{Failure, logging, settings};
+
+/// Runs a node until it is told to stop.
+pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
+    let settings = arguments.load()?;
+    logging::start(&settings.log);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    Ok(runtime.block_on(forebay::serve(settings))?)
+}

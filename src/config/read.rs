@@ -1,0 +1,218 @@
+//! From raw values to settings: types, bounds, and what must hold between keys.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use super::fault::{Fault, Faults};
+use super::reader::Reader;
+use super::sources::{Gathered, Sources};
+use super::{
+    Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget, TableName,
+    values,
+};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const NOT_ZERO: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Larger values go to files that the journal's store never syncs.
+const MAX_REPORT_BYTES: u64 = 96 * KIB;
+/// Beyond this many trees the journal's store writes their names to a file that it never syncs.
+const MAX_LANES: u64 = 1024;
+/// A statement has at most 65,535 placeholders, and a row takes eight.
+const MAX_ROWS: u64 = 8_000;
+
+impl Default for Settings {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            node_id: 1,
+            on_disconnect: OnDisconnect::Mark,
+            ingest: Ingest {
+                listen: local(7001),
+                max_report_bytes: 64 << 10,
+                max_request_bytes: 8 << 20,
+                max_connections: 10_000,
+                max_in_flight: 1024,
+                max_queued_bytes: 64 << 20,
+                max_ids_per_connection: 1_000_000,
+                handshake_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(300),
+                allowed_origins: Vec::new(),
+            },
+            journal: Journal {
+                dir: PathBuf::from("forebay-data/journal"),
+                lanes: 256,
+                max_bytes: 8 * GIB,
+                max_backlog_per_id: 1_000_000,
+                min_free_disk: 256 * MIB,
+                cache_bytes: 64 * MIB,
+            },
+            flush: Flush { batch: 10, tick: Duration::from_secs(10), catch_up_batch: 1000 },
+            sink: Sink {
+                target: SinkTarget::Sqlite(PathBuf::from("forebay-data/reports.db")),
+                table: TableName("reports".to_owned()),
+                connections: 4,
+                max_rows: 1000,
+                max_bytes: 1 << 20,
+                timeout: Duration::from_secs(30),
+                create_tables: true,
+            },
+            admin: Admin { listen: local(7002) },
+            shutdown: Shutdown { drain: Duration::from_secs(5) },
+            log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
+        }
+    }
+}
+
+impl Settings {
+    /// Reads and checks all sources; what none of them sets has its default.
+    ///
+    /// # Errors
+    /// [`Faults`]: all of them.
+    pub fn load(sources: &Sources) -> Result<Self, Faults> {
+        let mut reader = Reader::new(Gathered::from(sources));
+        let settings = reader.settings(Self::default());
+        reader.compare(&settings);
+        if reader.faults.is_empty() { Ok(settings) } else { Err(Faults(reader.faults)) }
+    }
+}
+
+impl Reader {
+    fn settings(&mut self, d: Settings) -> Settings {
+        let on_disconnect = [("mark", OnDisconnect::Mark), ("ignore", OnDisconnect::Ignore)];
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let levels = [
+            ("off", LevelFilter::OFF),
+            ("error", LevelFilter::ERROR),
+            ("warn", LevelFilter::WARN),
+            ("info", LevelFilter::INFO),
+            ("debug", LevelFilter::DEBUG),
+            ("trace", LevelFilter::TRACE),
+        ];
+        Settings {
+            node_id: self.integer("node_id", d.node_id, 1..=65_535),
+            on_disconnect: self.choice("on_disconnect", d.on_disconnect, &on_disconnect),
+            ingest: self.ingest(d.ingest),
+            journal: Journal {
+                dir: self.path("journal.dir", d.journal.dir),
+                lanes: self.integer("journal.lanes", d.journal.lanes, 1..=MAX_LANES),
+                max_bytes: self.size("journal.max_bytes", d.journal.max_bytes, MIB..=1024 * TIB),
+                max_backlog_per_id: self.integer(
+                    "journal.max_backlog_per_id",
+                    d.journal.max_backlog_per_id,
+                    1..=1_000_000_000,
+                ),
+                min_free_disk: self.size("journal.min_free_disk", d.journal.min_free_disk, MIB..=1024 * TIB),
+                cache_bytes: self.size("journal.cache_bytes", d.journal.cache_bytes, MIB..=TIB),
+            },
+            flush: Flush {
+                batch: self.integer("flush.batch", d.flush.batch, 1..=100_000),
+                tick: self.duration("flush.tick", d.flush.tick, NOT_ZERO..=HOUR),
+                catch_up_batch: self.integer("flush.catch_up_batch", d.flush.catch_up_batch, 1..=100_000),
+            },
+            sink: Sink {
+                target: self.read("sink.url", d.sink.target, |raw| {
+                    SinkTarget::new(
+                        raw.text().ok_or("must be sqlite:PATH or mysql://user:password@host:3306/database")?,
+                    )
+                }),
+                table: self.read("sink.table", d.sink.table, |raw| {
+                    TableName::new(raw.text().unwrap_or("")).map_err(|error| error.to_string())
+                }),
+                connections: self.integer("sink.connections", d.sink.connections, 1..=64),
+                max_rows: self.integer("sink.max_rows", d.sink.max_rows, 1..=MAX_ROWS),
+                max_bytes: self.size("sink.max_bytes", d.sink.max_bytes, KIB..=GIB),
+                timeout: self.duration("sink.timeout", d.sink.timeout, NOT_ZERO..=HOUR),
+                create_tables: self.choice("sink.create_tables", d.sink.create_tables, &BOOLEANS),
+            },
+            admin: Admin { listen: self.address("admin.listen", d.admin.listen) },
+            shutdown: Shutdown { drain: self.duration("shutdown.drain", d.shutdown.drain, Duration::ZERO..=HOUR) },
+            log: Log {
+                level: self.choice("log.level", d.log.level, &levels),
+                format: self.choice("log.format", d.log.format, &formats),
+            },
+        }
+    }
+
+    fn ingest(&mut self, d: Ingest) -> Ingest {
+        Ingest {
+            listen: self.address("ingest.listen", d.listen),
+            max_report_bytes: self.size("ingest.max_report_bytes", d.max_report_bytes, 1..=MAX_REPORT_BYTES),
+            max_request_bytes: self.size("ingest.max_request_bytes", d.max_request_bytes, 1..=GIB),
+            max_connections: self.integer("ingest.max_connections", d.max_connections, 1..=1_000_000),
+            max_in_flight: self.integer("ingest.max_in_flight", d.max_in_flight, 1..=1_000_000),
+            // Permits of a semaphore are taken as a u32, so this stays well under 4 GiB.
+            max_queued_bytes: self.size("ingest.max_queued_bytes", d.max_queued_bytes, 1..=2 * GIB),
+            max_ids_per_connection: self.integer(
+                "ingest.max_ids_per_connection",
+                d.max_ids_per_connection,
+                1..=100_000_000,
+            ),
+            handshake_timeout: self.duration("ingest.handshake_timeout", d.handshake_timeout, NOT_ZERO..=HOUR),
+            idle_timeout: self.duration("ingest.idle_timeout", d.idle_timeout, NOT_ZERO..=24 * HOUR),
+            allowed_origins: self.origins("ingest.allowed_origins", d.allowed_origins),
+        }
+    }
+
+    /// What must hold between keys; one that was at fault by itself is not compared.
+    fn compare(&mut self, settings: &Settings) {
+        let Settings { ingest, flush, admin, .. } = settings;
+        let (report, request) = (ingest.max_report_bytes as u64, ingest.max_request_bytes as u64);
+        let clash = ingest.listen.port() == admin.listen.port()
+            && admin.listen.port() != 0
+            && (ingest.listen.ip() == admin.listen.ip()
+                || ingest.listen.ip().is_unspecified()
+                || admin.listen.ip().is_unspecified());
+        let quoted = |bytes| format!("{:?}", values::show_size(bytes));
+        for (wrong, key, value, other, other_value, must) in [
+            (
+                clash,
+                "admin.listen",
+                admin.listen.to_string(),
+                "ingest.listen",
+                ingest.listen.to_string(),
+                "differ from",
+            ),
+            (
+                flush.catch_up_batch < flush.batch,
+                "flush.catch_up_batch",
+                flush.catch_up_batch.to_string(),
+                "flush.batch",
+                flush.batch.to_string(),
+                "be at least",
+            ),
+            (
+                request < report,
+                "ingest.max_request_bytes",
+                quoted(request),
+                "ingest.max_report_bytes",
+                quoted(report),
+                "be at least",
+            ),
+            (
+                ingest.max_queued_bytes < ingest.max_report_bytes,
+                "ingest.max_queued_bytes",
+                quoted(ingest.max_queued_bytes as u64),
+                "ingest.max_report_bytes",
+                quoted(report),
+                "be at least",
+            ),
+        ] {
+            let at_fault = |key| self.faults.iter().any(|fault| fault.key.as_deref() == Some(key));
+            if wrong && !at_fault(key) && !at_fault(other) {
+                let problem = format!("must {must} {other}, which is {other_value} ({})", self.origin(other));
+                let origin = self.origin(key);
+                self.faults.push(Fault { key: Some(key.to_owned()), value: Some(value), problem, origin });
+            }
+        }
+    }
+}
+
+const BOOLEANS: [(&str, bool); 2] = [("true", true), ("false", false)];

@@ -1,0 +1,140 @@
+//! One method a type of value: raw values in, typed ones out, faults noted on the way.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fault::{Fault, Origin};
+use super::sources::{Gathered, Raw};
+use super::values;
+
+/// The raw values that are still to be read, and the faults so far.
+pub(super) struct Reader {
+    raw: BTreeMap<&'static str, Raw>,
+    origins: BTreeMap<&'static str, Origin>,
+    pub faults: Vec<Fault>,
+}
+
+impl Reader {
+    pub fn new(gathered: Gathered) -> Self {
+        let Gathered { entries, faults } = gathered;
+        let origins = entries.iter().map(|(&key, entry)| (key, entry.origin.clone())).collect();
+        let raw = entries.into_iter().map(|(key, entry)| (key, entry.raw)).collect();
+        Self { raw, origins, faults }
+    }
+
+    /// Where the value of a key came from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+}
+
+/// One method a type of value; each gives the default where the value is at fault, which is then noted.
+impl Reader {
+    pub fn read<T>(&mut self, key: &'static str, default: T, read: impl FnOnce(&Raw) -> Result<T, String>) -> T {
+        let Some(raw) = self.raw.remove(key) else { return default };
+        read(&raw).unwrap_or_else(|problem| {
+            let (value, origin) = (Some(raw.shown()), self.origin(key));
+            self.faults.push(Fault { key: Some(key.to_owned()), value, problem, origin });
+            default
+        })
+    }
+
+    pub fn integer<T: TryFrom<u64>>(&mut self, key: &'static str, default: T, range: RangeInclusive<u64>) -> T {
+        self.read(key, default, |raw| {
+            let number = match raw {
+                Raw::Integer(number) => u64::try_from(*number).ok(),
+                Raw::Text(text) => text.parse().ok(),
+                _ => None,
+            };
+            let number = number.filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok());
+            number.ok_or_else(|| format!("must be an integer from {} to {}", range.start(), range.end()))
+        })
+    }
+
+    pub fn size<T: TryFrom<u64>>(&mut self, key: &'static str, default: T, range: RangeInclusive<u64>) -> T {
+        self.read(key, default, |raw| {
+            let bytes = match raw {
+                Raw::Integer(number) => u64::try_from(*number).ok(),
+                raw => raw.text().and_then(values::size),
+            };
+            let bytes = bytes.filter(|bytes| range.contains(bytes)).and_then(|bytes| T::try_from(bytes).ok());
+            let [least, most] = [range.start(), range.end()].map(|&bytes| values::show_size(bytes));
+            bytes
+                .ok_or_else(|| format!("must be a size from {least} to {most}, such as \"64KiB\" or a number of bytes"))
+        })
+    }
+
+    pub fn duration(&mut self, key: &'static str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
+        self.read(key, default, |raw| {
+            let duration = raw.text().and_then(values::duration).filter(|duration| range.contains(duration));
+            let [least, most] = [range.start(), range.end()].map(|&duration| values::show_duration(duration));
+            duration.ok_or_else(|| format!("must be a duration from {least} to {most}, such as \"10s\" or \"500ms\""))
+        })
+    }
+
+    pub fn choice<T: Copy>(&mut self, key: &'static str, default: T, choices: &[(&str, T)]) -> T {
+        self.read(key, default, |raw| {
+            let text = match raw {
+                Raw::Boolean(value) => Some(if *value { "true" } else { "false" }),
+                raw => raw.text(),
+            };
+            let found = choices.iter().find(|(name, _)| Some(*name) == text);
+            let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            found.map(|&(_, value)| value).ok_or_else(|| format!("must be one of {}", names()))
+        })
+    }
+
+    pub fn address(&mut self, key: &'static str, default: SocketAddr) -> SocketAddr {
+        self.read(key, default, |raw| {
+            let address = raw.text().and_then(|text| text.parse().ok());
+            address.ok_or_else(|| "must be an IP address and a port, such as 127.0.0.1:7001 or [::]:7001".to_owned())
+        })
+    }
+
+    pub fn path(&mut self, key: &'static str, default: PathBuf) -> PathBuf {
+        self.read(key, default, |raw| {
+            let path = raw.text().filter(|text| !text.is_empty() && !text.contains('\0'));
+            path.map(PathBuf::from).ok_or_else(|| "must be the path of a folder".to_owned())
+        })
+    }
+
+    pub fn origins(&mut self, key: &'static str, default: Vec<String>) -> Vec<String> {
+        self.read(key, default, |raw| {
+            let origins = match raw {
+                Raw::List(items) => Some(items.clone()),
+                Raw::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+                Raw::Text(text) => Some(text.split(',').map(|item| item.trim().to_owned()).collect()),
+                _ => None,
+            };
+            origins.filter(|all| all.iter().all(|one| values::is_origin(one))).ok_or_else(|| {
+                "must be a list of origins as browsers send them, such as https://example.org or http://localhost:3000: \
+                 lower case, no path, no usual port, no *"
+                    .to_owned()
+            })
+        })
+    }
+}
+
+impl Raw {
+    /// The text of a string, a variable or a flag.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value as a fault shows it, without passwords.
+    fn shown(&self) -> String {
+        match self {
+            Self::Text(text) | Self::String(text) => format!("{:?}", values::redacted(text)),
+            Self::Integer(number) => number.to_string(),
+            Self::Boolean(value) => value.to_string(),
+            Self::List(items) => format!("{:?}", items.iter().map(|item| values::redacted(item)).collect::<Vec<_>>()),
+            Self::Other(shown) => shown.clone(),
+        }
+    }
+}

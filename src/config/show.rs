@@ -1,0 +1,66 @@
+//! Settings as the text of a `forebay.toml` that says the same, but for the sink's password.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{LogFormat, OnDisconnect, Settings, values};
+
+fn text(text: impl fmt::Display) -> String {
+    toml::Value::from(text.to_string()).to_string()
+}
+
+fn size(bytes: u64) -> String {
+    let shown = values::show_size(bytes);
+    if shown.ends_with('B') { text(shown) } else { shown }
+}
+
+fn duration(duration: Duration) -> String {
+    text(values::show_duration(duration))
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node_id, on_disconnect, ingest, journal, flush, sink, admin, shutdown, log } = self;
+        let on_disconnect = match on_disconnect {
+            OnDisconnect::Mark => "mark",
+            OnDisconnect::Ignore => "ignore",
+        };
+        let format = match log.format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        let origins: Vec<_> = ingest.allowed_origins.iter().map(text).collect();
+        writeln!(f, "node_id = {node_id}")?;
+        writeln!(f, "on_disconnect = {}", text(on_disconnect))?;
+        writeln!(f, "\n[ingest]\nlisten = {}", text(ingest.listen))?;
+        writeln!(f, "max_report_bytes = {}", size(ingest.max_report_bytes as u64))?;
+        writeln!(f, "max_request_bytes = {}", size(ingest.max_request_bytes as u64))?;
+        writeln!(f, "max_connections = {}", ingest.max_connections)?;
+        writeln!(f, "max_in_flight = {}", ingest.max_in_flight)?;
+        writeln!(f, "max_queued_bytes = {}", size(ingest.max_queued_bytes as u64))?;
+        writeln!(f, "max_ids_per_connection = {}", ingest.max_ids_per_connection)?;
+        writeln!(f, "handshake_timeout = {}", duration(ingest.handshake_timeout))?;
+        writeln!(f, "idle_timeout = {}", duration(ingest.idle_timeout))?;
+        writeln!(f, "allowed_origins = [{}]", origins.join(", "))?;
+        writeln!(f, "\n[journal]\ndir = {}", text(journal.dir.display()))?;
+        writeln!(f, "lanes = {}", journal.lanes)?;
+        writeln!(f, "max_bytes = {}", size(journal.max_bytes))?;
+        writeln!(f, "max_backlog_per_id = {}", journal.max_backlog_per_id)?;
+        writeln!(f, "min_free_disk = {}", size(journal.min_free_disk))?;
+        writeln!(f, "cache_bytes = {}", size(journal.cache_bytes))?;
+        writeln!(f, "\n[flush]\nbatch = {}", flush.batch)?;
+        writeln!(f, "tick = {}", duration(flush.tick))?;
+        writeln!(f, "catch_up_batch = {}", flush.catch_up_batch)?;
+        writeln!(f, "\n[sink]\nurl = {}", text(&sink.target))?;
+        writeln!(f, "table = {}", text(sink.table.reports()))?;
+        writeln!(f, "connections = {}", sink.connections)?;
+        writeln!(f, "max_rows = {}", sink.max_rows)?;
+        writeln!(f, "max_bytes = {}", size(sink.max_bytes as u64))?;
+        writeln!(f, "timeout = {}", duration(sink.timeout))?;
+        writeln!(f, "create_tables = {}", sink.create_tables)?;
+        writeln!(f, "\n[admin]\nlisten = {}", text(admin.listen))?;
+        writeln!(f, "\n[shutdown]\ndrain = {}", duration(shutdown.drain))?;
+        writeln!(f, "\n[log]\nlevel = {}", text(log.level))?;
+        writeln!(f, "format = {}", text(format))
+    }
+}

@@ -1,0 +1,197 @@
+//! A sink of either kind with what tests ask it, and the records that they store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay::config::{self, SinkTarget, TableName};
+use forebay::report::{Batch, Body, Id, Marker, Number, Position, Record, Report};
+use forebay::sink::{self, AnySink, Health, Writer};
+
+use crate::support::mariadb::MariaDb;
+
+/// A sink and its health.
+pub struct Rig {
+    pub settings: config::Sink,
+    pub health: Arc<Health>,
+    pub server: Option<MariaDb>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Rig {
+    pub async fn mysql() -> Self {
+        Self::of(MariaDb::start().await)
+    }
+
+    pub fn of(server: MariaDb) -> Self {
+        let settings = settings(SinkTarget::Mysql(server.url()));
+        Self { settings, health: Arc::default(), server: Some(server), _folder: None }
+    }
+
+    pub async fn sqlite() -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let settings = settings(SinkTarget::Sqlite(folder.path().join("made/at/start.db")));
+        Self { settings, health: Arc::default(), server: None, _folder: Some(folder) }
+    }
+
+    pub fn server(&mut self) -> &mut MariaDb {
+        self.server.as_mut().expect("a rig of MySQL")
+    }
+
+    pub fn writer(&self) -> Writer<AnySink> {
+        Writer::new(Arc::new(self.sink()), Arc::clone(&self.health))
+    }
+
+    pub fn sink(&self) -> AnySink {
+        sink::open(&self.settings).expect("the URL is well formed")
+    }
+
+    /// `(source, seq, data)` of an id, in the order of the key; no data is `{}`.
+    pub async fn rows(&self, id: &str) -> Vec<(u16, u64, String)> {
+        let columns = "source, seq, COALESCE(data, '{}')";
+        let query = format!("SELECT {columns} FROM reports WHERE id = '{id}' ORDER BY source, seq");
+        match &self.server {
+            Some(server) => server.rows(&query).await,
+            None => {
+                self.file_rows(&query, |row| (row.get(0), row.get::<_, i64>(1).map(|n| n as u64), row.get(2)).all())
+            }
+        }
+    }
+
+    /// `(state, reports, state_position)` of an id.
+    pub async fn stream(&self, id: &str) -> Option<(String, u64, u64)> {
+        let query =
+            format!("SELECT CAST(state AS CHAR), reports, state_position FROM report_streams WHERE id = '{id}'");
+        let number = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(|n| n as u64);
+        let mut rows = match &self.server {
+            Some(server) => server.rows(&query).await,
+            None => {
+                let query = query.replace("CAST(state AS CHAR)", "state");
+                self.file_rows(&query, |row| (row.get(0), number(row, 1), number(row, 2)).all())
+            }
+        };
+        rows.pop()
+    }
+
+    /// `(first_at, last_at)` of an id.
+    pub async fn times(&self, id: &str) -> (String, String) {
+        let query = format!("SELECT {{first}}, {{last}} FROM report_streams WHERE id = '{id}'");
+        let mut rows = match &self.server {
+            Some(server) => {
+                let query =
+                    query.replace("{first}", "CAST(first_at AS CHAR)").replace("{last}", "CAST(last_at AS CHAR)");
+                server.rows(&query).await
+            }
+            None => {
+                let query = query.replace("{first}", "first_at").replace("{last}", "last_at");
+                self.file_rows(&query, |row| (row.get(0), row.get(1), Ok(())).all())
+                    .into_iter()
+                    .map(|r| (r.0, r.1))
+                    .collect()
+            }
+        };
+        rows.pop().expect("the stream is there")
+    }
+
+    /// The clients' times of an id, in seconds, in the order of the key.
+    pub async fn client_times(&self, id: &str) -> Vec<f64> {
+        let query = format!("SELECT time FROM reports WHERE id = '{id}' ORDER BY source, seq");
+        match &self.server {
+            Some(server) => server.rows(&query.replace("time", "CAST(time AS DOUBLE)")).await,
+            None => self.file_rows(&query, |row| row.get(0)),
+        }
+    }
+
+    pub async fn drop_tables(&self) {
+        let statements = ["DROP TABLE reports", "DROP TABLE report_streams"];
+        match &self.server {
+            Some(server) => server.run(&statements).await,
+            None => statements.iter().for_each(|statement| self.file().execute_batch(statement).expect("drops")),
+        }
+    }
+
+    pub async fn make_tables(&self) {
+        let ddl = sink::ddl(&self.settings.target, &self.settings.table);
+        match &self.server {
+            Some(server) => {
+                let statements: Vec<_> = ddl.split(";\n").filter(|text| !text.trim().is_empty()).collect();
+                server.run(&statements).await;
+            }
+            None => self.file().execute_batch(&ddl).expect("the DDL runs"),
+        }
+    }
+
+    /// What the sink answers to text that is not JSON: a check that failed.
+    pub fn code_of_bad_json(&self) -> u32 {
+        if self.server.is_some() { 4025 } else { 275 }
+    }
+
+    pub fn file(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path()).expect("the file opens")
+    }
+
+    pub fn path(&self) -> PathBuf {
+        match &self.settings.target {
+            SinkTarget::Sqlite(path) => path.clone(),
+            SinkTarget::Mysql(_) => panic!("not a file"),
+        }
+    }
+
+    fn file_rows<T>(&self, query: &str, read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+        let file = self.file();
+        let mut statement = file.prepare(query).expect("the query is right");
+        let rows = statement.query_map([], |row| read(row)).expect("the query runs");
+        rows.collect::<Result<_, _>>().expect("the rows can be read")
+    }
+}
+
+/// Three results as one.
+trait All {
+    type All;
+    fn all(self) -> rusqlite::Result<Self::All>;
+}
+
+impl<A, B, C> All for (rusqlite::Result<A>, rusqlite::Result<B>, rusqlite::Result<C>) {
+    type All = (A, B, C);
+    fn all(self) -> rusqlite::Result<Self::All> {
+        Ok((self.0?, self.1?, self.2?))
+    }
+}
+
+pub fn settings(target: SinkTarget) -> config::Sink {
+    config::Sink {
+        target,
+        table: TableName::new("reports").expect("a name"),
+        connections: 4,
+        max_rows: 1000,
+        max_bytes: 1 << 20,
+        timeout: Duration::from_secs(30),
+        create_tables: true,
+    }
+}
+
+pub fn batch(id: &str, records: Vec<Record>) -> Batch {
+    Batch { id: Id::new(id).expect("an id"), records }
+}
+
+/// A client's report, accepted `position` microseconds after the epoch.
+pub fn plain(position: u64, seq: u64) -> Report {
+    Report { number: Number { source: 0, seq }, time: None, code: 0, peer: None, data: None, accepted_at: position }
+}
+
+pub fn body(position: u64, report: Report) -> Record {
+    Record { position: Position(position), body: Body::Report(report) }
+}
+
+pub fn report(position: u64, seq: u64) -> Record {
+    body(position, plain(position, seq))
+}
+
+pub fn with_data(position: u64, seq: u64, data: &str) -> Record {
+    body(position, Report { data: Some(Bytes::copy_from_slice(data.as_bytes())), ..plain(position, seq) })
+}
+
+pub fn marker(position: u64, marker: Marker) -> Record {
+    Record { position: Position(position), body: Body::Marker(marker, position) }
+}
