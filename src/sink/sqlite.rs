@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, Statement, TransactionBehavior, params};
 
-use super::mysql::sql::{by_key, write_instant};
-use super::stream::{self, StreamRow};
+use super::record::{self, StreamRow, by_key, write_instant};
 use super::{Class, Connection, Sink, SinkError, Stored, schema};
 use crate::config::{self, SinkTarget, TableName};
 use crate::report::{Batch, Id, Report};
@@ -206,11 +205,11 @@ impl<'a> Statements<'a> {
             if let Some(row) = StreamRow::of(batch, inserted) {
                 self.upsert(&row)?;
             }
-            let total = match stream::has_marker(batch) {
+            let total = match record::has_marker(batch) {
                 true => self.total(&batch.id)?,
                 false => None,
             };
-            stored.push(Stored { inserted, duplicates: stream::reports(batch) - inserted, total });
+            stored.push(Stored { inserted, duplicates: record::reports(batch) - inserted, total });
         }
         Ok(stored)
     }
