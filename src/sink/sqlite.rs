@@ -133,14 +133,16 @@ impl File {
         if identity(&self.path)? != self.identity {
             return Err(SinkError::new(Class::Outage, format!("{} was replaced", self.path.display())));
         }
-        self.transact(batches).map_err(|error| classify("storing reports", error))
+        self.transact(batches)
     }
 
     /// A transaction that is dropped before its commit rolls back.
-    fn transact(&mut self, batches: &[Batch]) -> rusqlite::Result<Vec<Stored>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let stored = Statements::prepare(&transaction, &self.table)?.store(batches)?;
-        transaction.commit()?;
+    fn transact(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begun.map_err(|error| classify("beginning a transaction", error))?;
+        let prepared = Statements::prepare(&transaction, &self.table);
+        let stored = prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches)?;
+        transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
         Ok(stored)
     }
 
@@ -195,18 +197,20 @@ impl<'a> Statements<'a> {
         })
     }
 
-    fn store(&mut self, batches: &[Batch]) -> rusqlite::Result<Vec<Stored>> {
+    fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        let storing = |error| classify("storing reports", error);
+        let updating = |error| classify("updating streams", error).not_for_a_report();
         let mut stored = Vec::with_capacity(batches.len());
         for batch in batches {
             let mut inserted = 0;
             for report in by_key(batch) {
-                inserted += self.insert(&batch.id, report)?;
+                inserted += self.insert(&batch.id, report).map_err(storing)?;
             }
             if let Some(row) = StreamRow::of(batch, inserted) {
-                self.upsert(&row)?;
+                self.upsert(&row).map_err(updating)?;
             }
             let total = match record::has_marker(batch) {
-                true => self.total(&batch.id)?,
+                true => self.total(&batch.id).map_err(updating)?,
                 false => None,
             };
             stored.push(Stored { inserted, duplicates: record::reports(batch) - inserted, total });

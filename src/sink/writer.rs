@@ -181,10 +181,10 @@ impl<S: Sink> Writer<S> {
         let fail = |error| Failure { error, stale };
         let mut connection = match kept {
             Some(connection) => connection,
-            None => self.sink.connect().await.map_err(fail)?,
+            None => self.sink.connect().await.map_err(SinkError::not_for_a_report).map_err(fail)?,
         };
         if probe || batches.is_empty() {
-            connection.probe().await.map_err(fail)?;
+            connection.probe().await.map_err(SinkError::not_for_a_report).map_err(fail)?;
         }
         let outcome = if batches.is_empty() { Ok(Vec::new()) } else { connection.store(batches).await };
         if connection.usable() {

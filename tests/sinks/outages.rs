@@ -260,3 +260,17 @@ async fn a_url_that_cannot_work_is_refused_at_once_without_its_password() {
         assert!(!error.message.contains("s3cret"), "{error}");
     }
 }
+
+/// The reports are good, it is the other table that cannot count them.
+#[tokio::test]
+async fn a_streams_table_that_cannot_hold_its_row_blocks_and_refuses_no_report() {
+    let mut rig = Rig::mysql().await;
+    rig.make_tables().await;
+    rig.server().run(&["ALTER TABLE report_streams MODIFY reports TINYINT UNSIGNED NOT NULL"]).await;
+    let mut writer = rig.writer();
+    let records = (1..=300).map(|seq| report(seq, seq)).collect();
+    let store = tokio::spawn(async move { writer.store(&[batch("a", records)]).await });
+    rig.health.until(|status| status.state == SinkState::Blocked).await;
+    rig.server().run(&["ALTER TABLE report_streams MODIFY reports BIGINT UNSIGNED NOT NULL"]).await;
+    assert_eq!(store.await.expect("no panic"), [outcome(300, 0, None)]);
+}

@@ -121,9 +121,9 @@ impl MysqlConnection {
             return Ok(stored);
         }
         sql::upsert_streams(&mut self.sql, &self.table, &rows);
-        self.execute("updating streams").await?;
-        self.read_totals(batches, &mut stored).await?;
-        self.run("committing", "COMMIT").await?;
+        self.execute("updating streams").await.map_err(SinkError::not_for_a_report)?;
+        self.read_totals(batches, &mut stored).await.map_err(SinkError::not_for_a_report)?;
+        self.run("committing", "COMMIT").await.map_err(SinkError::not_for_a_report)?;
         Ok(stored)
     }
 
