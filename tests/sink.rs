@@ -1,4 +1,4 @@
-//! The sink's promises, held against real servers. Numbers in names' comments are the invariants at the door of `sink`.
+//! The sink's promises, held against real servers. Comments number the invariants at the door of `src/sink`.
 
 mod support {
     pub mod mariadb;
@@ -219,5 +219,11 @@ on_both_sinks! {
     }
 }
 
+#[path = "sinks/files.rs"]
+mod files;
+#[path = "sinks/logs.rs"]
+mod logs;
 #[path = "sinks/outages.rs"]
 mod outages;
+#[path = "sinks/speed.rs"]
+mod speed;

@@ -50,6 +50,15 @@ impl SinkError {
         let message = format!("{doing}: {} (SQLite error {extended})", quoted(text));
         Self { class: sqlite_class(extended, text), code: u32::try_from(extended).ok(), message }
     }
+
+    /// The same error where no report can be to blame, because none was at hand: then a table is not what it should be.
+    /// A statement that was too long stays what it is; fewer rows make a shorter one.
+    pub(super) fn not_for_a_report(self) -> Self {
+        match self.class {
+            Class::Poison if self.code != Some(u32::from(PACKET_TOO_LARGE)) => Self { class: Class::Operator, ..self },
+            _ => self,
+        }
+    }
 }
 
 /// The class of a MySQL, MariaDB, Galera or TiDB server's error number.
@@ -75,7 +84,7 @@ pub fn sqlite_class(extended: i32, text: &str) -> Class {
     const ERROR: i32 = 1;
     let missing = ["no such table", "no such column", "has no column named"];
     match extended & 0xff {
-        18..=20 => Class::Poison,              // CONSTRAINT, TOOBIG, MISMATCH
+        18..=20 => Class::Poison,              // TOOBIG, CONSTRAINT, MISMATCH
         5 | 6 => Class::Transient,             // BUSY, LOCKED
         13 | 10 | 14 | 8 | 7 => Class::Outage, // FULL, IOERR, CANTOPEN, READONLY, NOMEM
         11 | 26 | 23 | 3 => Class::Operator,   // CORRUPT, NOTADB, AUTH, PERM

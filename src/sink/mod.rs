@@ -28,9 +28,9 @@ pub mod backoff;
 pub mod error;
 pub mod health;
 pub mod mysql;
+mod record;
 pub mod schema;
 pub mod sqlite;
-mod stream;
 pub mod writer;
 
 pub use error::{Class, SinkError};

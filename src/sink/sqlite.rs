@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, Statement, TransactionBehavior, params};
 
-use super::mysql::sql::{by_key, write_instant};
-use super::stream::{self, StreamRow};
+use super::record::{self, StreamRow, by_key, write_instant};
 use super::{Class, Connection, Sink, SinkError, Stored, schema};
 use crate::config::{self, SinkTarget, TableName};
 use crate::report::{Batch, Id, Report};
@@ -134,14 +133,16 @@ impl File {
         if identity(&self.path)? != self.identity {
             return Err(SinkError::new(Class::Outage, format!("{} was replaced", self.path.display())));
         }
-        self.transact(batches).map_err(|error| classify("storing reports", error))
+        self.transact(batches)
     }
 
     /// A transaction that is dropped before its commit rolls back.
-    fn transact(&mut self, batches: &[Batch]) -> rusqlite::Result<Vec<Stored>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let stored = Statements::prepare(&transaction, &self.table)?.store(batches)?;
-        transaction.commit()?;
+    fn transact(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begun.map_err(|error| classify("beginning a transaction", error))?;
+        let prepared = Statements::prepare(&transaction, &self.table);
+        let stored = prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches)?;
+        transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
         Ok(stored)
     }
 
@@ -196,21 +197,23 @@ impl<'a> Statements<'a> {
         })
     }
 
-    fn store(&mut self, batches: &[Batch]) -> rusqlite::Result<Vec<Stored>> {
+    fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        let storing = |error| classify("storing reports", error);
+        let updating = |error| classify("updating streams", error).not_for_a_report();
         let mut stored = Vec::with_capacity(batches.len());
         for batch in batches {
             let mut inserted = 0;
             for report in by_key(batch) {
-                inserted += self.insert(&batch.id, report)?;
+                inserted += self.insert(&batch.id, report).map_err(storing)?;
             }
             if let Some(row) = StreamRow::of(batch, inserted) {
-                self.upsert(&row)?;
+                self.upsert(&row).map_err(updating)?;
             }
-            let total = match stream::has_marker(batch) {
-                true => self.total(&batch.id)?,
+            let total = match record::has_marker(batch) {
+                true => self.total(&batch.id).map_err(updating)?,
                 false => None,
             };
-            stored.push(Stored { inserted, duplicates: stream::reports(batch) - inserted, total });
+            stored.push(Stored { inserted, duplicates: record::reports(batch) - inserted, total });
         }
         Ok(stored)
     }
