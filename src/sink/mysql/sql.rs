@@ -107,7 +107,8 @@ fn instant(out: &mut Vec<u8>, micros: u64) {
 }
 
 /// A string literal. The session has neither `NO_BACKSLASH_ESCAPES` nor a character set in which a `\` or a `'` can be
-/// the second byte of a character, so nothing but these two can end or alter the literal; NUL is escaped for tools on the way.
+/// the second byte of a character, so nothing but these two can end or alter the literal; NUL is escaped
+/// for tools on the way.
 fn text(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'\'');
     let mut rest = bytes;
