@@ -131,6 +131,8 @@ impl Engine {
     /// Why the journal failed, now or before.
     pub async fn shut_down(&self) -> Result<(), Arc<JournalError>> {
         self.stop_accepting();
+        // What connections left at their end is to be drained too.
+        self.journal.commit_queued().await;
         let drained = self.flushers.drain_and_stop(self.drain).await;
         let backlog = self.audit().backlog;
         if drained {

@@ -26,7 +26,8 @@ fn is_served(listen: SocketAddr, host: Option<&str>) -> bool {
     if !listen.ip().is_loopback() {
         return true;
     }
-    let Some(host) = host else { return false };
+    // Every browser sends one; a health check by HTTP/1.0 may not.
+    let Some(host) = host else { return true };
     let name = match host.strip_prefix('[') {
         Some(v6) => v6.split_once(']').map_or(v6, |(name, _)| name),
         None => host.split_once(':').map_or(host, |(name, _)| name),
@@ -50,7 +51,7 @@ mod tests {
         for host in ["evil.example:7002", "127.0.0.1.evil.example", "localhost.evil", "192.168.0.1", ""] {
             assert!(!is_served(listen, Some(host)), "{host}");
         }
-        assert!(!is_served(listen, None));
+        assert!(is_served(listen, None));
         assert!(is_served(SocketAddr::from(([192, 168, 0, 1], 1)), Some("metrics.example")));
     }
 }

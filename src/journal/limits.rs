@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::append::Content;
-use crate::report::{Id, Marker, Refusal, RefusalKind};
+use crate::report::{Id, Marker, Refusal};
 
 /// When a refused client should come back, at the earliest.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -37,48 +37,28 @@ impl Limits {
     /// limits of journal and disk.
     pub(super) fn refusal(&self, id: &Id, content: &Content, level: Level) -> Option<Refusal> {
         let from_client = *content != Content::Marker(Marker::Disconnected);
+        let retry_after_ms = RETRY_AFTER.as_millis() as u64;
         if level.stopping && from_client {
-            return Some(shutting_down());
+            return Some(Refusal::shutting_down());
         }
         if level.journal_bytes > self.max_bytes {
-            let limit = self.max_bytes;
-            return Some(journal_full(format!(
-                "the journal holds its limit of {limit} bytes (journal.max_bytes); send again when the sink has caught up"
-            )));
+            let reason = format!("the journal holds {} bytes, its limit (journal.max_bytes)", self.max_bytes);
+            return Some(Refusal::journal_full(reason, retry_after_ms));
         }
         if level.disk_is_low {
             let reserve = self.min_free_disk;
-            return Some(journal_full(format!(
-                "the journal's disk has less than its reserve of {reserve} bytes free (journal.min_free_disk); send again when there is space"
-            )));
+            let reason = format!("the journal's disk has less than {reserve} bytes free (journal.min_free_disk)");
+            return Some(Refusal::journal_full(reason, retry_after_ms));
         }
-        (from_client && level.backlog > self.max_backlog_per_id).then(|| backlog_full(id, self.max_backlog_per_id))
+        let full = from_client && level.backlog > self.max_backlog_per_id;
+        full.then(|| Refusal::backlog_full(id, self.max_backlog_per_id, retry_after_ms))
     }
-}
-
-fn shutting_down() -> Refusal {
-    let message = "this node is stopping; send again to another node, or here after its restart".to_owned();
-    refusal(RefusalKind::ShuttingDown, message)
-}
-
-fn journal_full(message: String) -> Refusal {
-    refusal(RefusalKind::JournalFull, message)
-}
-
-fn backlog_full(id: &Id, limit: u64) -> Refusal {
-    let message = format!(
-        "id {id} has its limit of {limit} reports waiting for the sink (journal.max_backlog_per_id); send again later"
-    );
-    refusal(RefusalKind::BacklogFull, message)
-}
-
-fn refusal(kind: RefusalKind, message: String) -> Refusal {
-    Refusal { kind, field: None, message, retry_after_ms: Some(RETRY_AFTER.as_millis() as u64) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::RefusalKind;
 
     const LIMITS: Limits = Limits { max_bytes: 100, max_backlog_per_id: 10, min_free_disk: 1 };
     const FINE: Level = Level { backlog: 10, journal_bytes: 100, disk_is_low: false, stopping: false };

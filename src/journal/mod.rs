@@ -218,6 +218,14 @@ impl Journal {
         buried.await.ok()
     }
 
+    /// Waits until all that was queued before is committed, or the journal has failed.
+    pub async fn commit_queued(&self) {
+        let (done, committed) = oneshot::channel();
+        self.shared.queue.push(Command::Bury(Vec::new(), done));
+        // An error means that the commit thread has ended: nothing more will be committed.
+        let _ = committed.await;
+    }
+
     /// Lets a drained stream go. False when there is something left to do for it.
     pub fn retire(&self, stream: &Stream) -> bool {
         self.shared.index.retire(stream)

@@ -12,8 +12,8 @@
 //! 5. While `max_in_flight` messages of a connection are unanswered or unwritten, no further frame of it is read. One
 //!    frame may carry the count over the limit: an array is taken whole.
 //! 6. Nothing that a client does makes it hold more than: its frame under way (`max_report_bytes`), the replies of its
-//!    window, [`outbox`]'s few pongs, `max_ids_per_connection` ids and as many `done` events. Request bodies share a
-//!    bound of their own ([`post`]).
+//!    window, `outbox`'s few pongs, `max_ids_per_connection` ids and as many `done` events. Request bodies share a
+//!    bound of their own (`post`).
 //! 7. A marker `disconnected` is appended after all appends of its connection, and never after a report of a
 //!    connection that came later.
 //! 8. A frame is read to its end or reading is over: the library's read is not cancel-safe.

@@ -24,8 +24,9 @@ use crate::report::{Echo, Marker, Parsed, Refusal, RefusalKind, parse};
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bodies of the largest size that may be in memory at a time, over all connections.
 const LARGEST_BODIES: usize = 4;
-/// Appends that are handed to the engine at a time, so that a large request shares commits with others.
-const APPENDS_AT_A_TIME: usize = 256;
+/// Bytes of appends that are handed to the engine at a time, so that a large request shares commits with others, and
+/// takes little of `max_queued_bytes` at once. One append may be larger.
+const BYTES_AT_A_TIME: usize = 64 * 1024;
 /// What an append is reserved with besides its data, in bytes.
 const APPEND_BYTES: usize = 128;
 /// When a request that found no room may be sent again, in milliseconds.
@@ -128,19 +129,30 @@ fn sort(
 
 async fn append(connection: &Connection, appends: Vec<Append>) {
     let presence = connection.presence();
-    let mut appends = appends.into_iter();
-    loop {
-        let some: Vec<Append> = appends.by_ref().take(APPENDS_AT_A_TIME).collect();
-        if some.is_empty() {
-            return;
-        }
-        let bytes = some.iter().map(size).sum();
+    for (some, bytes) in portions(appends) {
+        // More than there can be would be waited for forever.
+        let bytes = bytes.min(connection.ingest().max_queued_bytes);
         connection.engine().reserve(bytes).await;
         for append in &some {
             presence.note(&append.id, append.content == Content::Marker(Marker::Done));
         }
         connection.engine().append(some, bytes);
     }
+}
+
+/// Cuts appends, in order, into portions of at most [`BYTES_AT_A_TIME`] or one append.
+fn portions(appends: Vec<Append>) -> impl Iterator<Item = (Vec<Append>, usize)> {
+    let mut appends = appends.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let first = appends.next()?;
+        let mut bytes = size(&first);
+        let mut portion = vec![first];
+        while let Some(next) = appends.next_if(|next| bytes + size(next) <= BYTES_AT_A_TIME) {
+            bytes += size(&next);
+            portion.push(next);
+        }
+        Some((portion, bytes))
+    })
 }
 
 fn size(append: &Append) -> usize {
@@ -195,6 +207,7 @@ fn late() -> Answer {
 mod tests {
     use super::*;
     use crate::report::RefusalKind::{BacklogFull, BadJson};
+    use crate::report::{Draft, Id};
 
     fn slot(kind: Option<RefusalKind>, retry_after_ms: Option<u64>) -> Slot {
         let refused = |kind| Refusal { kind, field: None, message: String::new(), retry_after_ms };
@@ -249,6 +262,20 @@ mod tests {
         let is = |value| is_ndjson(Some(&HeaderValue::from_static(value)));
         assert!(is("application/x-ndjson") && is("Application/X-NDJSON; charset=utf-8"));
         assert!(!is("application/json") && !is_ndjson(None));
+    }
+
+    #[test]
+    fn a_large_request_is_appended_in_portions() {
+        let append = |bytes: usize| {
+            let data = Some(Bytes::from(vec![b' '; bytes - APPEND_BYTES]));
+            let draft = Draft { seq: None, time: None, code: 0, peer: None, data };
+            Append { id: Id::new("a").expect("an id"), content: Content::Report(draft), reply_to: None }
+        };
+        let half = BYTES_AT_A_TIME / 2;
+        let appends = [half, half, 200, 2 * BYTES_AT_A_TIME, 200, 200].map(append).into();
+        let sizes: Vec<_> = portions(appends).map(|(portion, bytes)| (portion.len(), bytes)).collect();
+        assert_eq!(sizes, [(2, 2 * half), (1, 200), (1, 2 * BYTES_AT_A_TIME), (2, 400)]);
+        assert_eq!(portions(Vec::new()).count(), 0);
     }
 
     #[tokio::test]

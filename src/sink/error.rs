@@ -75,7 +75,7 @@ pub fn sqlite_class(extended: i32, text: &str) -> Class {
     const ERROR: i32 = 1;
     let missing = ["no such table", "no such column", "has no column named"];
     match extended & 0xff {
-        19 | 18 | 20 => Class::Poison,         // CONSTRAINT, TOOBIG, MISMATCH
+        18..=20 => Class::Poison,              // CONSTRAINT, TOOBIG, MISMATCH
         5 | 6 => Class::Transient,             // BUSY, LOCKED
         13 | 10 | 14 | 8 | 7 => Class::Outage, // FULL, IOERR, CANTOPEN, READONLY, NOMEM
         11 | 26 | 23 | 3 => Class::Operator,   // CORRUPT, NOTADB, AUTH, PERM

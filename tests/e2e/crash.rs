@@ -1,0 +1,90 @@
+//! kill -9, over and over, under load: what was acknowledged is one row, and nothing else is there.
+
+use std::time::Duration;
+
+use crate::support::load::{Load, Plan};
+use crate::support::mariadb::MariaDb;
+use crate::support::node::Node;
+
+/// Four clients share four ids with others, four let the node number their reports, the rest are on their own.
+pub fn sixteen_clients() -> impl Iterator<Item = Plan> {
+    (0..16_u64).map(|client| Plan {
+        id: match client {
+            0..8 => format!("shared-{}", client % 4),
+            8..12 => format!("free-{client}"),
+            _ => format!("own-{client}"),
+        },
+        first_seq: (!(8..12).contains(&client)).then_some(client * 1_000_000_000),
+        window: [1, 4, 16, 64][client as usize % 4],
+        padding: [0, 100, 300, 2_000][client as usize / 4],
+    })
+}
+
+fn rounds() -> u64 {
+    std::env::var("FOREBAY_CRASH_ROUNDS").map_or(10, |rounds| rounds.parse().expect("FOREBAY_CRASH_ROUNDS is a number"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acked_report_survives_kill_nine() {
+    let mut mariadb = MariaDb::start().await;
+    let node = Node::new().set("sink.url", mariadb.url()).set("flush.tick", "100ms").set("sink.timeout", "5s");
+    let mut node = node.start().await;
+    let load = Load::start(&node.address(), sixteen_clients());
+    for round in 1..=rounds() {
+        // The first acks show that the node serves; the rest of the wait varies where in its work it dies.
+        load.more_acks(50).await;
+        tokio::time::sleep(Duration::from_millis((round * 137) % 600)).await;
+        if round % 4 == 0 {
+            mariadb.kill();
+        }
+        node.kill();
+        if round % 8 == 4 {
+            // The node comes back first, and works without its sink for a while.
+            node.restart().await;
+            load.more_acks(50).await;
+            mariadb.restart().await;
+        } else {
+            if round % 8 == 0 {
+                mariadb.restart().await;
+            }
+            node.restart().await;
+        }
+    }
+    let ledger = load.finish().await;
+    let verdict = ledger.settle(&node).await;
+    println!("{} rounds\n{verdict}", rounds());
+    verdict.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acked_report_survives_kill_nine_with_the_embedded_sink() {
+    let mut node = Node::new().set("flush.tick", "100ms").start().await;
+    let load = Load::start(&node.address(), sixteen_clients());
+    for round in 1..=rounds().min(5) {
+        load.more_acks(50).await;
+        tokio::time::sleep(Duration::from_millis((round * 211) % 500)).await;
+        node.kill();
+        node.restart().await;
+    }
+    let verdict = load.finish().await.settle(&node).await;
+    println!("{verdict}");
+    verdict.assert_clean();
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_starts_starts_again() {
+    let mut node = Node::new().start().await;
+    let load = Load::start(&node.address(), sixteen_clients().take(4));
+    for round in 0..8 {
+        load.more_acks(20).await;
+        node.kill();
+        for again in 0..3 {
+            // Killed as soon as it listens, or a little later: somewhere in or after its recovery.
+            node.launch().await;
+            tokio::time::sleep(Duration::from_millis((round * 7 + again * 3) % 20)).await;
+            node.kill();
+        }
+        node.restart().await;
+    }
+    load.finish().await.settle(&node).await.assert_clean();
+}

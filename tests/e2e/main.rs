@@ -1,0 +1,24 @@
+//! The engine from outside: the real program, real sockets, a real database. One module a promise; each test shows
+//! one thing that the contract says and knows nothing of the engine's inside.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod crash;
+mod disconnect;
+mod done;
+mod durable;
+mod errors;
+mod exactly_once;
+mod flushing;
+mod frames;
+mod limits;
+mod outage;
+mod poison;
+mod positions;
+mod post;
+mod settings;
+mod shutdown;
+mod sinks;
+mod wire;

@@ -1,0 +1,141 @@
+//! A sink that is down, slow or locked stops no ack; nothing is lost, and no person is needed after.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+
+use crate::crash::sixteen_clients;
+use crate::support::client::Client;
+use crate::support::load::Load;
+use crate::support::mariadb::MariaDb;
+use crate::support::node::Node;
+use crate::support::wait::eventually;
+
+async fn sink_becomes(node: &Node, wanted: &[&str]) {
+    let state = eventually("the sink's state", async || {
+        let status = node.admin_json("/api/v1/status").await;
+        let state = status["sink"]["state"].as_str().unwrap_or("missing").to_owned();
+        if wanted.contains(&state.as_str()) { Ok(()) } else { Err(format!("it is {status}, not one of {wanted:?}")) }
+    });
+    state.await;
+}
+
+fn outage() -> Duration {
+    let seconds = std::env::var("FOREBAY_OUTAGE_SECONDS").map_or(5, |s| s.parse().expect("a number of seconds"));
+    Duration::from_secs(seconds)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acks_go_on_while_mariadb_is_down_and_the_backlog_drains_by_itself() {
+    let mut mariadb = MariaDb::start().await;
+    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+    let load = Load::start(&node.address(), sixteen_clients());
+    load.more_acks(500).await;
+    mariadb.kill();
+    sink_becomes(&node, &["down"]).await;
+    let before = load.ledger.acks();
+    load.more_acks(500).await;
+    tokio::time::sleep(outage()).await;
+    load.more_acks(500).await;
+    println!("{} acks while the sink was down", load.ledger.acks() - before);
+    mariadb.restart().await;
+    load.more_acks(500).await;
+    let ledger = load.finish().await;
+    let verdict = ledger.settle(&node).await;
+    println!("{verdict}");
+    verdict.assert_clean();
+    sink_becomes(&node, &["up"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acks_go_on_while_mariadb_says_nothing() {
+    let mariadb = MariaDb::start().await;
+    let node = Node::new().set("sink.url", mariadb.url()).set("sink.timeout", "1s").start().await;
+    let load = Load::start(&node.address(), sixteen_clients());
+    load.more_acks(500).await;
+    mariadb.pause();
+    load.more_acks(2_000).await;
+    sink_becomes(&node, &["down"]).await;
+    load.more_acks(500).await;
+    mariadb.resume();
+    load.finish().await.settle(&node).await.assert_clean();
+}
+
+#[tokio::test]
+async fn a_read_only_sink_loses_nothing() {
+    let mariadb = MariaDb::start().await;
+    mariadb.run(&["CREATE USER plain@'127.0.0.1'", "GRANT ALL ON forebay.* TO plain@'127.0.0.1'"]).await;
+    let url = mariadb.url().replace("root@", "plain@");
+    let node = Node::new().set("sink.url", url).start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    client.report("before", 1, "1").await;
+    node.drained().await;
+    mariadb.run(&["SET GLOBAL read_only = 1"]).await;
+    client.report("during", 1, "1").await;
+    sink_becomes(&node, &["down", "blocked"]).await;
+    let audit = node.audit().await;
+    assert_eq!((&audit["backlog"], &audit["dead"]), (&1.into(), &0.into()), "{audit}");
+    mariadb.run(&["SET GLOBAL read_only = 0"]).await;
+    let audit = node.drained().await;
+    assert_eq!(audit["stored"], 2, "{audit}");
+}
+
+#[tokio::test]
+async fn a_wrong_password_blocks_the_sink_until_it_is_right_and_loses_nothing() {
+    let mariadb = MariaDb::start().await;
+    mariadb
+        .run(&["CREATE USER u@'127.0.0.1' IDENTIFIED BY 'another'", "GRANT ALL ON forebay.* TO u@'127.0.0.1'"])
+        .await;
+    let url = mariadb.url().replace("root@", "u:hunter2-secret@");
+    let node = Node::new().set("sink.url", url).start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    client.report("blocked", 1, "1").await;
+    sink_becomes(&node, &["blocked"]).await;
+    let status = node.admin_json("/api/v1/status").await;
+    assert!(status["sink"]["last_error"].is_string(), "it says why: {status}");
+    assert_eq!((&status["audit"]["backlog"], &status["audit"]["dead"]), (&1.into(), &0.into()), "{status}");
+    mariadb.run(&["ALTER USER u@'127.0.0.1' IDENTIFIED BY 'hunter2-secret'"]).await;
+    let audit = node.drained().await;
+    assert_eq!(audit["stored"], 1, "{audit}");
+    let said = format!("{}{status}", node.stderr());
+    assert!(!said.contains("hunter2"), "a password is never said");
+}
+
+#[tokio::test]
+async fn a_table_that_vanishes_loses_nothing() {
+    let mariadb = MariaDb::start().await;
+    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    client.report("before", 1, "1").await;
+    node.drained().await;
+    mariadb.run(&["RENAME TABLE reports TO hidden"]).await;
+    client.report("during", 1, "1").await;
+    sink_becomes(&node, &["blocked"]).await;
+    let audit = node.audit().await;
+    assert_eq!((&audit["backlog"], &audit["dead"]), (&1.into(), &0.into()), "{audit}");
+    mariadb.run(&["RENAME TABLE hidden TO reports"]).await;
+    node.drained().await;
+    assert_eq!(node.stored().rows().await.expect("a sink").len(), 2);
+}
+
+#[tokio::test]
+async fn a_locked_table_delays_reports_and_loses_none() {
+    let mariadb = MariaDb::start_with(&["--innodb-lock-wait-timeout=1", "--lock-wait-timeout=1"]).await;
+    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    client.report("locked", 1, "1").await;
+    node.drained().await;
+    let mut holder = mariadb.conn().await;
+    holder.query_drop("BEGIN").await.expect("a transaction");
+    holder.query_drop("UPDATE report_streams SET state = state WHERE id = 'locked'").await.expect("a statement");
+    holder.query_drop("SELECT * FROM reports FOR UPDATE").await.expect("a statement");
+    for seq in 2..30 {
+        client.report("locked", seq, "1").await;
+    }
+    // Long enough for lock waits to time out at the server.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    holder.query_drop("ROLLBACK").await.expect("a statement");
+    let audit = node.drained().await;
+    assert_eq!(audit["dead"], 0, "{audit}");
+    assert_eq!(node.stored().stream("locked").await.expect("a stream").reports, 29);
+}

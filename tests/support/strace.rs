@@ -1,0 +1,97 @@
+//! System calls of the node, as strace saw them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::wait::eventually;
+
+/// One system call. Calls are ordered by the lines of the log on which they began and ended.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The thread.
+    pub thread: u32,
+    /// Its name, such as `fdatasync`.
+    pub name: String,
+    /// Arguments and result, as strace prints them.
+    pub text: String,
+    /// The line on which it began.
+    pub began: usize,
+    /// The line on which it ended.
+    pub ended: usize,
+}
+
+impl Call {
+    /// Whether it ended without an error.
+    pub fn succeeded(&self) -> bool {
+        self.text.rsplit_once(" = ").is_some_and(|(_, result)| !result.starts_with('-') && !result.starts_with('?'))
+    }
+
+    /// Whether it sends bytes to a socket or file.
+    pub fn writes(&self) -> bool {
+        matches!(self.name.as_str(), "write" | "writev" | "sendto" | "sendmsg" | "pwrite64" | "pwritev" | "pwritev2")
+    }
+
+    /// Whether it takes bytes from a socket or file.
+    pub fn reads(&self) -> bool {
+        matches!(self.name.as_str(), "read" | "readv" | "recvfrom" | "recvmsg")
+    }
+
+    /// Whether it makes a file's bytes durable; `sync_file_range` does not.
+    pub fn syncs(&self) -> bool {
+        matches!(self.name.as_str(), "fsync" | "fdatasync")
+    }
+
+    /// Whether it is about the journal's own file, `<journal>/db`.
+    pub fn on_journal(&self, journal: &Path) -> bool {
+        self.text.contains(&format!("<{}>", journal.join("db").display()))
+    }
+}
+
+/// Whether strace is there. `tests/run.sh` installs it.
+pub fn command(log: &Path, more: &[&str]) -> Vec<String> {
+    let log = log.display().to_string();
+    // -D: the node stays the test's own child, so that its exit status and its end are seen.
+    let mut command: Vec<String> = ["strace", "-D", "-f", "-y", "-s", "400", "-o", &log].map(str::to_owned).into();
+    command.extend(more.iter().map(|&part| part.to_owned()));
+    command.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(str::to_owned));
+    command
+}
+
+/// The log of a process that has ended, once strace has written all of it.
+pub async fn finished(log: &Path) -> Vec<Call> {
+    let text = eventually("strace to finish its log", async || {
+        let bytes = std::fs::read(log).map_err(|e| e.to_string())?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let last = text.lines().last().unwrap_or_default();
+        if last.contains("+++ ") && text.ends_with('\n') { Ok(text) } else { Err(format!("it ends with {last}")) }
+    });
+    parse(&text.await)
+}
+
+/// Reads a log of `strace -f -o`.
+pub fn parse(log: &str) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    let mut open: HashMap<u32, usize> = HashMap::new();
+    for (line, text) in log.lines().enumerate() {
+        let Some((thread, rest)) = text.split_once(' ') else { continue };
+        let (Ok(thread), rest) = (thread.parse(), rest.trim_start()) else { continue };
+        if let Some(resumed) = rest.strip_prefix("<... ") {
+            if let Some(call) = open.remove(&thread).and_then(|i| calls.get_mut(i)) {
+                call.text.push_str(resumed.split_once("resumed>").map_or("", |(_, rest)| rest));
+                call.ended = line;
+            }
+        } else if let Some((name, arguments)) = rest.split_once('(') {
+            if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+                continue;
+            }
+            let unfinished = arguments.strip_suffix(" <unfinished ...>");
+            if unfinished.is_some() {
+                open.insert(thread, calls.len());
+            }
+            let text = unfinished.unwrap_or(arguments).to_owned();
+            let ended = if unfinished.is_some() { usize::MAX } else { line };
+            calls.push(Call { thread, name: name.to_owned(), text, began: line, ended });
+        }
+    }
+    calls
+}
