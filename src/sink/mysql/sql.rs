@@ -19,6 +19,9 @@ pub fn insert_reports<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoI
         }
         row(out, id, report);
     }
+    if cfg!(forebay_plant = "plain_insert") {
+        return;
+    }
     out.extend_from_slice(b" ON DUPLICATE KEY UPDATE id=id");
 }
 
