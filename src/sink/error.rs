@@ -69,8 +69,8 @@ pub fn mysql_class(code: u16) -> Class {
     match code {
         1205 | 1213 | 1020 | 1180 | 1047 | 8002 | 8022 | 8028 | 9007 => Class::Transient,
         1040 | 1053 | 1158..=1161 | 1927 | 2006 | 2013 | 4031 => Class::Outage,
-        1290 | 1792 | 1836 | 3100 => Class::Outage, // Read-only: another server may be the primary after a reconnect.
-        1021 | 1114 => Class::Outage,               // The disk or the tablespace is full; no row is to blame.
+        1290 | 1792 | 1836 | 3100 | 1036 | 1874 => Class::Outage, // Read-only; a reconnect may find the primary.
+        1021 | 1114 => Class::Outage, // The disk or the tablespace is full; no row is to blame.
         1044 | 1045 | 1049 | 1054 | 1064 | 1142 | 1143 | 1146 | 1227 => Class::Operator,
         1406 | 1264 | 1265 | 1292 | 1366 | 1048 | 3140 | 3141 | 3157 | 4025 | 3819 | PACKET_TOO_LARGE => Class::Poison,
         _ => Class::Transient,

