@@ -5,7 +5,8 @@ use forebay::config::{Flags, Settings, SinkTarget, Sources};
 use forebay::report::{Message, Number, Op, Parsed, Refusal, Rejected, parse, reply};
 use serde_json::value::RawValue;
 
-/// Messages: no panic; JSON exactly where serde_json sees JSON; `data` and echoes are slices of the input; replies are JSON.
+/// Messages: no panic; JSON exactly where serde_json sees JSON; `data` and echoes are slices of the input; replies are
+/// JSON.
 pub fn message(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     // What serde_json takes as a value. Lone surrogates are taken as well: they follow the grammar.

@@ -39,7 +39,9 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
 
     let ended = tokio::select! {
         ended = until_stopped(&engine, serving, &stop, &mut signals) => ended,
-        error = engine.failed() => Err(anyhow::Error::new(error).context("the journal failed; nothing was acknowledged after that")),
+        error = engine.failed() => {
+            Err(anyhow::Error::new(error).context("the journal failed; nothing was acknowledged after that"))
+        }
     };
     stop.cancel();
     stop_admin.cancel();

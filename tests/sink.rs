@@ -1,4 +1,4 @@
-//! The sink's promises, held against real servers. Numbers in names' comments are the invariants at the door of `sink`.
+//! The sink's promises, held against real servers. Comments number the invariants at the door of `src/sink`.
 
 mod support {
     pub mod mariadb;
@@ -112,7 +112,11 @@ on_both_sinks! {
 
     async fn a_time_is_stored_to_the_microsecond_or_refused(rig) {
         let mut writer = rig.writer();
-        let timed = |position, time| { let mut r = sinks::plain(position, position); r.time = Some(time); sinks::body(position, r) };
+        let timed = |position, time| {
+            let mut report = sinks::plain(position, position);
+            report.time = Some(time);
+            sinks::body(position, report)
+        };
         let records = vec![timed(1, 1_714_972_800_123_456), timed(2, -1_500_000), timed(3, i64::MAX), timed(4, 0)];
         let outcomes = writer.store(&[batch("a", records)]).await;
         assert_eq!(outcomes[0].inserted, 3);
@@ -198,11 +202,15 @@ on_both_sinks! {
         }
     }
 
-    async fn tables_that_were_dropped_are_made_again_where_that_is_allowed(rig) {
+    /// An empty table in the place of one that was, say, renamed would take replayed reports a second time.
+    async fn tables_that_vanish_are_a_matter_for_a_person(rig) {
         let mut writer = rig.writer();
         writer.store(&[batch("a", vec![report(1, 1)])]).await;
         rig.drop_tables().await;
-        assert_eq!(writer.store(&[batch("a", vec![report(2, 2)])]).await, [outcome(1, 0, None)]);
+        let store = tokio::spawn(async move { writer.store(&[batch("a", vec![report(2, 2)])]).await });
+        rig.health.until(|status| status.state == SinkState::Blocked).await;
+        rig.make_tables().await;
+        assert_eq!(store.await.expect("no panic"), [outcome(1, 0, None)]);
     }
 
     async fn a_missing_table_blocks_until_it_is_made(rig) {
@@ -219,5 +227,11 @@ on_both_sinks! {
     }
 }
 
+#[path = "sinks/files.rs"]
+mod files;
+#[path = "sinks/logs.rs"]
+mod logs;
 #[path = "sinks/outages.rs"]
 mod outages;
+#[path = "sinks/speed.rs"]
+mod speed;

@@ -228,7 +228,9 @@ fn files_and_lines_stay_short() {
         }
         for (number, line) in source.text.lines().enumerate() {
             let columns = line.chars().count();
-            if columns > MAX_COLUMNS && !source.path.starts_with("fuzz/target") {
+            // The formatter leaves a line alone whose text it would have to break.
+            let is_text = line.contains('"');
+            if columns > MAX_COLUMNS && !is_text && !source.path.starts_with("fuzz/target") {
                 faults.push(format!("{path}:{}: {columns} columns, at most {MAX_COLUMNS}", number + 1));
             }
         }

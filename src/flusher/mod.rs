@@ -2,9 +2,9 @@
 //!
 //! A flusher waits for a batch, a marker or the tick (`policy.rs`), hands its id over to one of the drainers, and gets
 //! back what became of the records; then it buries what was refused, settles and truncates (`task.rs`). A drainer takes
-//! the ids that are ready, reads their backlog from the journal, and stores it in one shared transaction (`drainer.rs`).
-//! So what is in memory is bounded by the transactions under way, however many ids have backlog and however long the
-//! sink is down.
+//! the ids that are ready, reads their backlog from the journal, and stores it in one shared transaction
+//! (`drainer.rs`). So what is in memory is bounded by the transactions under way, however many ids have backlog and
+//! however long the sink is down.
 //!
 //! # Invariants
 //! 1. An id is with one drainer at a time, so its records reach the sink in order.

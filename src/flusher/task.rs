@@ -26,8 +26,8 @@ pub(super) struct Drained {
     pub(super) outcome: Outcome,
 }
 
-/// Drains `stream` until nothing is left of it. Ends early, leaving the backlog in the journal, when the drainers or the
-/// commit thread have ended. Dropping it at any wait loses nothing: what is not settled is in the journal still.
+/// Drains `stream` until nothing is left of it. Ends early, leaving the backlog in the journal, when the drainers or
+/// the commit thread have ended. Dropping it at any wait loses nothing: what is not settled is in the journal still.
 pub(super) async fn run(stream: Arc<Stream>, shared: Arc<Shared>) {
     loop {
         match next(&stream, &shared) {
@@ -80,7 +80,8 @@ fn dead_letters(batch: &Batch, refused: Vec<Refused>) -> Vec<DeadLetter> {
     let letter = |refused: Refused| match &batch.records[refused.index].body {
         Body::Report(report) => {
             let key = crate::report::Key { id: batch.id, number: report.number };
-            tracing::warn!(%key, code = refused.code, reason = ?refused.reason, "the sink refused a report; it is in the dead letters");
+            let Refused { code, reason, .. } = &refused;
+            tracing::warn!(%key, code, ?reason, "the sink refused a report; it is in the dead letters");
             let (report, code) = (report.clone(), refused.code);
             Some(DeadLetter { id: batch.id, report, code, reason: refused.reason, dead_at })
         }

@@ -6,8 +6,8 @@
 //! body   bincode 2, standard: id, first position, accepted_at, node_id, records
 //! ```
 //!
-//! Record *i* has the position *first + i*. The body repeats the key, so that an entry proves where it belongs. This file
-//! alone knows the encoding; a successor of bincode is a change of this file and a new version byte.
+//! Record *i* has the position *first + i*. The body repeats the key, so that an entry proves where it belongs. This
+//! file alone knows the encoding; a successor of bincode is a change of this file and a new version byte.
 
 use std::net::IpAddr;
 
@@ -287,7 +287,10 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_is_damage_never_another_entry(bit in 0usize..1000, contents in proptest::collection::vec(content(), 1..4)) {
+        fn a_flipped_bit_is_damage_never_another_entry(
+            bit in 0usize..1000,
+            contents in proptest::collection::vec(content(), 1..4),
+        ) {
             let id = Id::new("a").expect("an id");
             let mut value = encoded(&id, 7, &contents).to_vec();
             let at = bit % (value.len() * 8);

@@ -33,8 +33,8 @@ pub(super) struct Level {
 }
 
 impl Limits {
-    /// Why this append is refused, if it is. A `disconnected` marker, which nobody could send again, is held only to the
-    /// limits of journal and disk.
+    /// Why this append is refused, if it is. A `disconnected` marker, which nobody could send again, is held only to
+    /// the limits of journal and disk.
     pub(super) fn refusal(&self, id: &Id, content: &Content, level: Level) -> Option<Refusal> {
         let from_client = *content != Content::Marker(Marker::Disconnected);
         let retry_after_ms = RETRY_AFTER.as_millis() as u64;

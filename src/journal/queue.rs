@@ -32,7 +32,8 @@ pub struct Buried {
     pub known: u64,
 }
 
-/// Commands that wait for the commit thread. Bounded by what is reserved for appends, and by one batch an id for the rest.
+/// Commands that wait for the commit thread. Bounded by what is reserved for appends, and by one batch an id for the
+/// rest.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,

@@ -103,7 +103,8 @@ impl Store {
         self.dead.iter().map(owned)
     }
 
-    /// Keeps a dead letter unless its key is there already; true when it is new. Durable after the next [`Store::sync`].
+    /// Keeps a dead letter unless its key is there already; true when it is new. Durable after the next
+    /// [`Store::sync`].
     pub(super) fn keep_dead(&self, key: &[u8], value: &[u8]) -> Result<bool, JournalError> {
         debug_assert!(value.len() <= MAX_VALUE_BYTES);
         let known = self.dead.contains_key(key).map_err(JournalError::storage("read the dead letters"))?;

@@ -12,7 +12,7 @@ pub struct Echo<'a> {
     pub reference: Option<&'a str>,
 }
 
-/// The longest raw `id` that is repeated in a reply, in bytes; a valid one needs 386 only if every character is escaped.
+/// The longest raw `id` that is repeated in a reply, in bytes; a valid one needs more only with escapes.
 pub const MAX_ECHOED_ID_BYTES: usize = 256;
 
 /// One valid message.

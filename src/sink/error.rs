@@ -50,6 +50,15 @@ impl SinkError {
         let message = format!("{doing}: {} (SQLite error {extended})", quoted(text));
         Self { class: sqlite_class(extended, text), code: u32::try_from(extended).ok(), message }
     }
+
+    /// The same error where no report can be to blame, because none was at hand: then a table is not what it should be.
+    /// A statement that was too long stays what it is; fewer rows make a shorter one.
+    pub(super) fn not_for_a_report(self) -> Self {
+        match self.class {
+            Class::Poison if self.code != Some(u32::from(PACKET_TOO_LARGE)) => Self { class: Class::Operator, ..self },
+            _ => self,
+        }
+    }
 }
 
 /// The class of a MySQL, MariaDB, Galera or TiDB server's error number.
@@ -60,8 +69,8 @@ pub fn mysql_class(code: u16) -> Class {
     match code {
         1205 | 1213 | 1020 | 1180 | 1047 | 8002 | 8022 | 8028 | 9007 => Class::Transient,
         1040 | 1053 | 1158..=1161 | 1927 | 2006 | 2013 | 4031 => Class::Outage,
-        1290 | 1792 | 1836 | 3100 => Class::Outage, // Read-only: another server may be the primary after a reconnect.
-        1021 | 1114 => Class::Outage,               // The disk or the tablespace is full; no row is to blame.
+        1290 | 1792 | 1836 | 3100 | 1036 | 1874 => Class::Outage, // Read-only; a reconnect may find the primary.
+        1021 | 1114 => Class::Outage, // The disk or the tablespace is full; no row is to blame.
         1044 | 1045 | 1049 | 1054 | 1064 | 1142 | 1143 | 1146 | 1227 => Class::Operator,
         1406 | 1264 | 1265 | 1292 | 1366 | 1048 | 3140 | 3141 | 3157 | 4025 | 3819 | PACKET_TOO_LARGE => Class::Poison,
         _ => Class::Transient,
@@ -75,7 +84,7 @@ pub fn sqlite_class(extended: i32, text: &str) -> Class {
     const ERROR: i32 = 1;
     let missing = ["no such table", "no such column", "has no column named"];
     match extended & 0xff {
-        18..=20 => Class::Poison,              // CONSTRAINT, TOOBIG, MISMATCH
+        18..=20 => Class::Poison,              // TOOBIG, CONSTRAINT, MISMATCH
         5 | 6 => Class::Transient,             // BUSY, LOCKED
         13 | 10 | 14 | 8 | 7 => Class::Outage, // FULL, IOERR, CANTOPEN, READONLY, NOMEM
         11 | 26 | 23 | 3 => Class::Operator,   // CORRUPT, NOTADB, AUTH, PERM

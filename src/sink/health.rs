@@ -60,7 +60,7 @@ pub struct Health {
 struct View {
     status: HealthStatus,
     entered: Instant,
-    /// Code of the error and whether the log has it: an outage that ends with the next connection is not worth an error.
+    /// Code of the error and whether the log has it: an outage that the next connection ends is not worth an error.
     code: Option<u32>,
     announced: bool,
 }
@@ -134,16 +134,13 @@ impl Health {
     /// The sink took a transaction, or refused one for its rows alone.
     pub(super) fn works(&self) {
         self.view.send_if_modified(|view| {
-            if view.status.state == SinkState::Up && view.status.last_error.is_none() {
+            if view.status.state == SinkState::Up {
                 return false;
             }
-            if view.status.state != SinkState::Up {
-                let outage = view.entered.elapsed();
-                if view.announced {
-                    tracing::info!(outage_s = outage.as_secs_f64(), "the sink is up again");
-                }
-                view.enter(SinkState::Up);
+            if view.announced {
+                tracing::info!(outage_s = view.entered.elapsed().as_secs_f64(), "the sink is up again");
             }
+            view.enter(SinkState::Up);
             view.status.last_error = None;
             true
         });
@@ -173,15 +170,28 @@ impl Health {
         });
     }
 
-    /// A transient error that will not go away by itself soon.
-    pub(super) fn lasts(&self, error: &SinkError) {
+    /// A transient error that does not go away soon. It is seen until the transaction that met it is over, or given up;
+    /// that others succeed meanwhile does not hide it.
+    pub(super) fn lasts(&self, error: &SinkError) -> Lasting<'_> {
         self.view.send_modify(|view| view.status.last_error = Some(error.message.clone()));
+        Lasting(self)
     }
 
     pub(super) fn count(&self, class: Class) {
         if let Some(counter) = self.counter(class) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// A transient error is seen for as long as this is held.
+pub(super) struct Lasting<'a>(&'a Health);
+
+impl Drop for Lasting<'_> {
+    fn drop(&mut self) {
+        self.0
+            .view
+            .send_if_modified(|view| view.status.state == SinkState::Up && view.status.last_error.take().is_some());
     }
 }
 

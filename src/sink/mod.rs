@@ -4,9 +4,9 @@
 //! new, and tell a sink that cannot take anything from a report that the sink cannot take.
 //!
 //! Invariants:
-//! 1. First write wins: a row whose key is there already is never changed, neither by a replay nor by a second report of
-//!    the same transaction.
-//! 2. `report_streams.reports` of an id grows by exactly the rows newly inserted, in the transaction that inserted them.
+//! 1. First write wins: a row whose key is there already is never changed, neither by a replay nor by a second report
+//!    of the same transaction.
+//! 2. `report_streams.reports` of an id grows by exactly the rows newly inserted, in the transaction that inserts them.
 //! 3. A stream's state is that of its record of the highest position, whatever the order in which batches arrive.
 //! 4. A transaction is stored whole or not at all. One whose outcome is unknown is sent again, which changes nothing.
 //! 5. [`Writer::store`] ends only when each record is stored or refused for what it is. Only poison refuses a record,
@@ -28,9 +28,9 @@ pub mod backoff;
 pub mod error;
 pub mod health;
 pub mod mysql;
+mod record;
 pub mod schema;
 pub mod sqlite;
-mod stream;
 pub mod writer;
 
 pub use error::{Class, SinkError};
@@ -47,7 +47,7 @@ pub struct Stored {
     pub inserted: u64,
     /// Reports whose key was there already, in the sink or earlier in the transaction.
     pub duplicates: u64,
-    /// `report_streams.reports` of the id after the transaction: all rows of the id. Known where the batch has a marker.
+    /// `report_streams.reports` of the id after the transaction: all its rows. Known where the batch has a marker.
     pub total: Option<u64>,
 }
 

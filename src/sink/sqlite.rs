@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, Statement, TransactionBehavior, params};
 
-use super::mysql::sql::{by_key, write_instant};
-use super::stream::{self, StreamRow};
+use super::record::{self, StreamRow, by_key, write_instant};
 use super::{Class, Connection, Sink, SinkError, Stored, schema};
 use crate::config::{self, SinkTarget, TableName};
 use crate::report::{Batch, Id, Report};
@@ -21,8 +20,12 @@ use crate::report::{Batch, Id, Report};
 pub struct SqliteSink {
     path: PathBuf,
     settings: config::Sink,
-    writing: Arc<Mutex<()>>,
+    writing: Writing,
 }
+
+/// Held by the one connection that writes. True once the tables were made or found: those that vanish later are not
+/// made again, except in a file that is new.
+type Writing = Arc<Mutex<bool>>;
 
 impl SqliteSink {
     /// Nothing is opened yet.
@@ -38,9 +41,11 @@ impl Sink for SqliteSink {
         let (path, settings) = (self.path.clone(), self.settings.clone());
         let writing = Arc::clone(&self.writing);
         blocking(move || {
-            let turn = writing.lock().unwrap_or_else(PoisonError::into_inner);
-            let file = File::open(&path, &settings)?;
-            drop(turn);
+            let mut made = writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let make = settings.create_tables && (!*made || !path.exists());
+            let file = File::open(&path, &settings, make)?;
+            *made = true;
+            drop(made);
             Ok(SqliteConnection { file: Some(file), writing })
         })
         .await
@@ -50,7 +55,7 @@ impl Sink for SqliteSink {
 /// One connection; its file is away while a transaction runs, and gone after one that was cancelled.
 pub struct SqliteConnection {
     file: Option<File>,
-    writing: Arc<Mutex<()>>,
+    writing: Writing,
 }
 
 impl Connection for SqliteConnection {
@@ -107,7 +112,7 @@ struct File {
 }
 
 impl File {
-    fn open(path: &Path, settings: &config::Sink) -> Result<Self, SinkError> {
+    fn open(path: &Path, settings: &config::Sink, make_tables: bool) -> Result<Self, SinkError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)
                 .map_err(|error| SinkError::new(Class::Outage, format!("making {}: {error}", folder.display())))?;
@@ -116,7 +121,7 @@ impl File {
         let prepared = prepare(&connection, settings.timeout);
         prepared.map_err(|error| classify("setting up the file", error))?;
         let file = Self { connection, table: settings.table.clone(), path: path.to_owned(), identity: identity(path)? };
-        if settings.create_tables && !file.tables_exist().map_err(|error| classify("looking for the tables", error))? {
+        if make_tables && !file.tables_exist().map_err(|error| classify("looking for the tables", error))? {
             for statement in schema::statements(&SinkTarget::Sqlite(path.to_owned()), &file.table) {
                 file.connection.execute_batch(&statement).map_err(|error| classify("making the tables", error))?;
             }
@@ -134,14 +139,16 @@ impl File {
         if identity(&self.path)? != self.identity {
             return Err(SinkError::new(Class::Outage, format!("{} was replaced", self.path.display())));
         }
-        self.transact(batches).map_err(|error| classify("storing reports", error))
+        self.transact(batches)
     }
 
     /// A transaction that is dropped before its commit rolls back.
-    fn transact(&mut self, batches: &[Batch]) -> rusqlite::Result<Vec<Stored>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let stored = Statements::prepare(&transaction, &self.table)?.store(batches)?;
-        transaction.commit()?;
+    fn transact(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begun.map_err(|error| classify("beginning a transaction", error))?;
+        let prepared = Statements::prepare(&transaction, &self.table);
+        let stored = prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches)?;
+        transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
         Ok(stored)
     }
 
@@ -196,21 +203,23 @@ impl<'a> Statements<'a> {
         })
     }
 
-    fn store(&mut self, batches: &[Batch]) -> rusqlite::Result<Vec<Stored>> {
+    fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        let storing = |error| classify("storing reports", error);
+        let updating = |error| classify("updating streams", error).not_for_a_report();
         let mut stored = Vec::with_capacity(batches.len());
         for batch in batches {
             let mut inserted = 0;
             for report in by_key(batch) {
-                inserted += self.insert(&batch.id, report)?;
+                inserted += self.insert(&batch.id, report).map_err(storing)?;
             }
             if let Some(row) = StreamRow::of(batch, inserted) {
-                self.upsert(&row)?;
+                self.upsert(&row).map_err(updating)?;
             }
-            let total = match stream::has_marker(batch) {
-                true => self.total(&batch.id)?,
+            let total = match record::has_marker(batch) {
+                true => self.total(&batch.id).map_err(updating)?,
                 false => None,
             };
-            stored.push(Stored { inserted, duplicates: stream::reports(batch) - inserted, total });
+            stored.push(Stored { inserted, duplicates: record::reports(batch) - inserted, total });
         }
         Ok(stored)
     }

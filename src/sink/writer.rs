@@ -126,11 +126,13 @@ impl<S: Sink> Writer<S> {
         let mut transient = 0;
         let mut stale = false;
         let health = Arc::clone(&self.health);
+        let mut lasting = None;
         loop {
             let probing = match health.turn().await {
                 Turn::Open => None,
                 Turn::Prober(mut delays) => {
-                    if !stale {
+                    // A connection that died while it was idle is made good at once, without a delay.
+                    if !stale || self.connection.is_some() {
                         tokio::time::sleep(delays.delay(jitter())).await;
                     }
                     Some(delays)
@@ -160,7 +162,8 @@ impl<S: Sink> Writer<S> {
                         tracing::warn!(error = %error, "the sink keeps refusing a transaction; it is sent again");
                     }
                     if transient >= LASTS_AFTER {
-                        health.lasts(&error);
+                        drop(lasting.take()); // Before the next, which it would else wipe out.
+                        lasting = Some(health.lasts(&error));
                     }
                     // A prober waits before its next question anyway.
                     if probing.is_none() {
@@ -178,10 +181,10 @@ impl<S: Sink> Writer<S> {
         let fail = |error| Failure { error, stale };
         let mut connection = match kept {
             Some(connection) => connection,
-            None => self.sink.connect().await.map_err(fail)?,
+            None => self.sink.connect().await.map_err(SinkError::not_for_a_report).map_err(fail)?,
         };
         if probe || batches.is_empty() {
-            connection.probe().await.map_err(fail)?;
+            connection.probe().await.map_err(SinkError::not_for_a_report).map_err(fail)?;
         }
         let outcome = if batches.is_empty() { Ok(Vec::new()) } else { connection.store(batches).await };
         if connection.usable() {

@@ -45,6 +45,7 @@ async fn a_marker_takes_what_is_before_it_along_at_once() {
     client.report("marked", 1, "1").await;
     client.ask(r#"{"op":"done","id":"marked"}"#).await;
     rows_become(&node, "marked", 1).await;
+    assert_eq!(client.reply().await["op"], "done");
     client.report("left", 1, "1").await;
     client.close().await;
     rows_become(&node, "left", 1).await;

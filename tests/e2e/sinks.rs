@@ -72,7 +72,7 @@ async fn the_tables_are_as_the_contract_has_them() {
     node.post(report("s", 1, "1")).await;
     node.drained().await;
     let query = "SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLUMN_KEY FROM information_schema.COLUMNS \
-                 WHERE TABLE_SCHEMA = 'forebay' ORDER BY TABLE_NAME, ORDINAL_POSITION";
+                 WHERE TABLE_SCHEMA = 'forebay' ORDER BY TABLE_NAME = 'reports', ORDINAL_POSITION";
     let found: Vec<(String, String, String, String, String)> = mariadb.rows(query).await;
     let found: Vec<String> = found.into_iter().map(|(t, c, ty, n, k)| format!("{t}.{c} {ty} {n} {k}")).collect();
     let wanted = [

@@ -128,9 +128,15 @@ impl Keen {
         let report = self.unacked.remove(&reference).unwrap_or_else(|| panic!("a second reply: {reply}"));
         if !self.ledger.replied(&report, reply) {
             let code = reply["code"].as_u64();
-            assert!(matches!(code, Some(429 | 503 | 507)), "a good report is refused for good: {reply}");
-            tokio::time::sleep(Duration::from_millis(reply["retry_after_ms"].as_u64().unwrap_or(50))).await;
-            self.send(client, reference, report).await;
+            match code {
+                // The connection is about to be closed; it is sent again over the next.
+                Some(503) => drop(self.unacked.insert(reference, report)),
+                Some(429 | 507) => {
+                    tokio::time::sleep(KNOCK).await;
+                    self.send(client, reference, report).await;
+                }
+                _ => panic!("a good report is refused for good: {reply}"),
+            }
         }
     }
 

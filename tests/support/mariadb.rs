@@ -1,7 +1,7 @@
 //! A private mariadbd for one test: own data directory, own port on the loopback, dead when the test is.
 //!
 //! The process dies with the thread that started it (`setpriv --pdeathsig KILL`), so a test that is killed leaves none
-//! behind. Call `start` and `restart` from the test itself or from a task of its runtime, not from a short-lived thread.
+//! behind. Call `start` and `restart` from the test itself or from a task of its runtime, not from a thread that ends.
 
 #![allow(dead_code, reason = "each test binary uses another part of it")]
 

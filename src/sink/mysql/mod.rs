@@ -2,8 +2,8 @@
 //!
 //! One transaction is one `INSERT` of all rows, one upsert of the streams and `COMMIT`. The server's count of affected
 //! rows says whether all rows were new; only if some were not, the transaction is begun again with a statement for each
-//! id, so that the counts of each id are the server's too. The session has `autocommit=0`: a transaction begins with its
-//! first statement, which saves a round trip, and nothing can be stored outside of one.
+//! id, so that the counts of each id are the server's too. The session has `autocommit=0`: a transaction begins with
+//! its first statement, which saves a round trip, and nothing can be stored outside of one.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,13 +14,13 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder};
 
 use super::error::PACKET_TOO_LARGE;
-use super::stream::{self, StreamRow};
+use super::record::{self, StreamRow, by_key};
 use super::{Class, Connection, Sink, SinkError, Stored};
 use crate::config::{self, TableName};
 use crate::report::Batch;
 
 mod session;
-pub(super) mod sql;
+mod sql;
 
 /// A MySQL or MariaDB server.
 pub struct MysqlSink {
@@ -121,16 +121,16 @@ impl MysqlConnection {
             return Ok(stored);
         }
         sql::upsert_streams(&mut self.sql, &self.table, &rows);
-        self.execute("updating streams").await?;
-        self.read_totals(batches, &mut stored).await?;
-        self.run("committing", "COMMIT").await?;
+        self.execute("updating streams").await.map_err(SinkError::not_for_a_report)?;
+        self.read_totals(batches, &mut stored).await.map_err(SinkError::not_for_a_report)?;
+        self.run("committing", "COMMIT").await.map_err(SinkError::not_for_a_report)?;
         Ok(stored)
     }
 
-    /// Inserts the reports; `order` is the batches in the order of their ids, the same in every transaction, so that two
-    /// transactions lock rows in one order.
+    /// Inserts the reports; `order` is the batches in the order of their ids, the same in every transaction, so that
+    /// two transactions lock rows in one order.
     async fn insert_reports(&mut self, batches: &[Batch], order: &[usize]) -> Result<Vec<Stored>, SinkError> {
-        let given: Vec<u64> = batches.iter().map(stream::reports).collect();
+        let given: Vec<u64> = batches.iter().map(record::reports).collect();
         let total: u64 = given.iter().sum();
         let mut inserted = vec![0; batches.len()];
         let order: Vec<usize> = order.iter().copied().filter(|index| given[*index] > 0).collect();
@@ -153,21 +153,21 @@ impl MysqlConnection {
 
     async fn insert(&mut self, batches: &[Batch], order: &[usize]) -> Result<u64, SinkError> {
         let rows = order.iter().map(|index| &batches[*index]);
-        let rows = rows.flat_map(|batch| sql::by_key(batch).into_iter().map(|report| (&batch.id, report)));
+        let rows = rows.flat_map(|batch| by_key(batch).into_iter().map(|report| (&batch.id, report)));
         sql::insert_reports(&mut self.sql, &self.table, rows);
         self.execute("storing reports").await
     }
 
     /// The totals of the streams that have a marker, read in the transaction that wrote them.
     async fn read_totals(&mut self, batches: &[Batch], stored: &mut [Stored]) -> Result<(), SinkError> {
-        let marked = || batches.iter().filter(|batch| stream::has_marker(batch));
+        let marked = || batches.iter().filter(|batch| record::has_marker(batch));
         if marked().next().is_none() {
             return Ok(());
         }
         sql::select_totals(&mut self.sql, &self.table, marked());
         let query = self.conn.query::<(String, u64), _>(self.sql.as_slice());
         let totals: HashMap<String, u64> = within(self.timeout, "reading streams", query).await?.into_iter().collect();
-        for (batch, stored) in batches.iter().zip(stored).filter(|(batch, _)| stream::has_marker(batch)) {
+        for (batch, stored) in batches.iter().zip(stored).filter(|(batch, _)| record::has_marker(batch)) {
             stored.total = totals.get(batch.id.as_str()).copied();
         }
         Ok(())

@@ -22,9 +22,9 @@ type Variables = HashMap<String, String>;
 
 /// Makes a fresh connection ready: session settings, tables, and, once in the life of the process, warnings.
 ///
-/// Tables are looked for on each connection and made where they are missing: at start the sink may be down, and a table
-/// that was dropped is made again after the reconnect that its error causes. They are not made blindly, so that a user
-/// without the right to make tables can use those that are there.
+/// Tables are made where they are missing by the first connection of the process, which may come long after its start.
+/// A table that vanishes later is a matter for a person: an empty one in its place would take replayed reports a second
+/// time. They are not made blindly, so that a user without the right to make tables can use those that are there.
 pub(super) async fn prepare(
     connection: &mut MysqlConnection,
     create_tables: bool,
@@ -41,12 +41,13 @@ pub(super) async fn prepare(
         let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
         connection.run("setting the isolation level", isolation).await?;
     }
-    if create_tables && !tables_exist(connection).await? {
+    let first = !inspected.load(Ordering::Relaxed);
+    if first && create_tables && !tables_exist(connection).await? {
         for statement in schema::statements(&SinkTarget::Mysql(String::new()), &connection.table) {
             connection.run("making the tables", &statement).await?;
         }
     }
-    if !inspected.load(Ordering::Relaxed) {
+    if first {
         let keys = extra_keys(connection).await?;
         if !inspected.swap(true, Ordering::Relaxed) {
             for warning in warnings(&variables, &keys) {

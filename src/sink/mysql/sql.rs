@@ -3,15 +3,11 @@
 //! Everything a client chose and that is not held to a safe alphabet by its type is escaped in one place, [`text`].
 
 use std::io::Write as _;
-use std::time::{Duration, SystemTime};
 
 use crate::config::TableName;
-use crate::report::{Batch, Body, Id, Report};
+use crate::report::{Batch, Id, Report};
 
-use crate::sink::stream::StreamRow;
-
-/// The last instant of the year 9999, the largest `DATETIME(6)`, in microseconds of the epoch.
-const MAX_INSTANT: u64 = 253_402_300_799_999_999;
+use crate::sink::record::{StreamRow, write_instant};
 
 /// One statement that inserts all reports, in the order given; a row whose key is there already is left as it is.
 pub fn insert_reports<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoIterator<Item = (&'a Id, &'a Report)>) {
@@ -22,6 +18,9 @@ pub fn insert_reports<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoI
             out.push(b',');
         }
         row(out, id, report);
+    }
+    if cfg!(forebay_plant = "plain_insert") {
+        return;
     }
     out.extend_from_slice(b" ON DUPLICATE KEY UPDATE id=id");
 }
@@ -110,18 +109,9 @@ fn instant(out: &mut Vec<u8>, micros: u64) {
     out.push(b'\'');
 }
 
-/// `YYYY-MM-DD HH:MM:SS.ffffff` in UTC; past the year 9999 its last microsecond.
-pub fn write_instant(out: &mut Vec<u8>, micros: u64) {
-    let start = out.len();
-    let time = SystemTime::UNIX_EPOCH + Duration::from_micros(micros.min(MAX_INSTANT));
-    put(out, format_args!("{}", humantime::format_rfc3339_micros(time)));
-    // RFC 3339 has a `T` after the ten characters of the date, and a `Z` at its end.
-    out[start + 10] = b' ';
-    out.pop();
-}
-
 /// A string literal. The session has neither `NO_BACKSLASH_ESCAPES` nor a character set in which a `\` or a `'` can be
-/// the second byte of a character, so nothing but these two can end or alter the literal; NUL is escaped for tools on the way.
+/// the second byte of a character, so nothing but these two can end or alter the literal; NUL is escaped
+/// for tools on the way.
 fn text(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'\'');
     let mut rest = bytes;
@@ -142,24 +132,14 @@ fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     out.write_fmt(arguments).expect("a Vec takes all that is written to it, and no value here fails to format");
 }
 
-/// The reports of a batch in the order of their keys; of one key, the first accepted first.
-pub fn by_key(batch: &Batch) -> Vec<&Report> {
-    let reports = batch.records.iter().filter_map(|record| match &record.body {
-        Body::Report(report) => Some(report),
-        Body::Marker(..) => None,
-    });
-    let mut reports: Vec<_> = reports.collect();
-    reports.sort_by_key(|report| report.number);
-    reports
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::report::{Marker, Number, Position, Record};
+    use crate::report::{Body, Marker, Number, Position, Record};
+    use crate::sink::record::by_key;
 
     /// What the server reads from a literal, by the rules of its manual.
     fn read_literal(literal: &[u8]) -> Option<Vec<u8>> {
@@ -215,18 +195,6 @@ mod tests {
         {
             assert_eq!(read_literal(&literal(nasty.as_bytes())).as_deref(), Some(nasty.as_bytes()), "{nasty:?}");
         }
-    }
-
-    #[test]
-    fn an_instant_is_written_to_the_microsecond_and_never_panics() {
-        let written = |micros| {
-            let mut out = Vec::new();
-            write_instant(&mut out, micros);
-            String::from_utf8(out).expect("digits")
-        };
-        assert_eq!(written(0), "1970-01-01 00:00:00.000000");
-        assert_eq!(written(1_714_972_800_000_001), "2024-05-06 05:20:00.000001");
-        assert_eq!(written(u64::MAX), "9999-12-31 23:59:59.999999");
     }
 
     fn report(seq: u64, data: Option<&'static str>) -> Report {

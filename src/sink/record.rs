@@ -1,0 +1,96 @@
+//! What both sinks read from a batch, in one place, so that they cannot differ.
+
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
+use crate::report::{Batch, Body, Id, Marker, Position, Report};
+
+/// The last instant of the year 9999, the largest `DATETIME(6)`, in microseconds of the epoch.
+const MAX_INSTANT: u64 = 253_402_300_799_999_999;
+
+/// A batch's part in the row of its stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StreamRow<'a> {
+    pub id: &'a Id,
+    /// What the last record makes of the stream: `open`, `done` or `disconnected`.
+    pub state: &'static str,
+    /// Rows newly inserted.
+    pub inserted: u64,
+    /// When the first and the last record, reports and markers alike, were taken: so the row does not depend on how
+    /// records were cut into batches. Microseconds of the epoch.
+    pub first_at: u64,
+    pub last_at: u64,
+    /// The last record's.
+    pub position: Position,
+}
+
+impl<'a> StreamRow<'a> {
+    /// `None` for a batch without records.
+    pub fn of(batch: &'a Batch, inserted: u64) -> Option<Self> {
+        let last = batch.records.last()?;
+        let state = match last.body {
+            Body::Report(_) => "open",
+            Body::Marker(Marker::Done, _) => "done",
+            Body::Marker(Marker::Disconnected, _) => "disconnected",
+        };
+        let taken = || batch.records.iter().map(|record| taken_at(&record.body));
+        let (first_at, last_at) = (taken().min()?, taken().max()?);
+        Some(Self { id: &batch.id, state, inserted, first_at, last_at, position: last.position })
+    }
+}
+
+/// Whether the batch has a marker: then the stream's total is wanted.
+pub(super) fn has_marker(batch: &Batch) -> bool {
+    batch.records.iter().any(|record| matches!(record.body, Body::Marker(..)))
+}
+
+/// How many reports the batch has.
+pub(super) fn reports(batch: &Batch) -> u64 {
+    batch.records.iter().filter(|record| matches!(record.body, Body::Report(_))).count() as u64
+}
+
+fn taken_at(body: &Body) -> u64 {
+    match body {
+        Body::Report(report) => report.accepted_at,
+        Body::Marker(_, at) => *at,
+    }
+}
+
+/// The reports of a batch in the order of their keys; of one key, the first accepted first.
+pub(super) fn by_key(batch: &Batch) -> Vec<&Report> {
+    let reports = batch.records.iter().filter_map(|record| match &record.body {
+        Body::Report(report) => Some(report),
+        Body::Marker(..) => None,
+    });
+    let mut reports: Vec<_> = reports.collect();
+    reports.sort_by_key(|report| report.number);
+    reports
+}
+
+/// `YYYY-MM-DD HH:MM:SS.ffffff` in UTC; past the year 9999 its last microsecond.
+pub(super) fn write_instant(out: &mut Vec<u8>, micros: u64) {
+    let start = out.len();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_micros(micros.min(MAX_INSTANT));
+    write!(out, "{}", humantime::format_rfc3339_micros(time))
+        .expect("a Vec takes all, and the year is within the format");
+    // RFC 3339 has a `T` after the ten characters of the date, and a `Z` at its end.
+    out[start + 10] = b' ';
+    out.pop();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_written_to_the_microsecond_and_never_panics() {
+        let written = |micros| {
+            let mut out = Vec::new();
+            write_instant(&mut out, micros);
+            String::from_utf8(out).expect("digits")
+        };
+        assert_eq!(written(0), "1970-01-01 00:00:00.000000");
+        assert_eq!(written(1_714_972_800_000_001), "2024-05-06 05:20:00.000001");
+        assert_eq!(written(u64::MAX), "9999-12-31 23:59:59.999999");
+    }
+}

@@ -1,0 +1,74 @@
+//! What an operator reads: once, and naming the cause.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use forebay::sink::{Class, Sink, SinkState, Writer};
+
+use super::sinks::{Rig, batch, report};
+use super::{outcome, support::mariadb::MariaDb};
+
+/// A log that a test can read.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn count(&self, text: &str) -> usize {
+        String::from_utf8_lossy(&self.0.lock().expect("no panic")).matches(text).count()
+    }
+
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+}
+
+/// Invariant 7, and no more than one line for an outage.
+#[tokio::test]
+async fn an_outage_is_logged_once_when_it_begins_and_once_when_it_ends() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let mut rig = Rig::mysql().await;
+    rig.server().kill();
+    let sink = Arc::new(rig.sink());
+    let stores: Vec<_> = (1..=4)
+        .map(|n| {
+            let mut writer = Writer::new(Arc::clone(&sink), Arc::clone(&rig.health));
+            tokio::spawn(async move { writer.store(&[batch(&format!("id{n}"), vec![report(n, n)])]).await })
+        })
+        .collect();
+    rig.health.until(|status| status.state == SinkState::Down && rig.health.retries(Class::Outage) > 5).await;
+    rig.server().restart().await;
+    for store in stores {
+        assert_eq!(store.await.expect("no panic"), [outcome(1, 0, None)]);
+    }
+    assert_eq!((log.count("ERROR"), log.count("the sink is up again")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_risky_server_is_warned_of_once_in_the_life_of_the_process() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let rig = Rig::of(MariaDb::start_with(&["--innodb-flush-log-at-trx-commit=2", "--sql-mode="]).await);
+    rig.make_tables().await;
+    rig.server.as_ref().expect("a server").run(&["ALTER TABLE reports ADD UNIQUE KEY one_peer (peer)"]).await;
+    let sink = rig.sink();
+    for _ in 0..3 {
+        sink.connect().await.expect("it is up");
+    }
+    for named in ["setting=\"innodb_flush_log_at_trx_commit\" value=\"2\"", "setting=\"sql_mode\"", "reports.one_peer"]
+    {
+        assert_eq!(log.count(named), 1, "{named}");
+    }
+    assert_eq!(log.count("WARN"), 3);
+}
