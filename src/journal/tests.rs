@@ -241,7 +241,7 @@ fn a_journal_that_cannot_be_opened_is_moved_aside_and_what_is_whole_goes_on() {
     let data: Vec<_> = (0..50).map(|n| format!("{n}-{}", "x".repeat(100))).collect();
     let acks: Vec<_> = data.iter().map(|data| ack(&bench.append("a", vec![report(None, data)])[0])).collect();
     bench.open.take().expect("open").stop().expect("a sound journal");
-    std::fs::write(bench.settings.dir.join("conf"), "torn").expect("written");
+    std::fs::write(bench.settings.dir.join("conf"), "torn by a power cut").expect("written");
     let (journal, counters) = open(&bench.settings);
     (bench.open, bench.counters) = (Some(journal), counters);
     assert_eq!(bench.counters.snapshot().recovered, 50);
