@@ -242,7 +242,8 @@ fn print(options: &Options, results: &[Pairs], syncs: &[SyncTimes]) {
     }
     let of = |figure: fn(&SyncTimes) -> f64| median(syncs.iter().map(figure));
     println!(
-        "bare 4 KiB pwrite + fdatasync: over written blocks p50 {:.2} ms, p99 {:.2} ms; file grows p50 {:.2} ms, p99 {:.2} ms",
+        "bare 4 KiB pwrite + fdatasync: over written blocks p50 {:.2} ms, p99 {:.2} ms; \
+         file grows p50 {:.2} ms, p99 {:.2} ms",
         of(|times| times.overwrite_p50_ms),
         of(|times| times.overwrite_p99_ms),
         of(|times| times.append_p50_ms),
