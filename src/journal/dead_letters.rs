@@ -10,12 +10,15 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Appender, MAX_BODY_BYTES, frame, unframe};
+use super::entry::{Appender, MAX_BODY_BYTES, Magic, frame, unframe};
 use super::error::Damage;
 use crate::report::{Id, Number, Report};
 
 /// The longest reason that is kept, in bytes.
 pub const MAX_REASON_BYTES: usize = 1024;
+
+/// What a dead letter's value begins with, behind its version.
+pub(super) const LETTER: Magic = *b"FBD";
 
 const ENCODING: bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -81,7 +84,7 @@ pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
         reason: &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)],
         dead_at: *dead_at,
     };
-    frame(value, |value| {
+    frame(LETTER, value, |value| {
         bincode::serde::encode_into_writer(&body, Appender(value), ENCODING).expect("writing to memory cannot fail");
     });
 }
@@ -91,14 +94,21 @@ pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
 /// # Errors
 /// [`Damage`], whatever the bytes are.
 pub(super) fn decode(stored_key: &[u8], value: &Bytes) -> Result<DeadLetter, Damage> {
-    let body = unframe(value)?;
+    let letter = decode_value(value)?;
+    let is_its_own = key(&letter.id, letter.report.number) == stored_key;
+    if is_its_own { Ok(letter) } else { Err(Damage::Key) }
+}
+
+/// Reads a dead letter whose key is not known.
+///
+/// # Errors
+/// As [`decode`].
+pub(super) fn decode_value(value: &Bytes) -> Result<DeadLetter, Damage> {
+    let body = unframe(LETTER, value)?;
     let (body, _): (LetterBody<'_>, usize) =
         bincode::serde::borrow_decode_from_slice(body, ENCODING).map_err(|_| Damage::Content)?;
     let id = Id::new(body.id).map_err(|_| Damage::Content)?;
     let number = Number { source: body.source, seq: body.seq };
-    if key(&id, number) != stored_key {
-        return Err(Damage::Key);
-    }
     let report = Report {
         number,
         time: body.time,

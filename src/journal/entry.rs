@@ -20,8 +20,10 @@ use crate::report::{Body, Draft, Id, Marker, Number, Position, Record, Report};
 
 /// The version that is written.
 const VERSION: u8 = 1;
-/// Behind the version: tells an entry from other bytes where a damaged file is searched for entries.
-const MAGIC: &[u8; 3] = b"FBJ";
+/// Behind the version: what a value is, also where a damaged file is searched for values.
+pub(super) type Magic = [u8; 3];
+/// An entry.
+pub(super) const ENTRY: Magic = *b"FBJ";
 /// Version, magic, checksum, length.
 pub(super) const HEADER_BYTES: usize = 12;
 /// The longest body that is decoded; the longest that is written is a report of 96 KiB with its envelope.
@@ -113,7 +115,7 @@ pub fn encode<'a>(id: &Id, stamp: Stamp, contents: impl Iterator<Item = &'a Cont
         node_id: stamp.node_id,
         records: contents.map(record_body).collect(),
     };
-    frame(value, |value| {
+    frame(ENTRY, value, |value| {
         bincode::serde::encode_into_writer(&body, Appender(value), ENCODING).expect("writing to memory cannot fail");
     });
 }
@@ -149,7 +151,7 @@ pub fn decode(key: (Id, Position), value: &Bytes) -> Result<Entry, Damage> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_value(value: &Bytes) -> Result<Entry, Damage> {
-    let body = unframe(value)?;
+    let body = unframe(ENTRY, value)?;
     let (body, used): (EntryBody<'_>, usize) =
         bincode::serde::borrow_decode_from_slice(body, ENCODING).map_err(|_| Damage::Content)?;
     let id = Id::new(body.id).map_err(|_| Damage::Content)?;
@@ -188,10 +190,10 @@ pub fn number(seq: Option<u64>, node_id: u16, position: Position) -> Number {
 }
 
 /// Writes header and body: whatever `body` appends, behind its version, length and checksum.
-pub(super) fn frame(value: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn frame(magic: Magic, value: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     value.clear();
     value.push(VERSION);
-    value.extend_from_slice(MAGIC);
+    value.extend_from_slice(&magic);
     value.extend_from_slice(&[0; 8]);
     body(value);
     let crc = crc32fast::hash(&value[HEADER_BYTES..]);
@@ -201,19 +203,27 @@ pub(super) fn frame(value: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Checks the header, and returns the body.
-pub(super) fn unframe(value: &[u8]) -> Result<&[u8], Damage> {
+pub(super) fn unframe(magic: Magic, value: &[u8]) -> Result<&[u8], Damage> {
     let (header, body) = value.split_at_checked(HEADER_BYTES).ok_or(Damage::Length)?;
-    if header[0] != VERSION || &header[1..4] != MAGIC {
+    if header[0] != VERSION || header[1..4] != magic {
         return Err(Damage::Version(header[0]));
     }
-    let field = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    if field(8) as usize != body.len() || body.len() > MAX_BODY_BYTES {
+    if body_length(header) != body.len() || body.len() > MAX_BODY_BYTES {
         return Err(Damage::Length);
     }
-    if crc32fast::hash(body) != field(4) {
+    if crc32fast::hash(body) != field(header, 4) {
         return Err(Damage::Checksum);
     }
     Ok(body)
+}
+
+/// The length of the body that a header claims.
+pub(super) fn body_length(header: &[u8]) -> usize {
+    field(header, 8) as usize
+}
+
+fn field(header: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 
 /// Appends what bincode writes to a buffer that is used again and again.
@@ -302,7 +312,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = decode_value(&Bytes::from(bytes.clone()));
             let mut framed = Vec::new();
-            frame(&mut framed, |v| v.extend_from_slice(&bytes));
+            frame(ENTRY, &mut framed, |v| v.extend_from_slice(&bytes));
             let _ = decode_value(&Bytes::from(framed));
         }
     }

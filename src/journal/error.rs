@@ -40,12 +40,25 @@ pub enum JournalError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The storage below is damaged: not an entry, which would be set aside, but the files around the entries.
+    #[error("the journal's files are damaged: {0}")]
+    Damaged(String),
     /// The commit thread ended without being told to.
     #[error("the commit thread ended unexpectedly; the log above says why")]
     Panicked,
 }
 
 impl JournalError {
+    /// Whether the files are damaged, so that only a search of their bytes finds what is whole in them. An error of the
+    /// system is none: the files may be fine when it is over.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            Self::Storage { source, .. } => !matches!(source, sled::Error::Io(_)),
+            _ => false,
+        }
+    }
+
     /// An error of the storage, with what was tried.
     pub(super) fn storage(action: &'static str) -> impl FnOnce(sled::Error) -> Self {
         move |source| Self::Storage { action, source }

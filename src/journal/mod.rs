@@ -9,7 +9,8 @@
 //! 5. Truncation removes exactly the keys of entries that were settled.
 //! 6. Dead letters are synced before the entry that they come from is truncated.
 //! 7. A damaged entry is never handed out; it is set aside under its lane and key, and logged.
-//! 8. An id is in the index from its first append until it is drained and quiet, and holds a lane as long.
+//! 8. Files that cannot be opened are moved aside, and every entry that is whole in them is taken over (`salvage.rs`).
+//! 9. An id is in the index from its first append until it is drained and quiet, and holds a lane as long.
 //!
 //! # On disk
 //! sled trees `lane-0000` … hold entries (`entry.rs`), `dead` dead letters (`dead_letters.rs`), `damaged` what was set
@@ -30,6 +31,7 @@ mod positions;
 mod queue;
 mod read;
 mod recovery;
+mod salvage;
 mod store;
 mod stream;
 #[cfg(test)]
@@ -115,6 +117,17 @@ pub struct JournalStatus {
     pub damaged: u64,
 }
 
+/// Opens the trees and reads them. sled panics on some damage; that is damage, too.
+fn open_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Found), JournalError> {
+    let open = || {
+        let store = Store::open(&settings.dir, settings.lanes, settings.cache_bytes)?;
+        let found = recovery::recover(&store, settings.lanes)?;
+        Ok((store, found))
+    };
+    std::panic::catch_unwind(open)
+        .unwrap_or_else(|_| Err(JournalError::Damaged("the storage gave up on them".to_owned())))
+}
+
 /// A journal that was opened and recovered, and does not commit yet.
 pub struct Opened {
     shared: Arc<Shared>,
@@ -131,8 +144,13 @@ impl Opened {
         around: Surroundings,
         counters: Arc<Counters>,
     ) -> Result<Self, JournalError> {
-        let store = Store::open(&settings.dir, settings.lanes, settings.cache_bytes)?;
-        let found = recovery::recover(&store, settings.lanes)?;
+        let (store, found) = match open_and_recover(settings) {
+            Err(error) if error.is_damage() => {
+                salvage::salvage(settings, &error)?;
+                open_and_recover(settings)?
+            }
+            opened => opened?,
+        };
         let mut positions = Positions::new(store.position_ceiling()?, found.highest);
         if let Some(ceiling) = positions.raise_ceiling() {
             store.set_position_ceiling(ceiling)?;

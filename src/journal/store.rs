@@ -40,13 +40,9 @@ impl Store {
         let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
         fs::create_dir_all(dir).map_err(folder("make the folder"))?;
         remove_half_made_snapshots(dir).map_err(folder("remove half-made snapshots"))?;
-        let db = sled::Config::new()
-            .path(dir)
-            .segment_size(SEGMENT_BYTES)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|e| open_error(dir, e))?;
+        let config =
+            sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
+        let db = config.open().map_err(|e| open_error(dir, e))?;
         let tree = |name: &str| db.open_tree(name).map_err(JournalError::storage("open a tree"));
         let on_disk = db.tree_names().iter().filter_map(|name| lane_number(name)).max().map_or(0, |last| last + 1);
         let store = Self {

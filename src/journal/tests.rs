@@ -234,6 +234,24 @@ fn entries_of_the_largest_size_never_leave_the_file_that_is_synced() {
     assert_eq!(blobs.count(), 0);
 }
 
+/// A torn `conf` would refuse every further start.
+#[test]
+fn a_journal_that_cannot_be_opened_is_moved_aside_and_what_is_whole_goes_on() {
+    let mut bench = Bench::new();
+    let data: Vec<_> = (0..50).map(|n| format!("{n}-{}", "x".repeat(100))).collect();
+    let acks: Vec<_> = data.iter().map(|data| ack(&bench.append("a", vec![report(None, data)])[0])).collect();
+    bench.open.take().expect("open").stop().expect("a sound journal");
+    std::fs::write(bench.settings.dir.join("conf"), "torn by a power cut").expect("written");
+    let (journal, counters) = open(&bench.settings);
+    (bench.open, bench.counters) = (Some(journal), counters);
+    assert_eq!(bench.counters.snapshot().recovered, 50);
+    let next = ack(&bench.append("b", vec![report(None, "1")])[0]).position();
+    assert!(acks.iter().all(|ack| ack.position() < next), "a position was reused");
+    let drained: Vec<_> = std::iter::repeat_with(|| bench.drain("a", 50)).take(50).flatten().collect();
+    assert_eq!(drained, data);
+    assert!(bench.dir.path().join("journal.damaged-1").exists(), "the damaged files are kept");
+}
+
 #[test]
 fn a_second_journal_on_the_same_folder_is_refused_with_the_reason() {
     let bench = Bench::new();

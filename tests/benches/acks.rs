@@ -45,6 +45,8 @@ struct Run {
     client_share: f64,
     /// Bytes that the server wrote to disk for a byte of report, while it was measured.
     written_per_byte: f64,
+    /// The same of MariaDB.
+    mariadb_written_per_byte: f64,
     /// Reports that were acknowledged and not yet rows when the load ended.
     backlog: u64,
     /// Seconds until they were.
@@ -180,6 +182,7 @@ impl Measured {
             to_row_us: micros(whole, self.outcome.acks as f64),
             client_share: client.cpu.as_secs_f64() / all.as_secs_f64().max(0.01),
             written_per_byte: server.written as f64 / (acks * MESSAGE_BYTES as f64),
+            mariadb_written_per_byte: mariadb.written as f64 / (acks * MESSAGE_BYTES as f64),
             backlog,
             drain_s,
             rows,
@@ -204,7 +207,8 @@ fn print(options: &Options, results: &[Pairs], syncs: &[SyncTimes]) {
         "MariaDB/ack",
         "both to the row",
         "client's share",
-        "disk B/B",
+        "server's disk B/B",
+        "MariaDB's",
         "backlog at end",
     ]);
     for pairs in results {
@@ -220,7 +224,8 @@ fn print(options: &Options, results: &[Pairs], syncs: &[SyncTimes]) {
                 format!("{:.1}", of(|run| run.mariadb_us)),
                 format!("{:.1}", of(|run| run.to_row_us)),
                 format!("{:.0} %", of(|run| run.client_share) * 100.0),
-                if system == "forebay" { format!("{:.2}", of(|run| run.written_per_byte)) } else { String::new() },
+                format!("{:.2}", of(|run| run.written_per_byte)),
+                format!("{:.2}", of(|run| run.mariadb_written_per_byte)),
                 thousands(of(|run| run.backlog as f64)),
             ]);
         }
@@ -237,7 +242,8 @@ fn print(options: &Options, results: &[Pairs], syncs: &[SyncTimes]) {
     }
     let of = |figure: fn(&SyncTimes) -> f64| median(syncs.iter().map(figure));
     println!(
-        "bare 4 KiB pwrite + fdatasync: over written blocks p50 {:.2} ms, p99 {:.2} ms; file grows p50 {:.2} ms, p99 {:.2} ms",
+        "bare 4 KiB pwrite + fdatasync: over written blocks p50 {:.2} ms, p99 {:.2} ms; \
+         file grows p50 {:.2} ms, p99 {:.2} ms",
         of(|times| times.overwrite_p50_ms),
         of(|times| times.overwrite_p99_ms),
         of(|times| times.append_p50_ms),

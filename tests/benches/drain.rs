@@ -101,6 +101,9 @@ async fn variant(rows: Rows, repeats: u64) -> Variant {
         if !plain_first {
             variant.plain.push(plain(&db, rows).await);
         }
+        let (drained, inserted) = (database::contents(&db, "reports").await, database::contents(&db, PLAIN).await);
+        assert_eq!(drained, inserted, "both ways end in the same rows");
+        assert_eq!(drained.0, rows.count(), "every report is a row");
     }
     variant
 }
@@ -144,7 +147,6 @@ async fn drain(node: &mut Node, db: &MariaDb, rows: Rows, fill_per_s: f64) -> Dr
     let used = [Usage::of(node.pid()).cpu, Usage::of(mariadb).since(before).cpu];
     let audit = node.drained().await;
     assert_eq!((&audit["recovered"], &audit["stored"]), (&rows.count().into(), &rows.count().into()), "{audit}");
-    assert_eq!(database::contents(db, "reports").await.0, rows.count(), "every report is a row");
     let memory_mib = mib(memory(node.pid(), "VmHWM"));
     node.stop().await;
     let micros = |cpu: Duration| cpu.as_secs_f64() * 1e6 / rows.count() as f64;
@@ -168,7 +170,6 @@ async fn plain(db: &MariaDb, rows: Rows) -> Vec<Plain> {
         let before = usage();
         let took = database::insert_all(db, rows, rows_per_statement, connections).await;
         let after = usage();
-        assert_eq!(database::contents(db, PLAIN).await.0, rows.count());
         let micros = |process: usize| (after[process] - before[process]).as_secs_f64() * 1e6 / rows.count() as f64;
         runs.push(Plain {
             rows_per_statement,

@@ -15,7 +15,11 @@ use support::process::{Usage, memory};
 use support::progress;
 use support::stats::{Table, median, mib, thousands};
 
-const OPTIONS: [Known; 2] = [("repeats", 3, "runs"), ("ids", 100_000, "ids, one report each")];
+const OPTIONS: [Known; 3] = [
+    ("repeats", 3, "runs"),
+    ("ids", 100_000, "ids, one report each"),
+    ("cache-mib", 64, "memory for pages of the journal"),
+];
 
 /// Ids of the run beside: few enough that they cost nothing.
 const FEW: u32 = 100;
@@ -73,7 +77,7 @@ async fn bench(options: Options) {
     let mut runs = Vec::new();
     for repeat in 1..=options.get("repeats") {
         progress(&format!("{ids} ids, run {repeat}"));
-        runs.push(run(ids).await);
+        runs.push(run(ids, options.get("cache-mib")).await);
     }
     print(ids, &runs);
     if options.json {
@@ -81,11 +85,11 @@ async fn bench(options: Options) {
     }
 }
 
-async fn run(ids: u32) -> Run {
-    let beside = Filled::new(FEW, u64::from(ids / FEW)).await;
+async fn run(ids: u32, cache_mib: u64) -> Run {
+    let beside = Filled::new(FEW, u64::from(ids / FEW), cache_mib).await;
     let few_ids = beside.filled.saturating_sub(beside.empty);
     drop(beside);
-    let mut many = Filled::new(ids, 1).await;
+    let mut many = Filled::new(ids, 1, cache_mib).await;
     let added = many.filled.saturating_sub(many.empty);
     let per_id = (added as f64 - few_ids as f64) / f64::from(ids - FEW).max(1.0);
     let disk = disk::used(&many.node.journal());
@@ -118,11 +122,12 @@ struct Filled {
 }
 
 impl Filled {
-    async fn new(ids: u32, reports_per_id: u64) -> Self {
+    async fn new(ids: u32, reports_per_id: u64, cache_mib: u64) -> Self {
         let mut node = Node::new(DEAD_SINK);
         // Only reports are looked at, so no markers.
         node.set("on_disconnect", "ignore");
         node.set("shutdown.drain", "0s");
+        node.set("journal.cache_bytes", format!("{cache_mib}MiB"));
         node.start().await;
         let empty = settled_memory(&node).await;
         let load =

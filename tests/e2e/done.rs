@@ -119,3 +119,16 @@ async fn a_done_survives_kill_nine() {
     });
     assert_eq!(stream.await.reports, 1);
 }
+
+/// All in one message, and so most likely in one commit.
+#[tokio::test]
+async fn a_marker_never_overtakes_the_reports_before_it() {
+    let node = patient_node().start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    let reports: Vec<_> = (0..3).map(|seq| report("s", seq, "1")).collect();
+    let acks = client.ask(format!(r#"[{},{{"op":"done","id":"s"}}]"#, reports.join(","))).await;
+    assert!(acks.as_array().is_some_and(|acks| acks.len() == 4 && acks.iter().all(|ack| ack["op"] == "ack")), "{acks}");
+    assert_eq!(client.reply().await["reports"], 3);
+    let stream = node.stored().stream("s").await.expect("a stream");
+    assert_eq!((stream.state.as_str(), stream.reports), ("done", 3));
+}

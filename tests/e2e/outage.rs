@@ -139,3 +139,25 @@ async fn a_locked_table_delays_reports_and_loses_none() {
     assert_eq!(audit["dead"], 0, "{audit}");
     assert_eq!(node.stored().stream("locked").await.expect("a stream").reports, 29);
 }
+
+/// A batch that a transaction was tried with, and not confirmed, is in the journal still.
+#[tokio::test]
+async fn a_batch_on_its_way_to_a_dead_server_survives_kill_nine() {
+    let mut mariadb = MariaDb::start().await;
+    let mut node = Node::new().set("sink.url", mariadb.url()).start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    client.report("s", 0, "0").await;
+    node.drained().await;
+    mariadb.kill();
+    for seq in 1..=10 {
+        client.report("s", seq, "1").await;
+    }
+    sink_becomes(&node, &["down"]).await;
+    // Its commit makes durable whatever was written before, right or wrong.
+    client.report("another", 1, "1").await;
+    node.kill();
+    mariadb.restart().await;
+    node.restart().await;
+    node.drained().await;
+    assert_eq!(node.stored().rows().await.expect("a sink").len(), 12);
+}

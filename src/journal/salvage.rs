@@ -1,0 +1,146 @@
+//! What to do with files that the storage cannot open: they are moved aside, every entry and dead letter that is whole
+//! in their bytes goes into a new journal, and the node goes on.
+//!
+//! The log of the storage has entries that were settled long ago, too. They are drained again and found in the sink:
+//! duplicates, not rows. A dead letter that was discarded may come back, which is why the log says what happened.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::commit::now_micros;
+use super::dead_letters::{self, LETTER};
+use super::entry::{self, ENTRY, HEADER_BYTES, MAX_BODY_BYTES};
+use super::error::JournalError;
+use super::lanes::Lane;
+use super::store::Store;
+use crate::config;
+
+/// How much of a file is read at a time; more than any value has.
+const CHUNK_BYTES: usize = 4 << 20;
+/// Entries between two syncs of the new journal.
+const SYNC_EVERY: u64 = 10_000;
+/// An hour, in microseconds: above any position that the damaged journal can have given out under a clock that was right.
+const CEILING_MARGIN: u64 = 3_600_000_000;
+
+/// Moves the journal aside and takes over what is whole in it.
+///
+/// # Errors
+/// When files cannot be moved or read, or the new journal cannot be written. Nothing is lost then: the old files are in
+/// the folder that the log names.
+pub(super) fn salvage(settings: &config::Journal, why: &JournalError) -> Result<(), JournalError> {
+    let dir = &settings.dir;
+    let folder = |action| move |source| JournalError::Folder { path: dir.clone(), action, source };
+    let aside = free_name(dir);
+    fs::rename(dir, &aside).map_err(folder("move aside the damaged"))?;
+    tracing::error!(error = %why, aside = %aside.display(), "the journal is damaged; it is moved aside and searched for reports");
+    let store = Store::open(dir, settings.lanes, settings.cache_bytes)?;
+    let mut salvaged = Salvaged { store, lanes: settings.lanes, entries: 0, dead: 0, highest: 0 };
+    let mut files = vec![aside.join("db")];
+    // Pages that the storage kept in files of their own.
+    if let Ok(blobs) = fs::read_dir(aside.join("blobs")) {
+        files.extend(blobs.filter_map(Result::ok).map(|blob| blob.path()));
+    }
+    for file in files {
+        match File::open(&file) {
+            Ok(file) => salvaged.search(file).map_err(folder("search"))??,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(folder("search")(error)),
+        }
+    }
+    salvaged.finish()
+}
+
+/// Where the damaged files go: beside the journal, under a name that is free.
+fn free_name(dir: &Path) -> PathBuf {
+    let name = |n: u32| {
+        let mut name = dir.as_os_str().to_owned();
+        name.push(format!(".damaged-{n}"));
+        PathBuf::from(name)
+    };
+    (1..).map(name).find(|path| !path.exists()).expect("some number is free")
+}
+
+struct Salvaged {
+    store: Store,
+    lanes: Lane,
+    entries: u64,
+    dead: u64,
+    highest: u64,
+}
+
+impl Salvaged {
+    /// Searches a file from its first byte to its last.
+    fn search(&mut self, mut file: File) -> io::Result<Result<(), JournalError>> {
+        let mut bytes = Vec::new();
+        loop {
+            let read = Read::by_ref(&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
+            let is_last = read == 0;
+            match self.search_bytes(&bytes, is_last) {
+                Ok(searched) => bytes.drain(..searched),
+                Err(error) => return Ok(Err(error)),
+            };
+            if is_last {
+                return Ok(Ok(()));
+            }
+        }
+    }
+
+    /// Takes over every value that is whole in `bytes`; returns up to where they were searched. What begins behind that
+    /// may go on in the next chunk, if there is one.
+    fn search_bytes(&mut self, bytes: &[u8], is_last: bool) -> Result<usize, JournalError> {
+        let mut at = 0;
+        while let Some(found) = bytes[at..].windows(HEADER_BYTES).position(is_header) {
+            at += found;
+            let length = HEADER_BYTES + entry::body_length(&bytes[at..]);
+            match bytes.get(at..at + length) {
+                Some(value) => at += if self.take_over(value)? { length } else { 1 },
+                None if is_last => at += 1,
+                None => return Ok(at),
+            }
+        }
+        Ok(bytes.len().saturating_sub(HEADER_BYTES - 1).max(at))
+    }
+
+    /// Keeps a value, if it is one.
+    fn take_over(&mut self, value: &[u8]) -> Result<bool, JournalError> {
+        let value = Bytes::copy_from_slice(value);
+        if let Ok(entry) = entry::decode_value(&value) {
+            let mut key = Vec::new();
+            entry::encode_key(&entry.id, entry.first, &mut key);
+            let lane = crc32fast::hash(entry.id.as_bytes()) % u32::from(self.lanes);
+            self.store.insert(lane as Lane, &key, &value)?;
+            self.highest = self.highest.max(entry.last().0);
+            self.entries += 1;
+        } else if let Ok(letter) = dead_letters::decode_value(&value) {
+            self.store.keep_dead(&dead_letters::key(&letter.id, letter.report.number), &value)?;
+            self.dead += 1;
+        } else {
+            return Ok(false);
+        }
+        if (self.entries + self.dead).is_multiple_of(SYNC_EVERY) {
+            self.store.sync()?;
+        }
+        Ok(true)
+    }
+
+    /// Positions go on above all that was found, and above the clock: the old ceiling may be among what is damaged.
+    fn finish(self) -> Result<(), JournalError> {
+        self.store.set_position_ceiling(self.highest.max(now_micros()) + CEILING_MARGIN)?;
+        self.store.sync()?;
+        let Self { entries, dead, .. } = self;
+        tracing::error!(
+            entries,
+            dead_letters = dead,
+            "what is whole of the damaged journal goes on; settled reports among it are stored no second time"
+        );
+        Ok(())
+    }
+}
+
+/// Whether a value may begin here.
+fn is_header(bytes: &[u8]) -> bool {
+    (bytes[1..4] == ENTRY || bytes[1..4] == LETTER) && entry::body_length(bytes) <= MAX_BODY_BYTES
+}
