@@ -31,6 +31,13 @@ impl Handovers {
         Self(Arc::new(Mutex::new(queue)))
     }
 
+    /// Lets no further handover in, and drops those that wait: their flushers see that nobody will drain them.
+    pub(super) async fn shut(&self) {
+        let mut queue = self.0.lock().await;
+        queue.close();
+        while queue.try_recv().is_ok() {}
+    }
+
     /// The next id that is ready, and all others that are and fit into the same transaction.
     async fn gather(&self, limits: Limits) -> Option<Vec<Handover>> {
         let mut queue = self.0.lock().await;
@@ -70,7 +77,7 @@ impl<S: Sink> Drainer<S> {
             let drained = batches.into_iter().zip(receipts).zip(outcomes);
             for (handover, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
                 // A flusher that is gone finds the same records in the journal after the restart.
-                let _ = handover.drained.send(Drained { batch, receipt, outcome });
+                let _ = handover.drained.send(Box::new(Drained { batch, receipt, outcome }));
             }
         }
     }

@@ -32,7 +32,10 @@ pub struct Flushers(Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) policy: Policy,
+    /// Nobody waits for its tick any more.
     pub(super) hurry: AtomicBool,
+    /// Flushers end, whatever is left.
+    pub(super) stopped: AtomicBool,
     pub(super) handovers: mpsc::UnboundedSender<Handover>,
     journal: OnceLock<Journal>,
     /// Handovers for the drainers, until they start.
@@ -51,6 +54,7 @@ impl Flushers {
         Self(Arc::new(Shared {
             policy,
             hurry: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             handovers,
             journal: OnceLock::new(),
             queue: Handovers::new(queue),
@@ -78,16 +82,23 @@ impl Flushers {
     /// Returns whether all was drained.
     pub async fn drain_and_stop(&self, patience: Duration) -> bool {
         self.0.hurry.store(true, Ordering::Release);
-        if let Some(journal) = self.0.journal.get() {
-            journal.all_streams().iter().for_each(|stream| stream.wake.notify_one());
-        }
+        self.wake_all();
         self.0.flushers.close();
         let drained = tokio::time::timeout(patience, self.0.flushers.wait()).await.is_ok();
         self.0.stop.cancel();
         self.0.drainers.close();
         self.0.drainers.wait().await;
+        self.0.stopped.store(true, Ordering::Release);
+        self.0.queue.shut().await;
+        self.wake_all();
         self.0.flushers.wait().await;
         drained
+    }
+
+    fn wake_all(&self) {
+        if let Some(journal) = self.0.journal.get() {
+            journal.all_streams().iter().for_each(|stream| stream.wake.notify_one());
+        }
     }
 }
 
@@ -97,7 +108,7 @@ impl Drain for Flushers {
             Flusher::None => {
                 state.flusher = Flusher::Working;
                 let flusher = task::run(Arc::clone(stream), Arc::clone(&self.0));
-                self.0.flushers.spawn_on(self.0.stop.clone().run_until_cancelled_owned(flusher), &self.0.runtime);
+                self.0.flushers.spawn_on(flusher, &self.0.runtime);
             }
             Flusher::Waiting if !self.0.policy.is_full(state.backlog()) => {}
             Flusher::Waiting | Flusher::Idle => {

@@ -16,7 +16,8 @@ use crate::sink::{Outcome, Refused};
 /// An id whose backlog is ready for the sink.
 pub(super) struct Handover {
     pub(super) stream: Arc<Stream>,
-    pub(super) drained: oneshot::Sender<Drained>,
+    /// Boxed: in an outage every id with backlog has this channel, and nothing in it.
+    pub(super) drained: oneshot::Sender<Box<Drained>>,
 }
 
 /// What a drainer took of an id, and what the sink said.
@@ -26,10 +27,10 @@ pub(super) struct Drained {
     pub(super) outcome: Outcome,
 }
 
-/// Drains `stream` until nothing is left of it. Ends early, leaving the backlog in the journal, when the drainers or
-/// the commit thread have ended. Dropping it at any wait loses nothing: what is not settled is in the journal still.
+/// Drains `stream` until nothing is left of it. Ends early, leaving the backlog in the journal, when flushers are
+/// stopped or the commit thread has ended. Dropping it at any wait loses nothing: what is not settled is in the journal still.
 pub(super) async fn run(stream: Arc<Stream>, shared: Arc<Shared>) {
-    loop {
+    while !shared.stopped.load(Ordering::Acquire) {
         match next(&stream, &shared) {
             Decision::WaitUntil(due) => {
                 tokio::select! {
@@ -63,11 +64,12 @@ fn next(stream: &Stream, shared: &Shared) -> Decision {
 async fn drain(stream: &Arc<Stream>, shared: &Shared) -> Option<()> {
     let (drained, done) = oneshot::channel();
     shared.handovers.send(Handover { stream: Arc::clone(stream), drained }).ok()?;
-    let Drained { batch, receipt, outcome } = done.await.ok()?;
+    let Drained { batch, receipt, outcome } = *done.await.ok()?;
     let Outcome { inserted, duplicates, total, refused } = outcome;
     let mut settlement = Settlement { stored: inserted, duplicates, dead: 0, total };
     if !refused.is_empty() {
-        let buried = shared.journal().bury(dead_letters(&batch, refused)).await?;
+        // Boxed: each id with backlog has room for this wait, and hardly any ever needs it.
+        let buried = Box::pin(shared.journal().bury(dead_letters(&batch, refused))).await?;
         settlement.dead = buried.new;
         settlement.duplicates += buried.known;
     }

@@ -24,6 +24,8 @@ use crate::report::{Id, Marker, Position};
 
 /// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
 const SHARED_ENTRY_BYTES: usize = 32 * 1024;
+/// How long an answer about the free disk holds. What is written meanwhile is far less than a sensible reserve.
+const DISK_CHECK: Duration = Duration::from_millis(50);
 /// Truncations that no append follows are synced after this time.
 const IDLE_SYNC: Duration = Duration::from_millis(500);
 
@@ -32,6 +34,8 @@ pub(super) struct Committer {
     shared: Arc<Shared>,
     drain: Arc<dyn Drain>,
     positions: Positions,
+    /// Whether the disk is at its reserve, and when it was asked.
+    disk_is_low: Option<(Instant, bool)>,
     /// Something is written that no sync has covered.
     dirty: bool,
     key: Vec<u8>,
@@ -58,8 +62,6 @@ struct Cycle {
     reserved: usize,
     /// Bytes that the cycle adds to the journal, by estimate.
     added: u64,
-    /// Whether the disk is at its reserve; asked once a cycle.
-    disk_is_low: Option<bool>,
     buried: Vec<(Buried, oneshot::Sender<Buried>)>,
     must_sync: bool,
     stop: bool,
@@ -76,7 +78,7 @@ enum Verdict {
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, drain: Arc<dyn Drain>, positions: Positions) -> Self {
-        Self { shared, drain, positions, dirty: false, key: Vec::new(), value: Vec::new() }
+        Self { shared, drain, positions, disk_is_low: None, dirty: false, key: Vec::new(), value: Vec::new() }
     }
 
     /// Runs until [`Command::Stop`].
@@ -148,7 +150,7 @@ impl Committer {
         let level = Level {
             backlog: stream.lock().occupancy(),
             journal_bytes: self.shared.bytes() + cycle.added + size,
-            disk_is_low: *cycle.disk_is_low.get_or_insert_with(|| self.shared.disk_is_low()),
+            disk_is_low: self.disk_is_low(),
             stopping: self.shared.is_stopping(),
         };
         let verdict = match self.shared.limits.refusal(&id, &content, level) {
@@ -166,6 +168,18 @@ impl Committer {
         };
         if let Some(reply_to) = reply_to {
             cycle.answers.push((reply_to, verdict));
+        }
+    }
+
+    /// Whether the disk is at its reserve, as of [`DISK_CHECK`] ago at the most.
+    fn disk_is_low(&mut self) -> bool {
+        match self.disk_is_low {
+            Some((asked, low)) if asked.elapsed() < DISK_CHECK => low,
+            _ => {
+                let low = self.shared.disk_is_low();
+                self.disk_is_low = Some((Instant::now(), low));
+                low
+            }
         }
     }
 
