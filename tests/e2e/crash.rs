@@ -1,10 +1,12 @@
 //! kill -9, over and over, under load: what was acknowledged is one row, and nothing else is there.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use crate::support::load::{Load, Plan};
 use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::strace;
 
 /// Four clients share four ids with others, four let the node number their reports, the rest are on their own.
 pub fn sixteen_clients() -> impl Iterator<Item = Plan> {
@@ -85,6 +87,29 @@ async fn a_node_that_dies_while_it_starts_starts_again() {
             node.kill();
         }
         node.restart().await;
+    }
+    load.finish().await.settle(&node).await.assert_clean();
+}
+
+/// A kill between two given system calls, which no clock hits on purpose: before and after a write or a sync of the
+/// journal, and during recovery (low numbers). strace kills on entry; the call itself is not made.
+#[tokio::test]
+async fn an_acked_report_survives_kill_nine_at_a_chosen_system_call() {
+    let mut node = Node::new().set("flush.tick", "100ms").start().await;
+    let load = Load::start(&node.address(), sixteen_clients().step_by(3));
+    for call in ["fdatasync", "pwrite64", "sync_file_range"] {
+        for when in [1, 2, 5, 40] {
+            load.more_acks(20).await;
+            node.kill();
+            let log = node.folder().join("strace.log");
+            let inject = format!("inject={call}:signal=KILL:when={when}");
+            let command = strace::command(&log, &["-e", &format!("trace={call}"), "-e", &inject]);
+            node.under(&command.iter().map(String::as_str).collect::<Vec<_>>());
+            let ended = node.launch_to_die().await;
+            assert!(ended.signal() == Some(9), "{call} {when}: ended with {ended} instead");
+            node.under(&[]);
+            node.restart().await;
+        }
     }
     load.finish().await.settle(&node).await.assert_clean();
 }

@@ -14,6 +14,7 @@ mod exactly_once;
 mod flushing;
 mod frames;
 mod limits;
+mod oracle;
 mod outage;
 mod poison;
 mod positions;

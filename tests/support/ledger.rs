@@ -5,7 +5,7 @@
 //! 3. Nothing else is in the sink.
 //! 4. `report_streams.reports` is the number of the id's rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -119,6 +119,7 @@ impl Ledger {
             }
         }
         verdict.rows = rows.len();
+        let mut given = BTreeSet::new();
         let numbered = book.numbered.iter().map(|((id, seq), entry)| (Some((id.clone(), 0, *seq)), id, entry));
         let unnumbered = book.unnumbered.iter().map(|((id, _), entry)| (None, id, entry));
         for (own_key, id, entry) in numbered.chain(unnumbered) {
@@ -126,8 +127,12 @@ impl Ledger {
             let mut keys = entry.acked.clone();
             keys.sort_unstable();
             keys.dedup();
-            if own_key.is_none() && keys.len() != entry.acked.len() {
-                verdict.reused.push(format!("{id}: one key was given twice to {}: {:?}", entry.data, entry.acked));
+            if own_key.is_none() {
+                for key in &entry.acked {
+                    if !given.insert(key) {
+                        verdict.reused.push(format!("{key:?} was given twice, the second time to {}", entry.data));
+                    }
+                }
             }
             for key in &keys {
                 match left.remove(key) {

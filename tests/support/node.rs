@@ -109,6 +109,20 @@ impl Node {
 
     /// Starts the node and waits only until it listens.
     pub async fn launch(&mut self) {
+        if !self.spawn_until_listening().await {
+            let status = self.exited();
+            panic!("the node said no `listening` (exit: {status:?}); its stderr:\n{}", self.stderr());
+        }
+    }
+
+    /// Starts a node that is bound to end by itself, before or after it listens; how it ended.
+    pub async fn launch_to_die(&mut self) -> ExitStatus {
+        self.spawn_until_listening().await;
+        self.ended().await
+    }
+
+    /// Whether it came to listen.
+    async fn spawn_until_listening(&mut self) -> bool {
         assert!(self.child.is_none(), "the node runs already");
         let file = self.config_file();
         std::fs::write(&file, self.settings.to_string()).expect("the configuration can be written");
@@ -135,16 +149,11 @@ impl Node {
             }
         });
         self.child = Some(child);
-        match tokio::time::timeout(PATIENCE, listening.recv()).await {
-            Ok(Some((ingest, admin))) => {
-                *self.address.lock().expect("no thread panics while it holds the address") = Some(ingest);
-                self.admin = Some(admin);
-            }
-            _ => {
-                let status = self.exited();
-                panic!("the node said no `listening` (exit: {status:?}); its stderr:\n{}", self.stderr());
-            }
-        }
+        let found = tokio::time::timeout(PATIENCE, listening.recv()).await;
+        let Ok(Some((ingest, admin))) = found else { return false };
+        *self.address.lock().expect("no thread panics while it holds the address") = Some(ingest);
+        self.admin = Some(admin);
+        true
     }
 
     /// The folder of this node; everything it writes is in there.

@@ -47,7 +47,7 @@ impl Call {
     }
 }
 
-/// Whether strace is there. `tests/run.sh` installs it.
+/// strace with its log, as a wrapper for a node (`tests/run.sh` installs it); `more` are its options.
 pub fn command(log: &Path, more: &[&str]) -> Vec<String> {
     let log = log.display().to_string();
     // -D: the node stays the test's own child, so that its exit status and its end are seen.
