@@ -29,7 +29,6 @@ struct Node {
     engine: Engine,
     stop: CancellationToken,
     serving: JoinHandle<()>,
-    settings: Settings,
     dir: tempfile::TempDir,
 }
 
@@ -82,7 +81,7 @@ async fn node(change: impl FnOnce(&mut Settings)) -> Node {
     let engine = Engine::open(&settings).await.expect("an empty journal opens");
     let (address, stop) = (server.local_addr(), CancellationToken::new());
     let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));
-    Node { address, engine, stop, serving, settings, dir }
+    Node { address, engine, stop, serving, dir }
 }
 
 impl Node {
@@ -111,10 +110,6 @@ impl Node {
         self.stop.cancel();
         within(self.serving).await.expect("the server ends");
         self.engine.shut_down().await.expect("the last sync works");
-        drop(self.engine);
-        // A marker may stay in the journal until the next start.
-        let engine = Engine::open(&self.settings).await.expect("the journal opens again");
-        engine.shut_down().await.expect("the last sync works");
         let database = rusqlite::Connection::open(self.dir.path().join("reports.db")).expect("the sink");
         let mut rows = database.prepare("SELECT id, state, reports FROM report_streams ORDER BY id").expect("a table");
         let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("rows");
