@@ -43,8 +43,8 @@ fn the_ledger_takes_what_may_be() {
 #[test]
 fn the_ledger_sees_every_fault() {
     let (one, free) = (row(0, 1, "1"), row(1, 77, "free"));
-    assert_eq!(faults(&[free.clone()]), [1, 0, 0, 0, 0, 0], "lost");
-    assert_eq!(faults(&[one.clone()]), [1, 0, 0, 0, 0, 0], "lost, numbered by the node");
+    assert_eq!(faults(std::slice::from_ref(&free)), [1, 0, 0, 0, 0, 0], "lost");
+    assert_eq!(faults(std::slice::from_ref(&one)), [1, 0, 0, 0, 0, 0], "lost, numbered by the node");
     assert_eq!(faults(&[one.clone(), free.clone(), row(1, 78, "free")]), [0, 1, 0, 0, 0, 0], "doubled");
     assert_eq!(faults(&[one.clone(), free.clone(), row(0, 9, "9")]), [0, 0, 0, 1, 0, 0], "unknown");
     assert_eq!(faults(&[one.clone(), free.clone(), row(1, 9, "9")]), [0, 0, 0, 1, 0, 0], "unknown");
