@@ -73,7 +73,7 @@ impl Engine {
         let sink = Arc::new(sink);
         let writer = || Writer::new(Arc::clone(&sink), Arc::clone(&self.health));
         let limits = Limits {
-            catch_up_batch: settings.flush.catch_up_batch,
+            catch_up_batch: settings.flush.catch_up_batch.min(settings.sink.max_rows),
             max_rows: settings.sink.max_rows,
             max_bytes: settings.sink.max_bytes,
         };
@@ -133,9 +133,9 @@ impl Engine {
         self.stop_accepting();
         // What connections left at their end is to be drained too.
         self.journal.commit_queued().await;
-        let drained = self.flushers.drain_and_stop(self.drain).await;
+        self.flushers.drain_and_stop(self.drain).await;
         let backlog = self.audit().backlog;
-        if drained {
+        if backlog == 0 {
             tracing::info!("all backlog is in the sink");
         } else {
             tracing::info!(backlog, "the rest of the backlog stays in the journal until the next start");

@@ -10,5 +10,8 @@ pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
     logging::start(&settings.log);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    Ok(runtime.block_on(forebay::serve(settings))?)
+    let served = runtime.block_on(forebay::serve(settings));
+    // A call to the sink may go on for as long as sink.timeout; nobody waits for what it says.
+    runtime.shutdown_background();
+    Ok(served?)
 }

@@ -92,6 +92,11 @@ impl<S: Sink> Drainer<S> {
             };
             match tokio::task::spawn_blocking(read).await.expect("reading the journal does not panic") {
                 Ok(taken) => return taken,
+                Err(error) if error.is_damage() => {
+                    // The next start searches the files for what is whole.
+                    self.journal.fail(error);
+                    return std::future::pending().await;
+                }
                 Err(error) => {
                     tracing::error!(%error, "the backlog cannot be read; trying again");
                     tokio::time::sleep(READ_RETRY).await;

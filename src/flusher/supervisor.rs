@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::drainer::{Drainer, Handovers};
 use super::policy::Policy;
 use super::task::{self, Handover};
-use crate::journal::{Drain, Flusher, Journal, State, Stream};
+use crate::journal::{Drain, Flusher, Journal, JournalError, State, Stream};
 use crate::sink::{Sink, Writer};
 
 /// What one transaction may take.
@@ -70,21 +70,26 @@ impl Flushers {
         assert!(self.0.journal.set(journal.clone()).is_ok(), "flushers start once");
         for writer in writers {
             let drainer = Drainer::new(self.0.queue.clone(), journal.clone(), writer, limits);
-            let stop = self.0.stop.clone();
-            let drain = async move { stop.run_until_cancelled_owned(drainer.run()).await };
-            self.0.drainers.spawn_on(drain, &self.0.runtime);
+            let drainer = self.0.runtime.spawn(self.0.stop.clone().run_until_cancelled_owned(drainer.run()));
+            let journal = journal.clone();
+            // Without its drainers a node would take reports until it is full, and say that it is well.
+            let watch = async move {
+                if drainer.await.is_err() {
+                    journal.fail(JournalError::DrainerEnded);
+                }
+            };
+            self.0.drainers.spawn_on(watch, &self.0.runtime);
         }
     }
 
     /// Lets every flusher act without waiting for its tick, and waits until all backlog is drained or `patience` is
     /// over. Then stops all flushers and drainers; what was not drained stays in the journal.
-    ///
-    /// Returns whether all was drained.
-    pub async fn drain_and_stop(&self, patience: Duration) -> bool {
+    pub async fn drain_and_stop(&self, patience: Duration) {
         self.0.hurry.store(true, Ordering::Release);
         self.wake_all();
         self.0.flushers.close();
-        let drained = tokio::time::timeout(patience, self.0.flushers.wait()).await.is_ok();
+        // Over or not, the rest is the same.
+        let _ = tokio::time::timeout(patience, self.0.flushers.wait()).await;
         self.0.stop.cancel();
         self.0.drainers.close();
         self.0.drainers.wait().await;
@@ -92,7 +97,6 @@ impl Flushers {
         self.0.queue.shut().await;
         self.wake_all();
         self.0.flushers.wait().await;
-        drained
     }
 
     fn wake_all(&self) {

@@ -28,7 +28,7 @@ pub(super) struct Drained {
 }
 
 /// Drains `stream` until nothing is left of it. Ends early, leaving the backlog in the journal, when flushers are
-/// stopped or the commit thread has ended. Dropping it at any wait loses nothing: what is not settled is in the journal still.
+/// stopped or the commit thread has ended. Dropping it at any wait loses nothing: what is not settled is journalled.
 pub(super) async fn run(stream: Arc<Stream>, shared: Arc<Shared>) {
     while !shared.stopped.load(Ordering::Acquire) {
         match next(&stream, &shared) {

@@ -26,7 +26,7 @@ use crate::report::{Id, Marker, Position};
 const SHARED_ENTRY_BYTES: usize = 32 * 1024;
 /// How long an answer about the free disk holds. What is written meanwhile is far less than a sensible reserve.
 const DISK_CHECK: Duration = Duration::from_millis(50);
-/// Truncations that no append follows are synced after this time.
+/// Truncations that no append's sync covers are synced after this time.
 const IDLE_SYNC: Duration = Duration::from_millis(500);
 
 /// The commit thread's own state.
@@ -36,8 +36,8 @@ pub(super) struct Committer {
     positions: Positions,
     /// Whether the disk is at its reserve, and when it was asked.
     disk_is_low: Option<(Instant, bool)>,
-    /// Something is written that no sync has covered.
-    dirty: bool,
+    /// Since when something is written that no sync has covered.
+    dirty: Option<Instant>,
     key: Vec<u8>,
     value: Vec<u8>,
 }
@@ -78,7 +78,7 @@ enum Verdict {
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, drain: Arc<dyn Drain>, positions: Positions) -> Self {
-        Self { shared, drain, positions, disk_is_low: None, dirty: false, key: Vec::new(), value: Vec::new() }
+        Self { shared, drain, positions, disk_is_low: None, dirty: None, key: Vec::new(), value: Vec::new() }
     }
 
     /// Runs until [`Command::Stop`].
@@ -88,8 +88,9 @@ impl Committer {
     pub(super) fn run(mut self) -> Result<(), JournalError> {
         let mut commands = Vec::new();
         loop {
-            self.shared.queue.take(&mut commands, self.dirty.then_some(IDLE_SYNC));
-            let mut cycle = Cycle { must_sync: commands.is_empty(), ..Cycle::default() };
+            self.shared.queue.take(&mut commands, self.dirty.map(|since| IDLE_SYNC.saturating_sub(since.elapsed())));
+            let overdue = self.dirty.is_some_and(|since| since.elapsed() >= IDLE_SYNC);
+            let mut cycle = Cycle { must_sync: overdue, ..Cycle::default() };
             for command in commands.drain(..) {
                 self.perform(command, &mut cycle)?;
             }
@@ -101,9 +102,9 @@ impl Committer {
                 self.release(cycle);
                 Cycle { must_sync, ..Cycle::default() }
             };
-            if cycle.must_sync && self.dirty {
+            if cycle.must_sync && self.dirty.is_some() {
                 self.shared.store.sync()?;
-                self.dirty = false;
+                self.dirty = None;
             }
             self.release(cycle);
             if stop {
@@ -122,7 +123,7 @@ impl Committer {
                 for (lane, key) in keys {
                     self.shared.store.remove(lane, &key)?;
                 }
-                self.dirty = true;
+                self.dirty.get_or_insert_with(Instant::now);
             }
             Command::Bury(letters, done) => {
                 let buried = self.bury(&letters)?;
@@ -131,7 +132,7 @@ impl Committer {
             }
             Command::SetAside(lane, key, value) => {
                 self.shared.store.set_aside(lane, &key, &value)?;
-                self.dirty = true;
+                self.dirty.get_or_insert_with(Instant::now);
                 cycle.must_sync = true;
             }
             Command::Stop => {
@@ -195,7 +196,7 @@ impl Committer {
                 buried.known += 1;
             }
         }
-        self.dirty = true;
+        self.dirty.get_or_insert_with(Instant::now);
         Ok(buried)
     }
 
@@ -214,7 +215,7 @@ impl Committer {
         for group in &mut cycle.groups {
             self.write_group(group, now)?;
         }
-        self.dirty = true;
+        self.dirty.get_or_insert_with(Instant::now);
         cycle.must_sync = true;
         Ok(())
     }

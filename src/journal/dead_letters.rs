@@ -35,7 +35,7 @@ pub struct DeadLetter {
     pub report: Report,
     /// The sink's error number.
     pub code: Option<u32>,
-    /// What the sink said, at most [`MAX_REASON_BYTES`].
+    /// What the sink said; at most 1 KiB of it is kept.
     pub reason: String,
     /// When it was refused, in microseconds of the epoch.
     pub dead_at: u64,

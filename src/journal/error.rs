@@ -43,6 +43,9 @@ pub enum JournalError {
     /// The storage below is damaged: not an entry, which would be set aside, but the files around the entries.
     #[error("the journal's files are damaged: {0}")]
     Damaged(String),
+    /// A task that drains the backlog ended without being told to.
+    #[error("a drainer ended unexpectedly; the log above says why. All that was acknowledged is in the journal")]
+    DrainerEnded,
     /// The commit thread ended without being told to.
     #[error("the commit thread ended unexpectedly; the log above says why")]
     Panicked,
@@ -51,7 +54,7 @@ pub enum JournalError {
 impl JournalError {
     /// Whether the files are damaged, so that only a search of their bytes finds what is whole in them. An error of the
     /// system is none: the files may be fine when it is over.
-    pub(super) fn is_damage(&self) -> bool {
+    pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged(_) => true,
             Self::Storage { source, .. } => !matches!(source, sled::Error::Io(_)),

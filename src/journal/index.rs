@@ -43,13 +43,16 @@ impl Index {
     /// Takes back an append that was refused after all.
     pub(super) fn leave_commit(&self, stream: &Stream) {
         let mut inner = self.lock();
-        let state = {
+        let flusher = {
             let mut state = stream.lock();
             state.in_commit -= 1;
-            state.is_quiet() && state.flusher == Flusher::None
+            state.is_quiet().then_some(state.flusher)
         };
-        if state {
-            inner.remove(stream);
+        match flusher {
+            Some(Flusher::None) => inner.remove(stream),
+            // It tried to retire while the append was on its way, and waits for what comes of it.
+            Some(Flusher::Idle) => stream.wake.notify_one(),
+            _ => {}
         }
     }
 

@@ -43,6 +43,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::Instant;
 
 pub use append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
 pub use dead_letters::DeadLetter;
@@ -82,7 +83,6 @@ pub struct Surroundings {
 pub struct Journal {
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
-    failed: watch::Receiver<Option<Arc<JournalError>>>,
 }
 
 struct Shared {
@@ -100,6 +100,10 @@ struct Shared {
     /// Entries that were set aside since start.
     damaged: AtomicU64,
     stopping: AtomicBool,
+    /// Why nothing is acknowledged any more.
+    failure: watch::Sender<Option<Arc<JournalError>>>,
+    /// The answer to a question that looks at every stream.
+    oldest: Mutex<Option<(Instant, Option<Instant>)>>,
 }
 
 /// What an operator sees of the journal.
@@ -128,6 +132,20 @@ fn open_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Foun
         .unwrap_or_else(|_| Err(JournalError::Damaged("the storage gave up on them".to_owned())))
 }
 
+/// Opens what this process had open a moment ago: threads of sled's own may hold its lock for a little longer.
+fn reopen_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Found), JournalError> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let since = Instant::now();
+    loop {
+        match open_and_recover(settings) {
+            Err(JournalError::InUse { .. }) if since.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// A journal that was opened and recovered, and does not commit yet.
 pub struct Opened {
     shared: Arc<Shared>,
@@ -144,10 +162,11 @@ impl Opened {
         around: Surroundings,
         counters: Arc<Counters>,
     ) -> Result<Self, JournalError> {
+        salvage::finish_interrupted(&settings.dir)?;
         let (store, found) = match open_and_recover(settings) {
             Err(error) if error.is_damage() => {
                 salvage::salvage(settings, &error)?;
-                open_and_recover(settings)?
+                reopen_and_recover(settings)?
             }
             opened => opened?,
         };
@@ -180,6 +199,8 @@ impl Opened {
             bytes: AtomicU64::new(found.bytes),
             damaged: AtomicU64::new(found.damaged),
             stopping: AtomicBool::new(false),
+            failure: watch::Sender::new(None),
+            oldest: Mutex::new(None),
         };
         Ok(Self { shared: Arc::new(shared), positions })
     }
@@ -191,17 +212,18 @@ impl Opened {
         for stream in found {
             drain.backlog_grew(&stream, &mut stream.lock());
         }
-        let (failure, failed) = watch::channel(None);
         let committer = Committer::new(Arc::clone(&shared), drain, positions);
+        let failed_by = Arc::clone(&shared);
         let commit = move || {
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));
             if let Err(error) = ended.unwrap_or(Err(JournalError::Panicked)) {
-                failure.send_replace(Some(Arc::new(error)));
+                failed_by.fail(error);
             }
+            failed_by.queue.close();
         };
         let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(commit);
         let thread = thread.expect("the system starts a thread while the process starts");
-        Journal { shared, thread: Arc::new(Mutex::new(Some(thread))), failed }
+        Journal { shared, thread: Arc::new(Mutex::new(Some(thread))) }
     }
 }
 
@@ -259,30 +281,47 @@ impl Journal {
         self.shared.index.lock().streams.values().cloned().collect()
     }
 
+    /// Ends the node's service: what is in the journal is whole, but this process cannot go on with it.
+    pub fn fail(&self, error: JournalError) {
+        self.shared.fail(error);
+    }
+
     /// What an operator sees.
     pub fn status(&self) -> JournalStatus {
-        let streams = self.all_streams();
         JournalStatus {
             bytes: self.shared.bytes(),
             bytes_on_disk: self.shared.store.bytes_on_disk(),
-            streams: streams.len() as u64,
-            oldest_age: streams.iter().filter_map(|s| s.lock().oldest).min().map(|oldest| oldest.elapsed()),
+            streams: self.streams() as u64,
+            oldest_age: self.oldest().map(|oldest| oldest.elapsed()),
             damaged: self.shared.damaged.load(Ordering::Relaxed),
+        }
+    }
+
+    /// When the oldest record that is not in the sink was accepted. With many streams the answer is up to a second old:
+    /// looking at each of them holds up appends.
+    fn oldest(&self) -> Option<Instant> {
+        const MANY: usize = 1_000;
+        let mut known = self.shared.oldest.lock().expect("no holder panics: it only looks");
+        match *known {
+            Some((at, oldest)) if self.streams() > MANY && at.elapsed() < Duration::from_secs(1) => oldest,
+            _ => {
+                let oldest = self.all_streams().iter().filter_map(|stream| stream.lock().oldest).min();
+                *known = Some((Instant::now(), oldest));
+                oldest
+            }
         }
     }
 
     /// Why the journal failed, if it did.
     pub fn failure(&self) -> Option<Arc<JournalError>> {
-        self.failed.borrow().clone()
+        self.shared.failure.borrow().clone()
     }
 
     /// Resolves when the journal fails; never, if it does not.
     pub async fn failed(&self) -> Arc<JournalError> {
-        let mut failed = self.failed.clone();
-        if let Ok(error) = failed.wait_for(Option::is_some).await {
-            return Arc::clone(error.as_ref().expect("waited for one"));
-        }
-        std::future::pending().await
+        let mut failure = self.shared.failure.subscribe();
+        let failure = failure.wait_for(Option::is_some).await.expect("the sender is in self");
+        Arc::clone(failure.as_ref().expect("waited for one"))
     }
 
     /// Commits what is queued, syncs, and ends the commit thread. Blocks.
@@ -300,6 +339,18 @@ impl Journal {
 }
 
 impl Shared {
+    /// Keeps the first error: what follows from it says less.
+    fn fail(&self, error: JournalError) {
+        self.failure.send_if_modified(|failure| {
+            let is_first = failure.is_none();
+            if is_first {
+                tracing::error!(%error, "the journal failed; nothing is acknowledged any more");
+                *failure = Some(Arc::new(error));
+            }
+            is_first
+        });
+    }
+
     fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }

@@ -44,12 +44,17 @@ pub(super) struct Queue {
 struct Waiting {
     commands: Vec<Command>,
     thread_sleeps: bool,
+    /// The thread has ended: what is pushed is dropped, and whoever waits for its answer sees that.
+    closed: bool,
 }
 
 impl Queue {
     /// Adds a command.
     pub(super) fn push(&self, command: Command) {
         let mut waiting = self.lock();
+        if waiting.closed {
+            return;
+        }
         waiting.commands.push(command);
         if std::mem::take(&mut waiting.thread_sleeps) {
             drop(waiting);
@@ -74,6 +79,15 @@ impl Queue {
         }
         waiting.thread_sleeps = false;
         std::mem::swap(&mut waiting.commands, into);
+    }
+
+    /// Drops all that waits, and all that comes.
+    pub(super) fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        let dropped = std::mem::take(&mut waiting.commands);
+        drop(waiting);
+        drop(dropped);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -74,7 +74,8 @@ impl Journal {
     /// `max_records` records or `max_bytes` bytes. Only what is synced is read. May read the disk.
     ///
     /// # Errors
-    /// When the storage cannot be read. A damaged entry is no error: it is set aside, and reading goes on behind it.
+    /// When the storage cannot be read, or does not find what it was given. A damaged entry is none:
+    /// it is set aside, and reading goes on behind it.
     pub fn read(&self, stream: &Arc<Stream>, max_records: usize, max_bytes: usize) -> Result<Taken, JournalError> {
         let rest = Rest::of(stream);
         let mut batch = Batch { id: stream.id, records: Vec::new() };
@@ -92,13 +93,20 @@ impl Journal {
                         receipt.add(lane, key, value.len(), &entry);
                         batch.records.extend(entry.records);
                     }
-                    Err(damage) => self.set_aside(lane, key, value, damage),
+                    Err(damage) => {
+                        stream.lock().damaged = true;
+                        self.set_aside(lane, key, value, damage);
+                    }
                 }
             }
         }
         if receipt.is_all {
             receipt.through = rest.through;
             receipt.missing = rest.reports - receipt.reports;
+            if receipt.missing > 0 && !stream.lock().damaged {
+                let missing = receipt.missing;
+                return Err(JournalError::Damaged(format!("{missing} reports of id {} are not found", stream.id)));
+            }
             (receipt.markers, receipt.bytes) = (rest.markers, rest.bytes);
         }
         Ok(Taken { batch, receipt })
@@ -114,6 +122,7 @@ impl Journal {
             state.settled = receipt.through;
             if receipt.is_all {
                 state.oldest = state.oldest_after_taken;
+                state.damaged = false;
             }
             let released = state.done.partition_point(|waiter| waiter.position <= receipt.through);
             let released: Vec<_> = state.done.drain(..released).collect();

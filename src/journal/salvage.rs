@@ -1,5 +1,5 @@
-//! What to do with files that the storage cannot open: they are moved aside, every entry and dead letter that is whole
-//! in their bytes goes into a new journal, and the node goes on.
+//! What to do with files that the storage cannot open: every entry and dead letter that is whole in their bytes goes
+//! into a new journal, the files are moved aside, and the node goes on.
 //!
 //! The log of the storage has entries that were settled long ago, too. They are drained again and found in the sink:
 //! duplicates, not rows. A dead letter that was discarded may come back, which is why the log says what happened.
@@ -22,25 +22,27 @@ use crate::config;
 const CHUNK_BYTES: usize = 4 << 20;
 /// Entries between two syncs of the new journal.
 const SYNC_EVERY: u64 = 10_000;
-/// An hour, in microseconds: above any position that the damaged journal can have given out under a clock that was right.
+/// An hour, in microseconds: above any position that the damaged journal gave out under a clock that was right.
 const CEILING_MARGIN: u64 = 3_600_000_000;
 
-/// Moves the journal aside and takes over what is whole in it.
+/// Makes a new journal of what is whole in the damaged one, and puts it in its place.
+///
+/// The new journal is made beside the old one, and takes its place only when it is whole and synced. A crash at any
+/// instant leaves either the damaged journal where it was, so that the next start begins again, or a new one that
+/// [`finish_interrupted`] puts there.
 ///
 /// # Errors
-/// When files cannot be moved or read, or the new journal cannot be written. Nothing is lost then: the old files are in
-/// the folder that the log names.
+/// When files cannot be read or moved, or the new journal cannot be written. The damaged files are still there then.
 pub(super) fn salvage(settings: &config::Journal, why: &JournalError) -> Result<(), JournalError> {
     let dir = &settings.dir;
     let folder = |action| move |source| JournalError::Folder { path: dir.clone(), action, source };
-    let aside = free_name(dir);
-    fs::rename(dir, &aside).map_err(folder("move aside the damaged"))?;
-    tracing::error!(error = %why, aside = %aside.display(), "the journal is damaged; it is moved aside and searched for reports");
-    let store = Store::open(dir, settings.lanes, settings.cache_bytes)?;
+    tracing::error!(error = %why, "the journal is damaged; its files are searched for reports");
+    let new = beside(dir, "salvaging");
+    let store = Store::open(&new, settings.lanes, settings.cache_bytes)?;
     let mut salvaged = Salvaged { store, lanes: settings.lanes, entries: 0, dead: 0, highest: 0 };
-    let mut files = vec![aside.join("db")];
+    let mut files = vec![dir.join("db")];
     // Pages that the storage kept in files of their own.
-    if let Ok(blobs) = fs::read_dir(aside.join("blobs")) {
+    if let Ok(blobs) = fs::read_dir(dir.join("blobs")) {
         files.extend(blobs.filter_map(Result::ok).map(|blob| blob.path()));
     }
     for file in files {
@@ -50,17 +52,37 @@ pub(super) fn salvage(settings: &config::Journal, why: &JournalError) -> Result<
             Err(error) => return Err(folder("search")(error)),
         }
     }
-    salvaged.finish()
+    salvaged.finish()?;
+    let aside = (1..).map(|n| beside(dir, &format!("damaged-{n}"))).find(|path| !path.exists());
+    let aside = aside.expect("some number is free");
+    fs::rename(dir, &aside).map_err(folder("move aside the damaged"))?;
+    finish_interrupted(dir)?;
+    tracing::error!(damaged = %aside.display(), "the damaged journal is kept there, and what is whole of it goes on");
+    Ok(())
 }
 
-/// Where the damaged files go: beside the journal, under a name that is free.
-fn free_name(dir: &Path) -> PathBuf {
-    let name = |n: u32| {
-        let mut name = dir.as_os_str().to_owned();
-        name.push(format!(".damaged-{n}"));
-        PathBuf::from(name)
-    };
-    (1..).map(name).find(|path| !path.exists()).expect("some number is free")
+/// Puts a salvaged journal in its place, or removes one that was not finished.
+///
+/// # Errors
+/// When it can be neither moved nor removed.
+pub(super) fn finish_interrupted(dir: &Path) -> Result<(), JournalError> {
+    let new = beside(dir, "salvaging");
+    let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
+    if !new.exists() {
+        return Ok(());
+    }
+    if dir.exists() {
+        return fs::remove_dir_all(&new).map_err(folder("remove what a salvage left beside"));
+    }
+    let moved = fs::rename(&new, dir).and_then(|()| File::open(dir.canonicalize()?.join(".."))?.sync_all());
+    moved.map_err(folder("put the salvaged journal in the place of"))
+}
+
+/// A path beside the journal's folder, named after it.
+fn beside(dir: &Path, what: &str) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(format!(".{what}"));
+    PathBuf::from(name)
 }
 
 struct Salvaged {

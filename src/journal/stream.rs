@@ -36,6 +36,8 @@ pub struct State {
     pub(super) settled: Position,
     /// All up to here is durable; what is above may be on disk and not synced.
     pub(super) synced: Position,
+    /// An entry was set aside, and what it had is still counted.
+    pub(super) damaged: bool,
     /// Appends that a commit is working on.
     pub(super) in_commit: u64,
     /// When the oldest record that is not settled was accepted.
@@ -104,6 +106,7 @@ impl Stream {
             bytes: 0,
             settled: Position(0),
             synced: Position(0),
+            damaged: false,
             in_commit: 0,
             oldest: None,
             oldest_after_taken: None,

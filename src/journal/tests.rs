@@ -258,6 +258,24 @@ fn a_journal_that_cannot_be_opened_is_moved_aside_and_what_is_whole_goes_on() {
     assert!(bench.dir.path().join("journal.damaged-1").exists(), "the damaged files are kept");
 }
 
+/// A crash between the two renames, and one before them.
+#[test]
+fn a_salvage_that_was_interrupted_is_finished_or_begun_again() {
+    let mut bench = Bench::new();
+    bench.append("a", vec![report(Some(1), "1")]);
+    bench.open.take().expect("open").stop().expect("a sound journal");
+    let (dir, new) = (bench.settings.dir.clone(), bench.dir.path().join("journal.salvaging"));
+    std::fs::rename(&dir, &new).expect("renamed");
+    let (journal, counters) = open(&bench.settings);
+    assert_eq!(counters.snapshot().recovered, 1);
+    journal.stop().expect("a sound journal");
+    drop(journal);
+    std::fs::create_dir(&new).expect("made");
+    let (journal, counters) = open(&bench.settings);
+    assert_eq!((counters.snapshot().recovered, new.exists()), (1, false));
+    journal.stop().expect("a sound journal");
+}
+
 #[test]
 fn a_second_journal_on_the_same_folder_is_refused_with_the_reason() {
     let bench = Bench::new();

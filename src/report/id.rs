@@ -1,6 +1,5 @@
 //! The id of a stream: 1 to 64 characters of `A-Z a-z 0-9 . _ : -`.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
@@ -82,13 +81,7 @@ impl Ord for Id {
 
 impl Hash for Id {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-
-impl Borrow<str> for Id {
-    fn borrow(&self) -> &str {
-        self.as_str()
+        self.as_bytes().hash(state);
     }
 }
 
