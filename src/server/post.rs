@@ -18,6 +18,7 @@ use super::intake::{Intake, Wish};
 use super::listener::Connection;
 use super::replies::{Outcome, Slot, encode_unit};
 use crate::journal::{Append, Content, Outlet};
+use crate::report::parse::MAX_MESSAGES;
 use crate::report::{Echo, Marker, Parsed, Refusal, RefusalKind, parse};
 
 /// How long a body may take to arrive, its wait for memory included.
@@ -94,7 +95,8 @@ fn is_ndjson(content_type: Option<&HeaderValue>) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/x-ndjson"))
 }
 
-/// Sorts the messages of a body: lines of one message each, or one JSON text.
+/// Sorts the messages of a body: lines of one message each, or one JSON text. Either has at most [`MAX_MESSAGES`]: each
+/// takes memory of its own, however short it is.
 fn sort(
     body: &Bytes,
     lines: bool,
@@ -112,6 +114,9 @@ fn sort(
         return;
     }
     for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        if intake.slots.len() == MAX_MESSAGES {
+            return intake.refuse_all(too_many_lines());
+        }
         if line.len() > max_message {
             intake.refuse(&Echo::default(), Refusal::too_large(max_message));
             continue;
@@ -125,6 +130,11 @@ fn sort(
             Err(_) => intake.refuse(&Echo::default(), unreadable()),
         }
     }
+}
+
+fn too_many_lines() -> Refusal {
+    let message = format!("the body has more than {MAX_MESSAGES} lines: send them in several");
+    Refusal { message, ..Refusal::too_many(MAX_MESSAGES) }
 }
 
 async fn append(connection: &Connection, appends: Vec<Append>) {
@@ -233,10 +243,11 @@ mod tests {
         assert_eq!(retry_after(&[slot(Some(BacklogFull), Some(500)), slot(Some(BacklogFull), Some(1001))]), Some(2));
     }
 
-    fn sorted(body: &'static str, lines: bool) -> Vec<Option<RefusalKind>> {
+    fn sorted(body: impl Into<Bytes>, lines: bool) -> Vec<Option<RefusalKind>> {
         let collector: Arc<dyn Outlet> = Arc::new(Collector::default());
         let mut intake = Intake::new(collector, [127, 0, 0, 1].into(), 0);
-        sort(&Bytes::from_static(body.as_bytes()), lines, 50, &mut intake, &mut |_| Ok(()));
+        sort(&body.into(), lines, 50, &mut intake, &mut |_| Ok(()));
+        assert!(intake.appends.len() <= intake.slots.len(), "no append is without a slot");
         intake.slots.iter().map(|slot| refusal(slot).map(|refusal| refusal.kind)).collect()
     }
 
@@ -247,6 +258,15 @@ mod tests {
         assert_eq!(sorted("", true), []);
         let long = "{\"op\":\"ping\",\"x\":\"012345678901234567890123456789012345678901234567890\"}";
         assert_eq!(sorted(long, true), [Some(RefusalKind::TooLarge)]);
+    }
+
+    /// Lines were once not counted: 8 MiB of `7` took a gigabyte.
+    #[test]
+    fn lines_of_ndjson_are_bounded_as_arrays_are() {
+        let report = "{\"op\":\"report\",\"id\":1}\n";
+        let most = format!("{report}{}", "7\n\n".repeat(MAX_MESSAGES - 1));
+        assert_eq!(sorted(most.clone(), true).len(), MAX_MESSAGES);
+        assert_eq!(sorted(most + report, true), [Some(RefusalKind::TooLarge)]);
     }
 
     #[test]
