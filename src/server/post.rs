@@ -79,7 +79,7 @@ pub(super) async fn take(request: Request<Incoming>, connection: &Connection) ->
     };
     sort(&text, lines, connection.ingest().max_report_bytes, &mut intake, &mut gate);
     collector.expect(intake.slots, intake.appends.len());
-    append(connection, intake.appends).await;
+    append(connection, &collector, intake.appends).await;
     let slots = collector.all().await;
     let mut replies = Vec::new();
     encode_unit(true, &slots, &mut replies);
@@ -137,15 +137,16 @@ fn too_many_lines() -> Refusal {
     Refusal { message, ..Refusal::too_many(MAX_MESSAGES) }
 }
 
-async fn append(connection: &Connection, appends: Vec<Append>) {
+async fn append(connection: &Connection, collector: &Collector, appends: Vec<Append>) {
     let presence = connection.presence();
     for (some, bytes) in portions(appends) {
         // More than there can be would be waited for forever.
         let bytes = bytes.min(connection.ingest().max_queued_bytes);
         connection.engine().reserve(bytes).await;
-        for append in &some {
-            presence.note(&append.id, append.content == Content::Marker(Marker::Done));
-        }
+        collector.stake(some.iter().filter_map(|append| {
+            let done = append.content == Content::Marker(Marker::Done);
+            Some((append.reply_to.as_ref()?.ticket, presence.stake(&append.id, done)))
+        }));
         connection.engine().append(some, bytes);
     }
 }

@@ -15,6 +15,7 @@ use super::intake::{Intake, Wish};
 use super::listener::Connection;
 use super::outbox::Outbox;
 use super::presence::Attendance;
+use super::replies::Outcome;
 use super::source::{Heard, Source};
 use crate::journal::{Content, Outlet};
 use crate::report::{Echo, Parsed, Refusal, RefusalKind, parse};
@@ -222,15 +223,16 @@ impl<'a> Reader<'a> {
                 intake.refuse_appends(&Refusal::shutting_down());
             }
         }
+        let appended = intake.slots.iter_mut().filter(|slot| matches!(slot.outcome, Outcome::Waiting));
+        for (append, slot) in intake.appends.iter().zip(appended) {
+            slot.stake = match append.content {
+                Content::Report(_) => Some(self.attendance.reported(&append.id)),
+                Content::Marker(_) => self.attendance.done(&append.id),
+            };
+        }
         self.push(array, &mut intake);
         if intake.appends.is_empty() {
             return Ok(());
-        }
-        for append in &intake.appends {
-            match append.content {
-                Content::Report(_) => self.attendance.reported(&append.id),
-                Content::Marker(_) => self.attendance.done(&append.id),
-            }
         }
         self.connection.engine().append(intake.appends, text.len());
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::presence::Stake;
 use crate::report::{Echo, Number, Refusal, reply};
 
 /// Echoes up to this many bytes are kept without an allocation: an id, and a `ref` of the length of a UUID.
@@ -71,11 +72,23 @@ pub(super) struct Slot {
     pub(super) outcome: Outcome,
     /// Whether a `done` event follows once the sink has all before it.
     pub(super) done: bool,
+    /// What being kept means for the id; there while the answer of an append is waited for.
+    pub(super) stake: Option<Stake>,
 }
 
 impl Slot {
     pub(super) fn new(echo: &Echo<'_>, outcome: Outcome) -> Self {
-        Self { echo: EchoText::new(echo), outcome, done: false }
+        Self { echo: EchoText::new(echo), outcome, done: false, stake: None }
+    }
+
+    /// Notes what became of the message.
+    pub(super) fn settle(&mut self, outcome: Outcome) {
+        if let Some(stake) = self.stake.take()
+            && matches!(outcome, Outcome::Kept(_))
+        {
+            stake.kept();
+        }
+        self.outcome = outcome;
     }
 
     /// Writes the reply as JSON; a slot that still waits has none.
@@ -156,9 +169,19 @@ impl Order {
     pub(super) fn settle(&mut self, ticket: u64, outcome: Outcome) {
         let slot = ticket.checked_sub(self.first).and_then(|at| self.slots.get_mut(usize::try_from(at).ok()?));
         if let Some(slot) = slot {
-            slot.outcome = outcome;
+            slot.settle(outcome);
             self.advance();
         }
+    }
+
+    /// Whether every message has its answer.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled == self.slots.len()
+    }
+
+    /// Takes what is not answered as kept, as far as it concerns who is present. The replies still wait.
+    pub(super) fn assume_kept(&mut self) {
+        self.slots.iter_mut().filter_map(|slot| slot.stake.take()).for_each(Stake::kept);
     }
 
     fn advance(&mut self) {
