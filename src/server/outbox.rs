@@ -10,12 +10,15 @@ use fastwebsockets::{Frame, Payload};
 use tokio::sync::Notify;
 
 use super::assembly::CloseFrame;
-use super::replies::{EchoText, Order, Outcome, Slot, Unit, encode_unit};
+use super::replies::{EchoText, KEPT_SLOTS, Order, Outcome, Slot, Unit, encode_unit};
 use crate::journal::{Answer, Outlet};
 use crate::report::reply;
 
 /// Pongs that may wait for the writer. Past it the oldest is dropped: RFC 6455 5.5.3 asks only for the latest.
 const MAX_PONGS: usize = 16;
+
+/// Room for JSON that a large batch has grown past this is given back, in bytes.
+const KEPT_JSON: usize = 64 * 1024;
 
 /// The replies, events and control frames of one connection.
 pub(super) struct Outbox {
@@ -302,8 +305,13 @@ impl Batch {
 
     fn clear(&mut self) {
         self.units.clear();
+        self.units.shrink_to(KEPT_SLOTS);
         self.slots.clear();
+        self.slots.shrink_to(KEPT_SLOTS);
         self.events.clear();
+        self.events.shrink_to(KEPT_SLOTS);
+        self.json.clear();
+        self.json.shrink_to(KEPT_JSON);
         self.pongs.clear();
         self.ping = false;
         self.close = None;

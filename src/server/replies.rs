@@ -8,6 +8,9 @@ use crate::report::{Echo, Number, Refusal, reply};
 /// Echoes up to this many bytes are kept without an allocation: an id, and a `ref` of the length of a UUID.
 const INLINE_ECHO: usize = 48;
 
+/// Room for slots, or for units, that a large frame has grown past this many is given back.
+pub(super) const KEPT_SLOTS: usize = 256;
+
 /// The raw JSON of a message's `id` and `ref`, kept until its reply is written.
 #[derive(Clone)]
 pub(super) struct EchoText {
@@ -211,6 +214,12 @@ impl Order {
         slots.extend(self.slots.drain(..messages));
         self.first += messages as u64;
         self.settled -= messages;
+        if self.slots.len() <= KEPT_SLOTS {
+            self.slots.shrink_to(KEPT_SLOTS);
+        }
+        if self.units.len() <= KEPT_SLOTS {
+            self.units.shrink_to(KEPT_SLOTS);
+        }
     }
 
     /// Forgets every reply that is due, and returns their weight.
@@ -279,6 +288,16 @@ mod tests {
         assert!(taken(&mut order).is_empty());
         order.settle(1, Outcome::Kept(None));
         assert_eq!(taken(&mut order), [Unit { messages: 3, array: true }]);
+    }
+
+    /// The room of the largest array was once kept for as long as the connection.
+    #[test]
+    fn room_of_a_large_array_is_given_back() {
+        let mut order = Order::default();
+        order.push(true, &mut waiting(10 * KEPT_SLOTS));
+        (0..10 * KEPT_SLOTS as u64).for_each(|ticket| order.settle(ticket, Outcome::Pong));
+        assert_eq!(taken(&mut order).len(), 1);
+        assert!(order.slots.capacity() < 2 * KEPT_SLOTS);
     }
 
     #[test]

@@ -65,6 +65,20 @@ fn replies_leave_in_the_order_of_messages_and_in_one_write() {
     assert_eq!(ops(&write(&outbox).0), ["ack 1", "ack 2,ack 3", "error 4"]);
 }
 
+/// The room of the largest batch was once kept for as long as the connection.
+#[test]
+fn room_of_a_large_batch_is_given_back() {
+    let outbox = Outbox::new(10);
+    outbox.push(true, 0, &mut slots(&vec!["1"; 20 * KEPT_SLOTS]));
+    kept(&outbox, &(0..20 * KEPT_SLOTS as u64).collect::<Vec<_>>());
+    let mut batch = Batch::default();
+    assert!(outbox.try_take(&mut batch));
+    batch.encode(&mut Vec::new());
+    assert!(batch.json.len() > KEPT_JSON && batch.slots.capacity() >= 20 * KEPT_SLOTS);
+    outbox.written(&mut batch);
+    assert!(batch.json.capacity() <= KEPT_JSON && batch.slots.capacity() <= KEPT_SLOTS);
+}
+
 #[test]
 fn the_window_opens_when_replies_are_written() {
     let outbox = Outbox::new(2);
