@@ -222,6 +222,8 @@ impl<'a> Reader<'a> {
                 self.begin_grace()?;
                 intake.refuse_appends(&Refusal::shutting_down());
             }
+            // As in `wait_for_room`: nobody listened meanwhile.
+            self.heard.touch();
         }
         let appended = intake.slots.iter_mut().filter(|slot| matches!(slot.outcome, Outcome::Waiting));
         for (append, slot) in intake.appends.iter().zip(appended) {
