@@ -127,8 +127,9 @@ impl Attendance {
         }
     }
 
-    /// The connection is over and appends no more; its stakes are resolved. `mark` gets the ids that are owed a marker, some at a time, and must
-    /// append at once: while it runs no id comes back, so that a marker never follows a report of a later connection.
+    /// The connection is over and appends no more; its stakes are resolved. `mark` gets the ids that are owed a marker,
+    /// some at a time, and must append at once: while it runs no id comes back, so that a marker never follows a report
+    /// of a later connection.
     pub(super) fn leave(self, mut mark: impl FnMut(&[Id])) {
         let reported: Vec<Id> = self.ids.iter().filter_map(|(id, seat)| seat.is_some().then_some(*id)).collect();
         let mut owed = Vec::new();
