@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::presence::Stake;
 use super::replies::{Outcome, Slot};
 use crate::journal::{Answer, Outlet};
 
@@ -30,12 +31,22 @@ impl Collector {
         *self.collected() = Collected { slots, waiting };
     }
 
+    /// Says what being kept means for the ids of messages, by ticket, before these are appended.
+    pub(super) fn stake(&self, stakes: impl Iterator<Item = (u64, Option<Stake>)>) {
+        let mut collected = self.collected();
+        for (ticket, stake) in stakes {
+            if let Some(slot) = usize::try_from(ticket).ok().and_then(|at| collected.slots.get_mut(at)) {
+                slot.stake = stake;
+            }
+        }
+    }
+
     fn settle(&self, answers: &mut dyn Iterator<Item = (u64, Outcome)>) {
         let mut collected = self.collected();
         for (ticket, outcome) in answers {
             let slot = usize::try_from(ticket).ok().and_then(|at| collected.slots.get_mut(at));
             if let Some(slot) = slot.filter(|slot| matches!(slot.outcome, Outcome::Waiting)) {
-                slot.outcome = outcome;
+                slot.settle(outcome);
                 collected.waiting -= 1;
             }
         }

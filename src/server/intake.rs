@@ -68,6 +68,13 @@ impl Intake {
         self.slots.push(Slot::new(echo, Outcome::Refused(Box::new(refusal))));
     }
 
+    /// Refuses all that was taken, with one reply for the whole.
+    pub(super) fn refuse_all(&mut self, refusal: Refusal) {
+        self.appends.clear();
+        self.slots.clear();
+        self.refuse(&Echo::default(), refusal);
+    }
+
     /// Refuses every message that would have been appended.
     pub(super) fn refuse_appends(&mut self, refusal: &Refusal) {
         self.appends.clear();

@@ -14,8 +14,8 @@
 //! 6. Nothing that a client does makes it hold more than: its frame under way (`max_report_bytes`), the replies of its
 //!    window, `outbox`'s few pongs, `max_ids_per_connection` ids and as many `done` events. Request bodies share a
 //!    bound of their own (`post`).
-//! 7. A marker `disconnected` is appended after all appends of its connection, and never after a report of a
-//!    connection that came later.
+//! 7. A marker `disconnected` is appended after all appends of its connection are answered (or a bound has passed), and
+//!    never after a report of a connection that came later. It is left for ids whose last kept message is a report.
 //! 8. A frame is read to its end or reading is over: the library's read is not cancel-safe.
 //! 9. Every task is tracked; [`Server::run`] returns after all of them, or after a bound.
 //!

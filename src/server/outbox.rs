@@ -10,12 +10,15 @@ use fastwebsockets::{Frame, Payload};
 use tokio::sync::Notify;
 
 use super::assembly::CloseFrame;
-use super::replies::{EchoText, Order, Outcome, Slot, Unit, encode_unit};
+use super::replies::{EchoText, KEPT_SLOTS, Order, Outcome, Slot, Unit, encode_unit};
 use crate::journal::{Answer, Outlet};
 use crate::report::reply;
 
 /// Pongs that may wait for the writer. Past it the oldest is dropped: RFC 6455 5.5.3 asks only for the latest.
 const MAX_PONGS: usize = 16;
+
+/// Room for JSON that a large batch has grown past this is given back, in bytes.
+const KEPT_JSON: usize = 64 * 1024;
 
 /// The replies, events and control frames of one connection.
 pub(super) struct Outbox {
@@ -40,8 +43,10 @@ struct State {
     ending: Option<Option<CloseFrame>>,
     /// Messages pushed and not yet written.
     held: usize,
-    /// Nobody writes any more; what comes is dropped.
+    /// Nobody writes any more; replies are still waited for, for what they mean besides, and dropped.
     gone: bool,
+    /// The session waits for the last answer.
+    leaving: bool,
 }
 
 struct DoneEvent {
@@ -114,14 +119,36 @@ impl Outbox {
     /// After [`Outbox::finish`]: what is not answered by now is not waited for.
     pub(super) fn cut(&self) {
         let mut state = self.state();
-        state.held -= state.order.clear();
+        let weight = state.order.clear();
+        // What was pushed before the outbox was abandoned is held no more.
+        state.held = state.held.saturating_sub(weight);
         self.wake(state);
     }
 
-    /// The client cannot be reached: everything is dropped, now and later.
+    /// Waits until all that was pushed is answered. For the session, once its reader is over.
+    pub(super) async fn answered(&self) {
+        loop {
+            {
+                let mut state = self.state();
+                if state.order.is_settled() {
+                    return;
+                }
+                state.leaving = true;
+            }
+            self.room.notified().await;
+        }
+    }
+
+    /// Takes what is not answered as kept, as far as it concerns who is present.
+    pub(super) fn assume_kept(&self) {
+        self.state().order.assume_kept();
+    }
+
+    /// The client cannot be reached: nothing is written any more.
     pub(super) fn abandon(&self) {
         let mut state = self.state();
-        *state = State { gone: true, ending: Some(None), ..State::default() };
+        let (order, leaving) = (mem::take(&mut state.order), state.leaving);
+        *state = State { gone: true, ending: Some(None), order, leaving, ..State::default() };
         drop(state);
         self.work.notify_one();
         self.room.notify_one();
@@ -158,6 +185,10 @@ impl Outbox {
 
     fn try_take(&self, batch: &mut Batch) -> bool {
         let mut state = self.state();
+        if state.gone {
+            batch.last = true;
+            return true;
+        }
         if !state.has_work() {
             return false;
         }
@@ -200,14 +231,14 @@ impl Outbox {
 
     fn settle(&self, answers: &mut dyn Iterator<Item = (u64, Outcome)>) {
         let mut state = self.state();
-        if state.gone {
-            return;
-        }
         for (ticket, outcome) in answers {
             if matches!(outcome, Outcome::Refused(_)) {
                 state.dones.remove(&ticket);
             }
             state.order.settle(ticket, outcome);
+        }
+        if state.leaving && state.order.is_settled() {
+            self.room.notify_one();
         }
         self.wake(state);
     }
@@ -274,8 +305,13 @@ impl Batch {
 
     fn clear(&mut self) {
         self.units.clear();
+        self.units.shrink_to(KEPT_SLOTS);
         self.slots.clear();
+        self.slots.shrink_to(KEPT_SLOTS);
         self.events.clear();
+        self.events.shrink_to(KEPT_SLOTS);
+        self.json.clear();
+        self.json.shrink_to(KEPT_JSON);
         self.pongs.clear();
         self.ping = false;
         self.close = None;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
@@ -18,12 +18,17 @@ use super::intake::{Intake, Wish};
 use super::listener::Connection;
 use super::replies::{Outcome, Slot, encode_unit};
 use crate::journal::{Append, Content, Outlet};
+use crate::report::parse::MAX_MESSAGES;
 use crate::report::{Echo, Marker, Parsed, Refusal, RefusalKind, parse};
 
 /// How long a body may take to arrive, its wait for memory included.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bodies of the largest size that may be in memory at a time, over all connections.
 const LARGEST_BODIES: usize = 4;
+/// What a body of unknown length finds room for at a time, in bytes.
+const ROOM_STEP: usize = 256 * 1024;
+/// How long a body of unknown length may wait for further room, while it holds some.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of appends that are handed to the engine at a time, so that a large request shares commits with others, and
 /// takes little of `max_queued_bytes` at once. One append may be larger.
 const BYTES_AT_A_TIME: usize = 64 * 1024;
@@ -44,12 +49,45 @@ impl Bodies {
         Self { room: Semaphore::new((largest * LARGEST_BODIES).min(Semaphore::MAX_PERMITS)), largest }
     }
 
-    /// Waits for room for a body of `bytes`, or of the largest size where that is not known.
-    async fn room(&self, bytes: Option<u64>) -> SemaphorePermit<'_> {
-        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(self.largest).min(self.largest);
-        let permits = u32::try_from(bytes).expect("`new` keeps the largest body within u32");
+    /// Waits for room for `bytes`, or for the largest body where that is less.
+    async fn room(&self, bytes: usize) -> SemaphorePermit<'_> {
+        let permits = u32::try_from(bytes.min(self.largest)).expect("`new` keeps the largest body within u32");
         self.room.acquire_many(permits).await.expect("the semaphore is never closed")
     }
+}
+
+/// Why a body was not read.
+#[derive(Debug, PartialEq, Eq)]
+enum Unread {
+    TooLarge,
+    NoRoom,
+    Broken,
+}
+
+/// Reads a body of at most `limit` bytes. One that says its length finds room for all of it first; another takes room
+/// as its bytes come, so that it holds little while it sends nothing.
+async fn read<B>(mut body: B, limit: usize, bodies: &Bodies) -> Result<(Bytes, SemaphorePermit<'_>), Unread>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let known = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    let mut room = bodies.room(known.unwrap_or(ROOM_STEP)).await;
+    let mut text = Vec::with_capacity(known.unwrap_or(0).min(limit));
+    while let Some(frame) = body.frame().await {
+        // What is not data is a trailer.
+        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+        let bytes = text.len() + data.len();
+        if bytes > limit {
+            return Err(Unread::TooLarge);
+        }
+        if bytes > room.num_permits() {
+            let step = (bytes - room.num_permits()).max(ROOM_STEP);
+            // Bodies that wait for more hold what others wait for, so one that finds none soon gives its own back.
+            room.merge(timeout(ROOM_WAIT, bodies.room(step)).await.map_err(|_| Unread::NoRoom)?);
+        }
+        text.extend_from_slice(&data);
+    }
+    Ok((text.into(), room))
 }
 
 /// Takes the messages of a request and answers with their replies.
@@ -60,15 +98,11 @@ pub(super) async fn take(request: Request<Incoming>, connection: &Connection) ->
     if body.size_hint().lower() > limit as u64 {
         return too_large(limit);
     }
-    let reading = async {
-        let room = connection.bodies().room(body.size_hint().exact()).await;
-        (Limited::new(body, limit).collect().await, room)
-    };
-    let Ok((read, _room)) = timeout(BODY_TIMEOUT, reading).await else { return late() };
-    let text = match read {
-        Ok(read) => read.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => return too_large(limit),
-        Err(_) => return problem(StatusCode::BAD_REQUEST, "the body cannot be read"),
+    let (text, _room) = match timeout(BODY_TIMEOUT, read(body, limit, connection.bodies())).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(Unread::TooLarge)) => return too_large(limit),
+        Ok(Err(Unread::Broken)) => return problem(StatusCode::BAD_REQUEST, "the body cannot be read"),
+        Ok(Err(Unread::NoRoom)) | Err(_) => return late(),
     };
     let collector = Arc::new(Collector::default());
     let mut intake = Intake::new(Arc::clone(&collector) as Arc<dyn Outlet>, connection.peer(), 0);
@@ -78,7 +112,7 @@ pub(super) async fn take(request: Request<Incoming>, connection: &Connection) ->
     };
     sort(&text, lines, connection.ingest().max_report_bytes, &mut intake, &mut gate);
     collector.expect(intake.slots, intake.appends.len());
-    append(connection, intake.appends).await;
+    append(connection, &collector, intake.appends).await;
     let slots = collector.all().await;
     let mut replies = Vec::new();
     encode_unit(true, &slots, &mut replies);
@@ -94,7 +128,8 @@ fn is_ndjson(content_type: Option<&HeaderValue>) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/x-ndjson"))
 }
 
-/// Sorts the messages of a body: lines of one message each, or one JSON text.
+/// Sorts the messages of a body: lines of one message each, or one JSON text. Either has at most [`MAX_MESSAGES`]: each
+/// takes memory of its own, however short it is.
 fn sort(
     body: &Bytes,
     lines: bool,
@@ -112,6 +147,9 @@ fn sort(
         return;
     }
     for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        if intake.slots.len() == MAX_MESSAGES {
+            return intake.refuse_all(too_many_lines());
+        }
         if line.len() > max_message {
             intake.refuse(&Echo::default(), Refusal::too_large(max_message));
             continue;
@@ -127,15 +165,21 @@ fn sort(
     }
 }
 
-async fn append(connection: &Connection, appends: Vec<Append>) {
+fn too_many_lines() -> Refusal {
+    let message = format!("the body has more than {MAX_MESSAGES} lines: send them in several");
+    Refusal { message, ..Refusal::too_many(MAX_MESSAGES) }
+}
+
+async fn append(connection: &Connection, collector: &Collector, appends: Vec<Append>) {
     let presence = connection.presence();
     for (some, bytes) in portions(appends) {
         // More than there can be would be waited for forever.
         let bytes = bytes.min(connection.ingest().max_queued_bytes);
         connection.engine().reserve(bytes).await;
-        for append in &some {
-            presence.note(&append.id, append.content == Content::Marker(Marker::Done));
-        }
+        collector.stake(some.iter().filter_map(|append| {
+            let done = append.content == Content::Marker(Marker::Done);
+            Some((append.reply_to.as_ref()?.ticket, presence.stake(&append.id, done)))
+        }));
         connection.engine().append(some, bytes);
     }
 }
@@ -233,10 +277,11 @@ mod tests {
         assert_eq!(retry_after(&[slot(Some(BacklogFull), Some(500)), slot(Some(BacklogFull), Some(1001))]), Some(2));
     }
 
-    fn sorted(body: &'static str, lines: bool) -> Vec<Option<RefusalKind>> {
+    fn sorted(body: impl Into<Bytes>, lines: bool) -> Vec<Option<RefusalKind>> {
         let collector: Arc<dyn Outlet> = Arc::new(Collector::default());
         let mut intake = Intake::new(collector, [127, 0, 0, 1].into(), 0);
-        sort(&Bytes::from_static(body.as_bytes()), lines, 50, &mut intake, &mut |_| Ok(()));
+        sort(&body.into(), lines, 50, &mut intake, &mut |_| Ok(()));
+        assert!(intake.appends.len() <= intake.slots.len(), "no append is without a slot");
         intake.slots.iter().map(|slot| refusal(slot).map(|refusal| refusal.kind)).collect()
     }
 
@@ -247,6 +292,15 @@ mod tests {
         assert_eq!(sorted("", true), []);
         let long = "{\"op\":\"ping\",\"x\":\"012345678901234567890123456789012345678901234567890\"}";
         assert_eq!(sorted(long, true), [Some(RefusalKind::TooLarge)]);
+    }
+
+    /// Lines were once not counted: 8 MiB of `7` took a gigabyte.
+    #[test]
+    fn lines_of_ndjson_are_bounded_as_arrays_are() {
+        let report = "{\"op\":\"report\",\"id\":1}\n";
+        let most = format!("{report}{}", "7\n\n".repeat(MAX_MESSAGES - 1));
+        assert_eq!(sorted(most.clone(), true).len(), MAX_MESSAGES);
+        assert_eq!(sorted(most + report, true), [Some(RefusalKind::TooLarge)]);
     }
 
     #[test]
@@ -281,12 +335,53 @@ mod tests {
     #[tokio::test]
     async fn bodies_share_a_bound_of_memory() {
         let bodies = Bodies::new(10);
-        let held = bodies.room(None).await;
-        let _also = bodies.room(Some(25)).await;
-        let _small = bodies.room(Some(15)).await;
-        let _last = bodies.room(Some(10)).await;
-        assert!(timeout(Duration::from_millis(10), bodies.room(Some(1))).await.is_err());
+        let held = bodies.room(10).await;
+        let _also = bodies.room(25).await;
+        let _small = bodies.room(15).await;
+        let _last = bodies.room(10).await;
+        assert!(timeout(Duration::from_millis(10), bodies.room(1)).await.is_err());
         drop(held);
-        let _freed = bodies.room(Some(10)).await;
+        let _freed = bodies.room(10).await;
+    }
+
+    /// A body of `bytes` in parts of a step, which does not say its length; it never ends where `stalls`.
+    fn chunked(bytes: usize, stalls: bool) -> impl Body<Data = Bytes> + Unpin {
+        let parts = (0..bytes.div_ceil(ROOM_STEP)).map(move |at| {
+            let part = vec![b' '; ROOM_STEP.min(bytes - at * ROOM_STEP)];
+            Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from(part)))
+        });
+        let mut parts = parts.collect::<Vec<_>>().into_iter();
+        http_body_util::StreamBody::new(futures_util::stream::poll_fn(move |_| match parts.next() {
+            None if stalls => std::task::Poll::Pending,
+            next => std::task::Poll::Ready(next),
+        }))
+    }
+
+    /// Four that sent nothing once kept everybody else out.
+    #[tokio::test]
+    async fn slow_bodies_of_unknown_length_hold_what_they_sent() {
+        let bodies = Bodies::new(4 * ROOM_STEP);
+        let slow = || read(chunked(10, true), 4 * ROOM_STEP, &bodies);
+        let others = async {
+            let (text, room) = read(chunked(2 * ROOM_STEP + 1, false), 4 * ROOM_STEP, &bodies).await.expect("room");
+            assert_eq!((text.len(), room.num_permits()), (2 * ROOM_STEP + 1, 3 * ROOM_STEP));
+        };
+        tokio::select! {
+            biased;
+            _ = async { tokio::join!(slow(), slow(), slow(), slow()) } => panic!("they never end"),
+            () = others => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_of_unknown_length_keep_their_bounds() {
+        let bodies = Bodies::new(2 * ROOM_STEP);
+        let large = read(chunked(2 * ROOM_STEP + 1, false), 2 * ROOM_STEP, &bodies).await;
+        assert_eq!(large.map(|(text, _)| text.len()), Err(Unread::TooLarge));
+        let _held = tokio::join!(bodies.room(2 * ROOM_STEP), bodies.room(2 * ROOM_STEP), bodies.room(2 * ROOM_STEP));
+        let _most = bodies.room(ROOM_STEP).await;
+        let crowded = read(chunked(2 * ROOM_STEP, false), 2 * ROOM_STEP, &bodies).await;
+        assert_eq!(crowded.map(|(text, _)| text.len()), Err(Unread::NoRoom));
+        assert_eq!(read(chunked(9, false), 9, &bodies).await.map(|(text, _)| text.len()), Ok(9));
     }
 }

@@ -1,6 +1,7 @@
 //! The reading half of a session: frames in, appends and slots out.
 
 use std::convert::Infallible;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::intake::{Intake, Wish};
 use super::listener::Connection;
 use super::outbox::Outbox;
 use super::presence::Attendance;
+use super::replies::{KEPT_SLOTS, Outcome, Slot};
 use super::source::{Heard, Source};
 use crate::journal::{Content, Outlet};
 use crate::report::{Echo, Parsed, Refusal, RefusalKind, parse};
@@ -45,6 +47,8 @@ pub(super) struct Reader<'a> {
     attendance: Attendance,
     assembly: Assembly,
     next_ticket: u64,
+    /// Room for the slots of the next frame, so that not each allocates its own; empty.
+    slots: Vec<Slot>,
     pinged_at: Option<Instant>,
     /// Set once the node stops: when reading ends at the latest.
     grace_ends: Option<Instant>,
@@ -66,6 +70,7 @@ impl<'a> Reader<'a> {
             attendance: Attendance::new(connection.presence(), ingest.max_ids_per_connection),
             assembly: Assembly::new(ingest.max_report_bytes),
             next_ticket: 0,
+            slots: Vec::new(),
             pinged_at: None,
             grace_ends: None,
         }
@@ -124,15 +129,19 @@ impl<'a> Reader<'a> {
         End::Close(fault.close())
     }
 
-    fn intake(&self) -> Intake {
+    fn intake(&mut self) -> Intake {
         let outlet = Arc::clone(&self.outbox) as Arc<dyn Outlet>;
-        Intake::new(outlet, self.connection.peer(), self.next_ticket)
+        let mut intake = Intake::new(outlet, self.connection.peer(), self.next_ticket);
+        intake.slots = mem::take(&mut self.slots);
+        intake
     }
 
     fn push(&mut self, array: bool, intake: &mut Intake) {
         let first = self.next_ticket;
         self.next_ticket += intake.slots.len() as u64;
         self.outbox.push(array, first, &mut intake.slots);
+        self.slots = mem::take(&mut intake.slots);
+        self.slots.shrink_to(KEPT_SLOTS);
     }
 
     /// Waits while `max_in_flight` messages are unanswered or unwritten.
@@ -221,16 +230,19 @@ impl<'a> Reader<'a> {
                 self.begin_grace()?;
                 intake.refuse_appends(&Refusal::shutting_down());
             }
+            // As in `wait_for_room`: nobody listened meanwhile.
+            self.heard.touch();
+        }
+        let appended = intake.slots.iter_mut().filter(|slot| matches!(slot.outcome, Outcome::Waiting));
+        for (append, slot) in intake.appends.iter().zip(appended) {
+            slot.stake = match append.content {
+                Content::Report(_) => Some(self.attendance.reported(&append.id)),
+                Content::Marker(_) => self.attendance.done(&append.id),
+            };
         }
         self.push(array, &mut intake);
         if intake.appends.is_empty() {
             return Ok(());
-        }
-        for append in &intake.appends {
-            match append.content {
-                Content::Report(_) => self.attendance.reported(&append.id),
-                Content::Marker(_) => self.attendance.done(&append.id),
-            }
         }
         self.connection.engine().append(intake.appends, text.len());
         Ok(())

@@ -2,10 +2,14 @@
 
 use std::collections::VecDeque;
 
+use super::presence::Stake;
 use crate::report::{Echo, Number, Refusal, reply};
 
 /// Echoes up to this many bytes are kept without an allocation: an id, and a `ref` of the length of a UUID.
 const INLINE_ECHO: usize = 48;
+
+/// Room for slots, or for units, that a large frame has grown past this many is given back.
+pub(super) const KEPT_SLOTS: usize = 256;
 
 /// The raw JSON of a message's `id` and `ref`, kept until its reply is written.
 #[derive(Clone)]
@@ -71,11 +75,23 @@ pub(super) struct Slot {
     pub(super) outcome: Outcome,
     /// Whether a `done` event follows once the sink has all before it.
     pub(super) done: bool,
+    /// What being kept means for the id; there while the answer of an append is waited for.
+    pub(super) stake: Option<Stake>,
 }
 
 impl Slot {
     pub(super) fn new(echo: &Echo<'_>, outcome: Outcome) -> Self {
-        Self { echo: EchoText::new(echo), outcome, done: false }
+        Self { echo: EchoText::new(echo), outcome, done: false, stake: None }
+    }
+
+    /// Notes what became of the message.
+    pub(super) fn settle(&mut self, outcome: Outcome) {
+        if let Some(stake) = self.stake.take()
+            && matches!(outcome, Outcome::Kept(_))
+        {
+            stake.kept();
+        }
+        self.outcome = outcome;
     }
 
     /// Writes the reply as JSON; a slot that still waits has none.
@@ -156,9 +172,19 @@ impl Order {
     pub(super) fn settle(&mut self, ticket: u64, outcome: Outcome) {
         let slot = ticket.checked_sub(self.first).and_then(|at| self.slots.get_mut(usize::try_from(at).ok()?));
         if let Some(slot) = slot {
-            slot.outcome = outcome;
+            slot.settle(outcome);
             self.advance();
         }
+    }
+
+    /// Whether every message has its answer.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled == self.slots.len()
+    }
+
+    /// Takes what is not answered as kept, as far as it concerns who is present. The replies still wait.
+    pub(super) fn assume_kept(&mut self) {
+        self.slots.iter_mut().filter_map(|slot| slot.stake.take()).for_each(Stake::kept);
     }
 
     fn advance(&mut self) {
@@ -188,6 +214,12 @@ impl Order {
         slots.extend(self.slots.drain(..messages));
         self.first += messages as u64;
         self.settled -= messages;
+        if self.slots.len() <= KEPT_SLOTS {
+            self.slots.shrink_to(KEPT_SLOTS);
+        }
+        if self.units.len() <= KEPT_SLOTS {
+            self.units.shrink_to(KEPT_SLOTS);
+        }
     }
 
     /// Forgets every reply that is due, and returns their weight.
@@ -256,6 +288,16 @@ mod tests {
         assert!(taken(&mut order).is_empty());
         order.settle(1, Outcome::Kept(None));
         assert_eq!(taken(&mut order), [Unit { messages: 3, array: true }]);
+    }
+
+    /// The room of the largest array was once kept for as long as the connection.
+    #[test]
+    fn room_of_a_large_array_is_given_back() {
+        let mut order = Order::default();
+        order.push(true, &mut waiting(10 * KEPT_SLOTS));
+        (0..10 * KEPT_SLOTS as u64).for_each(|ticket| order.settle(ticket, Outcome::Pong));
+        assert_eq!(taken(&mut order).len(), 1);
+        assert!(order.slots.capacity() < 2 * KEPT_SLOTS);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastwebsockets::upgrade::UpgradeFut;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::listener::Connection;
 use super::outbox::Outbox;
@@ -34,14 +34,21 @@ pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>) {
     let writing = connection.tracker().spawn(writer::run(Arc::clone(&outbox), half, patience, over.clone()));
     let (end, attendance) = Reader::new(&connection, Arc::clone(&outbox), &over, source.heard()).run(&mut source).await;
     tracing::debug!(peer = %connection.peer(), ?end, "client leaves");
+    if end == End::Gone {
+        outbox.abandon();
+    }
+    let answers_by = Instant::now() + ANSWER_WAIT;
+    if timeout_at(answers_by, outbox.answered()).await.is_err() {
+        outbox.assume_kept();
+    }
     leave(&connection, attendance);
     let closes = matches!(end, End::Close(_));
     match end {
         End::Close(close) => outbox.finish(Some(close)),
         End::Eof => outbox.finish(None),
-        End::Gone => outbox.abandon(),
+        End::Gone => {}
     }
-    settle(&outbox, writing).await;
+    settle(&outbox, writing, answers_by).await;
     if closes {
         // The client may take its time; it was told all that there is.
         let _ = timeout(CLOSE_WAIT, source.discard()).await;
@@ -63,7 +70,8 @@ async fn raw(upgrade: UpgradeFut, limit: Duration) -> Option<(Source, tokio::net
     Some((Source::new(parts.read_buf, read), write))
 }
 
-/// Appends the markers that the connection owes, after all that it appended itself.
+/// Appends the markers that the connection owes, after all that it appended itself is answered: what was refused
+/// neither opens an id nor ends it.
 fn leave(connection: &Connection, attendance: Attendance) {
     let mark = connection.on_disconnect() == OnDisconnect::Mark;
     attendance.leave(|ids| {
@@ -76,8 +84,8 @@ fn leave(connection: &Connection, attendance: Attendance) {
 }
 
 /// Waits, within bounds, until all is answered and written.
-async fn settle(outbox: &Outbox, mut writing: JoinHandle<()>) {
-    if timeout(ANSWER_WAIT, &mut writing).await.is_ok() {
+async fn settle(outbox: &Outbox, mut writing: JoinHandle<()>, answers_by: Instant) {
+    if timeout_at(answers_by, &mut writing).await.is_ok() {
         return;
     }
     outbox.cut();

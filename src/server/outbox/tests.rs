@@ -1,7 +1,13 @@
 //! The outbox as its three sides see it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::super::presence::{Attendance, Stake};
 use super::*;
-use crate::report::{Echo, Number, Refusal};
+use crate::report::{Echo, Id, Number, Refusal};
 
 fn slots(ids: &[&str]) -> Vec<Slot> {
     ids.iter().map(|id| Slot::new(&Echo { id: Some(id), reference: None }, Outcome::Waiting)).collect()
@@ -57,6 +63,20 @@ fn replies_leave_in_the_order_of_messages_and_in_one_write() {
     assert!(write(&outbox).0.is_empty());
     kept(&outbox, &[0]);
     assert_eq!(ops(&write(&outbox).0), ["ack 1", "ack 2,ack 3", "error 4"]);
+}
+
+/// The room of the largest batch was once kept for as long as the connection.
+#[test]
+fn room_of_a_large_batch_is_given_back() {
+    let outbox = Outbox::new(10);
+    outbox.push(true, 0, &mut slots(&vec!["1"; 20 * KEPT_SLOTS]));
+    kept(&outbox, &(0..20 * KEPT_SLOTS as u64).collect::<Vec<_>>());
+    let mut batch = Batch::default();
+    assert!(outbox.try_take(&mut batch));
+    batch.encode(&mut Vec::new());
+    assert!(batch.json.len() > KEPT_JSON && batch.slots.capacity() >= 20 * KEPT_SLOTS);
+    outbox.written(&mut batch);
+    assert!(batch.json.capacity() <= KEPT_JSON && batch.slots.capacity() <= KEPT_SLOTS);
 }
 
 #[test]
@@ -126,6 +146,62 @@ fn a_close_can_be_cut_short() {
     assert!(write(&outbox).0.is_empty());
     outbox.cut();
     assert_eq!(write(&outbox), (Vec::new(), true));
+}
+
+fn staked(id: &str, done: bool, stake: Stake) -> Vec<Slot> {
+    let mut slots = slots(&[id]);
+    slots[0].done = done;
+    slots[0].stake = Some(stake);
+    slots
+}
+
+fn refused(outbox: &Outbox, ticket: u64) {
+    outbox.settle(&mut [(ticket, Outcome::Refused(Box::new(Refusal::shutting_down())))].into_iter());
+}
+
+fn marks(attendance: Attendance) -> usize {
+    let mut marked = 0;
+    attendance.leave(|ids| marked += ids.len());
+    marked
+}
+
+/// `done` was once noted before its answer was there: a refused one took the marker away.
+#[tokio::test]
+async fn a_refused_done_leaves_the_marker_even_to_a_client_that_is_gone() {
+    let (outbox, id) = (Outbox::new(10), Id::new("a").expect("an id"));
+    let mut attendance = Attendance::new(Arc::default(), 10);
+    outbox.push(false, 0, &mut staked("1", false, attendance.reported(&id)));
+    outbox.push(false, 1, &mut staked("1", true, attendance.done(&id).expect("the id is here")));
+    kept(&outbox, &[0]);
+    outbox.abandon();
+    assert!(timeout(Duration::from_millis(10), outbox.answered()).await.is_err());
+    tokio::join!(outbox.answered(), async { refused(&outbox, 1) });
+    assert_eq!(marks(attendance), 1);
+    outbox.cut();
+}
+
+/// A refused report once opened the id again, and the marker took the place of `done`.
+#[tokio::test]
+async fn a_refused_report_after_done_leaves_no_marker() {
+    let (outbox, id) = (Outbox::new(10), Id::new("a").expect("an id"));
+    let mut attendance = Attendance::new(Arc::default(), 10);
+    outbox.push(false, 0, &mut staked("1", false, attendance.reported(&id)));
+    outbox.push(false, 1, &mut staked("1", true, attendance.done(&id).expect("the id is here")));
+    outbox.push(false, 2, &mut staked("1", false, attendance.reported(&id)));
+    kept(&outbox, &[0, 1]);
+    refused(&outbox, 2);
+    outbox.answered().await;
+    assert_eq!(marks(attendance), 0);
+}
+
+#[test]
+fn what_is_not_answered_in_time_counts_as_kept() {
+    let (outbox, id) = (Outbox::new(10), Id::new("a").expect("an id"));
+    let mut attendance = Attendance::new(Arc::default(), 10);
+    outbox.push(false, 0, &mut staked("1", false, attendance.reported(&id)));
+    outbox.assume_kept();
+    refused(&outbox, 0);
+    assert_eq!(marks(attendance), 1);
 }
 
 #[test]
