@@ -59,7 +59,7 @@ fn every_fault_is_on_standard_error_and_the_exit_code_is_two() {
         assert_eq!(
             text(&out.stderr),
             "forebay: the configuration has 2 faults:\n  node_id = 0 (x.toml, line 1): must be an integer from 1 to 65535\n  \
-             flush.batch = 0 (x.toml, line 2): must be an integer from 1 to 100000\n"
+             flush.batch = 0 (x.toml, line 2): must be an integer from 1 to 1000000000\n"
         );
     }
 }

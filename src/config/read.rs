@@ -19,14 +19,15 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 const NOT_ZERO: Duration = Duration::from_millis(1);
-const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 /// Larger values go to files that the journal's store never syncs.
 const MAX_REPORT_BYTES: u64 = 96 * KIB;
 /// Beyond this many trees the journal's store writes their names to a file that it never syncs.
 const MAX_LANES: u64 = 1024;
-/// A statement has at most 65,535 placeholders, and a row takes eight.
-const MAX_ROWS: u64 = 8_000;
+/// Rows of one statement; more gain nothing.
+const MAX_ROWS: u64 = 100_000;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -103,18 +104,18 @@ impl Reader {
             journal: Journal {
                 dir: self.path("journal.dir", d.journal.dir),
                 lanes: self.integer("journal.lanes", d.journal.lanes, 1..=MAX_LANES),
-                max_bytes: self.size("journal.max_bytes", d.journal.max_bytes, MIB..=1024 * TIB),
+                max_bytes: self.size("journal.max_bytes", d.journal.max_bytes, 1..=1024 * TIB),
                 max_backlog_per_id: self.integer(
                     "journal.max_backlog_per_id",
                     d.journal.max_backlog_per_id,
                     1..=1_000_000_000,
                 ),
-                min_free_disk: self.size("journal.min_free_disk", d.journal.min_free_disk, MIB..=1024 * TIB),
+                min_free_disk: self.size("journal.min_free_disk", d.journal.min_free_disk, 0..=1024 * TIB),
                 cache_bytes: self.size("journal.cache_bytes", d.journal.cache_bytes, MIB..=TIB),
             },
             flush: Flush {
-                batch: self.integer("flush.batch", d.flush.batch, 1..=100_000),
-                tick: self.duration("flush.tick", d.flush.tick, NOT_ZERO..=HOUR),
+                batch: self.integer("flush.batch", d.flush.batch, 1..=1_000_000_000),
+                tick: self.duration("flush.tick", d.flush.tick, NOT_ZERO..=YEAR),
                 catch_up_batch: self.integer("flush.catch_up_batch", d.flush.catch_up_batch, 1..=100_000),
             },
             sink: Sink {
@@ -129,11 +130,11 @@ impl Reader {
                 connections: self.integer("sink.connections", d.sink.connections, 1..=64),
                 max_rows: self.integer("sink.max_rows", d.sink.max_rows, 1..=MAX_ROWS),
                 max_bytes: self.size("sink.max_bytes", d.sink.max_bytes, KIB..=GIB),
-                timeout: self.duration("sink.timeout", d.sink.timeout, NOT_ZERO..=HOUR),
+                timeout: self.duration("sink.timeout", d.sink.timeout, NOT_ZERO..=DAY),
                 create_tables: self.choice("sink.create_tables", d.sink.create_tables, &BOOLEANS),
             },
             admin: Admin { listen: self.address("admin.listen", d.admin.listen) },
-            shutdown: Shutdown { drain: self.duration("shutdown.drain", d.shutdown.drain, Duration::ZERO..=HOUR) },
+            shutdown: Shutdown { drain: self.duration("shutdown.drain", d.shutdown.drain, Duration::ZERO..=DAY) },
             log: Log {
                 level: self.choice("log.level", d.log.level, &levels),
                 format: self.choice("log.format", d.log.format, &formats),
@@ -155,15 +156,15 @@ impl Reader {
                 d.max_ids_per_connection,
                 1..=100_000_000,
             ),
-            handshake_timeout: self.duration("ingest.handshake_timeout", d.handshake_timeout, NOT_ZERO..=HOUR),
-            idle_timeout: self.duration("ingest.idle_timeout", d.idle_timeout, NOT_ZERO..=24 * HOUR),
+            handshake_timeout: self.duration("ingest.handshake_timeout", d.handshake_timeout, NOT_ZERO..=DAY),
+            idle_timeout: self.duration("ingest.idle_timeout", d.idle_timeout, NOT_ZERO..=DAY),
             allowed_origins: self.origins("ingest.allowed_origins", d.allowed_origins),
         }
     }
 
     /// What must hold between keys; one that was at fault by itself is not compared.
     fn compare(&mut self, settings: &Settings) {
-        let Settings { ingest, flush, admin, .. } = settings;
+        let Settings { ingest, admin, .. } = settings;
         let (report, request) = (ingest.max_report_bytes as u64, ingest.max_request_bytes as u64);
         let clash = ingest.listen.port() == admin.listen.port()
             && admin.listen.port() != 0
@@ -179,14 +180,6 @@ impl Reader {
                 "ingest.listen",
                 ingest.listen.to_string(),
                 "differ from",
-            ),
-            (
-                flush.catch_up_batch < flush.batch,
-                "flush.catch_up_batch",
-                flush.catch_up_batch.to_string(),
-                "flush.batch",
-                flush.batch.to_string(),
-                "be at least",
             ),
             (
                 request < report,

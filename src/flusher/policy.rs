@@ -38,7 +38,7 @@ impl Policy {
 
     /// Whether the backlog is reason to act before the tick.
     pub(super) fn is_full(&self, backlog: Backlog) -> bool {
-        backlog.reports >= self.batch || backlog.markers > 0
+        backlog.reports >= self.batch || backlog.markers > 0 || backlog.behind
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
     const POLICY: Policy = Policy { batch: 10, tick: Duration::from_secs(10) };
 
     fn backlog(reports: u64, markers: u64, oldest: Instant) -> Backlog {
-        Backlog { reports, markers, bytes: 0, oldest: Some(oldest) }
+        Backlog { reports, markers, bytes: 0, behind: false, oldest: Some(oldest) }
     }
 
     #[test]
@@ -59,6 +59,13 @@ mod tests {
         let due = start + POLICY.tick;
         assert_eq!(POLICY.decide(backlog(9, 0, start), false, start), Decision::WaitUntil(due));
         assert_eq!(POLICY.decide(backlog(1, 0, start), false, due), Decision::Act);
+    }
+
+    #[test]
+    fn what_a_batch_left_behind_waits_for_nothing() {
+        let start = Instant::now();
+        let left = Backlog { behind: true, ..backlog(1, 0, start) };
+        assert_eq!(POLICY.decide(left, false, start), Decision::Act);
     }
 
     #[test]

@@ -120,6 +120,7 @@ impl Journal {
             state.markers -= receipt.markers;
             state.bytes -= receipt.bytes;
             state.settled = receipt.through;
+            state.behind = !receipt.is_all;
             if receipt.is_all {
                 state.oldest = state.oldest_after_taken;
                 state.damaged = false;

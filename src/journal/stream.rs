@@ -40,6 +40,8 @@ pub struct State {
     pub(super) damaged: bool,
     /// Appends that a commit is working on.
     pub(super) in_commit: u64,
+    /// A batch was taken and did not have all.
+    pub(super) behind: bool,
     /// When the oldest record that is not settled was accepted.
     pub(super) oldest: Option<Instant>,
     /// When the first record was accepted that came after the batch was taken.
@@ -85,6 +87,8 @@ pub struct Backlog {
     pub markers: u64,
     /// Bytes of the entries of both.
     pub bytes: u64,
+    /// The last batch did not have all that there was.
+    pub behind: bool,
     /// When the oldest of both was accepted.
     pub oldest: Option<Instant>,
 }
@@ -108,6 +112,7 @@ impl Stream {
             synced: Position(0),
             damaged: false,
             in_commit: 0,
+            behind: false,
             oldest: None,
             oldest_after_taken: None,
             done: Vec::new(),
@@ -125,7 +130,8 @@ impl Stream {
 impl State {
     /// What a flusher decides by.
     pub fn backlog(&self) -> Backlog {
-        Backlog { reports: self.reports, markers: self.markers, bytes: self.bytes, oldest: self.oldest }
+        let Self { reports, markers, bytes, behind, oldest, .. } = *self;
+        Backlog { reports, markers, bytes, behind, oldest }
     }
 
     /// Records that are durable, or on their way there, and not settled.
