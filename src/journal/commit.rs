@@ -242,10 +242,6 @@ impl Committer {
         let Cycle { groups, answers, reserved, buried, .. } = cycle;
         self.shared.counters.accepted(groups.iter().map(|g| g.reports).sum());
         self.shared.grow(groups.iter().map(|g| g.bytes).sum());
-        for (buried, done) in buried {
-            // A flusher that is gone asks again after the restart.
-            let _ = done.send(buried);
-        }
         for (to, verdict) in &answers {
             if let Verdict::Written { group, index } = verdict {
                 note_done_waiter(&groups[*group], *index, to);
@@ -261,6 +257,11 @@ impl Committer {
             self.drain.backlog_grew(&group.stream, &mut state);
         }
         answer(answers, &groups, self.shared.node_id);
+        // Last: whoever waits for all that was queued before finds its flushers started.
+        for (buried, done) in buried {
+            // A flusher that is gone asks again after the restart.
+            let _ = done.send(buried);
+        }
         self.shared.reservations.add_permits(reserved);
     }
 }
