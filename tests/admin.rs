@@ -6,9 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use forebay::admin::Admin;
-use forebay::config::{
-    self, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget, TableName,
-};
+use forebay::config::{Settings, SinkTarget};
 use forebay::engine::Engine;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,43 +23,12 @@ struct Node {
 async fn node() -> Node {
     let dir = tempfile::tempdir().expect("a folder");
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let settings = Settings {
-        node_id: 9,
-        on_disconnect: OnDisconnect::Mark,
-        ingest: Ingest {
-            listen: any,
-            max_report_bytes: 1024,
-            max_request_bytes: 1024,
-            max_connections: 1,
-            max_in_flight: 1,
-            max_queued_bytes: 1024 * 1024,
-            max_ids_per_connection: 1,
-            handshake_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            allowed_origins: Vec::new(),
-        },
-        journal: Journal {
-            dir: dir.path().join("journal"),
-            lanes: 4,
-            max_bytes: 1 << 30,
-            max_backlog_per_id: 1000,
-            min_free_disk: 0,
-            cache_bytes: 1 << 20,
-        },
-        flush: Flush { batch: 10, tick: Duration::from_millis(50), catch_up_batch: 100 },
-        sink: Sink {
-            target: SinkTarget::Sqlite(dir.path().join("reports.db")),
-            table: TableName::new("reports").expect("a name"),
-            connections: 1,
-            max_rows: 100,
-            max_bytes: 1 << 20,
-            timeout: Duration::from_secs(10),
-            create_tables: true,
-        },
-        admin: config::Admin { listen: any },
-        shutdown: Shutdown { drain: Duration::from_secs(5) },
-        log: Log { level: tracing::level_filters::LevelFilter::OFF, format: LogFormat::Text },
-    };
+    let mut settings = Settings { node_id: 9, ..Settings::default() };
+    settings.ingest.listen = any;
+    settings.journal.dir = dir.path().join("journal");
+    settings.flush.tick = Duration::from_millis(50);
+    settings.sink.target = SinkTarget::Sqlite(dir.path().join("reports.db"));
+    settings.admin.listen = any;
     let admin = Admin::bind(&settings).await.expect("port 0 is free");
     let engine = Engine::open(&settings).await.expect("an empty journal opens");
     let (address, stopping) = (admin.local_addr(), CancellationToken::new());

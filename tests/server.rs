@@ -13,9 +13,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tokio_util::sync::CancellationToken;
 
-use forebay::config::{
-    Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget, TableName,
-};
+use forebay::config::{OnDisconnect, Settings, SinkTarget};
 use forebay::engine::Engine;
 use forebay::server::Server;
 
@@ -34,43 +32,23 @@ struct Node {
 
 fn settings(dir: &std::path::Path) -> Settings {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Settings {
-        node_id: 1,
-        on_disconnect: OnDisconnect::Mark,
-        ingest: Ingest {
-            listen: any,
-            max_report_bytes: 1024,
-            max_request_bytes: 64 * 1024,
-            max_connections: 10,
-            max_in_flight: 16,
-            max_queued_bytes: 1024 * 1024,
-            max_ids_per_connection: 3,
-            handshake_timeout: Duration::from_millis(500),
-            idle_timeout: Duration::from_secs(60),
-            allowed_origins: vec!["https://listed.example".to_owned()],
-        },
-        journal: Journal {
-            dir: dir.join("journal"),
-            lanes: 4,
-            max_bytes: 1 << 30,
-            max_backlog_per_id: 1000,
-            min_free_disk: 0,
-            cache_bytes: 1 << 20,
-        },
-        flush: Flush { batch: 10, tick: Duration::from_millis(50), catch_up_batch: 100 },
-        sink: Sink {
-            target: SinkTarget::Sqlite(dir.join("reports.db")),
-            table: TableName::new("reports").expect("a name"),
-            connections: 1,
-            max_rows: 100,
-            max_bytes: 1 << 20,
-            timeout: Duration::from_secs(10),
-            create_tables: true,
-        },
-        admin: Admin { listen: any },
-        shutdown: Shutdown { drain: Duration::from_secs(5) },
-        log: Log { level: tracing::level_filters::LevelFilter::OFF, format: LogFormat::Text },
-    }
+    let mut settings = Settings::default();
+    settings.ingest.listen = any;
+    settings.ingest.max_report_bytes = 1024;
+    settings.ingest.max_request_bytes = 64 * 1024;
+    settings.ingest.max_connections = 10;
+    settings.ingest.max_in_flight = 16;
+    settings.ingest.max_queued_bytes = 1024 * 1024;
+    settings.ingest.max_ids_per_connection = 3;
+    settings.ingest.handshake_timeout = Duration::from_millis(500);
+    settings.ingest.allowed_origins = vec!["https://listed.example".to_owned()];
+    settings.journal.dir = dir.join("journal");
+    settings.journal.lanes = 4;
+    settings.journal.max_backlog_per_id = 1000;
+    settings.flush.tick = Duration::from_millis(50);
+    settings.sink.target = SinkTarget::Sqlite(dir.join("reports.db"));
+    settings.admin.listen = any;
+    settings
 }
 
 async fn node(change: impl FnOnce(&mut Settings)) -> Node {

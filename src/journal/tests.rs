@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::report::{Body, Draft, Id, Marker, Number, RefusalKind, Report};
+use crate::report::{Body, Draft, Id, Marker, Number, Position, RefusalKind, Report};
 
 struct Idle;
 
@@ -213,6 +213,22 @@ fn damage_that_appears_while_running_is_set_aside_and_the_audit_balances() {
     let audit = bench.counters.snapshot();
     assert_eq!((audit.stored, audit.dead, audit.backlog), (1, 1, 0));
     assert!(audit.balanced() && bench.stream("a").is_none());
+}
+
+/// An entry is in its lane from its writing on, and may be lost until its sync.
+#[test]
+fn what_is_not_synced_is_not_read() {
+    let bench = Bench::new();
+    let synced = ack(&bench.append("a", vec![report(None, "synced")])[0]).position();
+    let stream = bench.stream("a").expect("it has backlog");
+    let first = Position(synced.0 + 1);
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    entry::encode_key(&stream.id, first, &mut key);
+    let stamp = entry::Stamp { first, accepted_at: 1, node_id: 3 };
+    entry::encode(&stream.id, stamp, [report(None, "written")].iter(), &mut value);
+    let lane = stream.lock().lane;
+    bench.journal().shared.store.insert(lane, &key, &value).expect("a sound tree");
+    assert_eq!(bench.drain("a", 8), ["synced"]);
 }
 
 #[tokio::test]
