@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod load;
 pub mod mariadb;
 pub mod node;
+pub mod proof;
 pub mod raw;
 pub mod stored;
 pub mod strace;
