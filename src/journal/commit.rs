@@ -104,6 +104,7 @@ impl Committer {
             };
             if cycle.must_sync && self.dirty.is_some() {
                 self.shared.store.sync()?;
+                self.shared.store.note_synced(self.positions.last())?;
                 self.dirty = None;
             }
             self.release(cycle);
@@ -200,7 +201,7 @@ impl Committer {
         Ok(buried)
     }
 
-    /// Numbers and writes the cycle's groups, and ahead of them the ceiling of positions.
+    /// Numbers and writes the cycle's groups, and behind them its stamp.
     fn write(&mut self, cycle: &mut Cycle) -> Result<(), JournalError> {
         if cycle.groups.is_empty() {
             return Ok(());
@@ -209,12 +210,10 @@ impl Committer {
         for group in &mut cycle.groups {
             group.first = self.positions.take(group.contents.len() as u64, now);
         }
-        if let Some(ceiling) = self.positions.raise_ceiling() {
-            self.shared.store.set_position_ceiling(ceiling)?;
-        }
         for group in &mut cycle.groups {
             self.write_group(group, now)?;
         }
+        self.shared.store.set_stamp(self.positions.last())?;
         self.dirty.get_or_insert_with(Instant::now);
         cycle.must_sync = true;
         Ok(())

@@ -14,7 +14,7 @@
 //!
 //! # On disk
 //! sled trees `lane-0000` … hold entries (`entry.rs`), `dead` dead letters (`dead_letters.rs`), `damaged` what was set
-//! aside (`lane-NNNN/` and the key), `meta` the ceiling of positions.
+//! aside (`lane-NNNN/` and the key), `meta` the stamp of the last commit (`log.rs`).
 //!
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
@@ -27,6 +27,7 @@ mod error;
 mod index;
 mod lanes;
 mod limits;
+mod log;
 mod positions;
 mod queue;
 mod read;
@@ -132,6 +133,15 @@ fn open_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Foun
         .unwrap_or_else(|_| Err(JournalError::Damaged("the storage gave up on them".to_owned())))
 }
 
+/// Salvages what sled would skip without a word.
+fn mend(settings: &config::Journal) -> Result<(), JournalError> {
+    let Some(_locked) = log::lock(&settings.dir)? else { return Ok(()) };
+    match log::inspect(&settings.dir)?.first() {
+        Some(hole) => salvage::salvage(settings, &JournalError::Damaged(hole.to_string())),
+        None => Ok(()),
+    }
+}
+
 /// Opens what this process had open a moment ago: threads of sled's own may hold its lock for a little longer.
 fn reopen_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Found), JournalError> {
     const PATIENCE: Duration = Duration::from_secs(2);
@@ -163,6 +173,7 @@ impl Opened {
         counters: Arc<Counters>,
     ) -> Result<Self, JournalError> {
         salvage::finish_interrupted(&settings.dir)?;
+        mend(settings)?;
         let (store, found) = match open_and_recover(settings) {
             Err(error) if error.is_damage() => {
                 salvage::salvage(settings, &error)?;
@@ -170,11 +181,10 @@ impl Opened {
             }
             opened => opened?,
         };
-        let mut positions = Positions::new(store.position_ceiling()?, found.highest);
-        if let Some(ceiling) = positions.raise_ceiling() {
-            store.set_position_ceiling(ceiling)?;
-        }
+        let positions = Positions::new(store.stamp()?.max(log::synced(&settings.dir)), found.highest);
+        store.set_stamp(positions.last())?;
         store.sync()?;
+        store.note_synced(positions.last())?;
         counters.recovered(found.reports, found.dead);
         tracing::info!(
             reports = found.reports,

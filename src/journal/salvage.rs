@@ -15,15 +15,17 @@ use super::dead_letters::{self, LETTER};
 use super::entry::{self, ENTRY, HEADER_BYTES, MAX_BODY_BYTES};
 use super::error::JournalError;
 use super::lanes::Lane;
+use super::log;
 use super::store::Store;
 use crate::config;
+use crate::report::Position;
 
 /// How much of a file is read at a time; more than any value has.
 const CHUNK_BYTES: usize = 4 << 20;
 /// Entries between two syncs of the new journal.
 const SYNC_EVERY: u64 = 10_000;
 /// An hour, in microseconds: above any position that the damaged journal gave out under a clock that was right.
-const CEILING_MARGIN: u64 = 3_600_000_000;
+const MARGIN: u64 = 3_600_000_000;
 
 /// Makes a new journal of what is whole in the damaged one, and puts it in its place.
 ///
@@ -39,7 +41,8 @@ pub(super) fn salvage(settings: &config::Journal, why: &JournalError) -> Result<
     tracing::error!(error = %why, "the journal is damaged; its files are searched for reports");
     let new = beside(dir, "salvaging");
     let store = Store::open(&new, settings.lanes, settings.cache_bytes)?;
-    let mut salvaged = Salvaged { store, lanes: settings.lanes, entries: 0, dead: 0, highest: 0 };
+    let mut salvaged =
+        Salvaged { store, lanes: settings.lanes, entries: 0, dead: 0, highest: 0, synced: log::synced(dir) };
     let mut files = vec![dir.join("db")];
     // Pages that the storage kept in files of their own.
     if let Ok(blobs) = fs::read_dir(dir.join("blobs")) {
@@ -91,6 +94,8 @@ struct Salvaged {
     entries: u64,
     dead: u64,
     highest: u64,
+    /// How far the damaged one was synced, as far as it is known.
+    synced: u64,
 }
 
 impl Salvaged {
@@ -148,9 +153,9 @@ impl Salvaged {
         Ok(true)
     }
 
-    /// Positions go on above all that was found, and above the clock: the old ceiling may be among what is damaged.
+    /// Positions go on above all that was found, and above the clock: the last stamp may be among what is damaged.
     fn finish(self) -> Result<(), JournalError> {
-        self.store.set_position_ceiling(self.highest.max(now_micros()) + CEILING_MARGIN)?;
+        self.store.set_stamp(Position(self.highest.max(self.synced).max(now_micros()) + MARGIN))?;
         self.store.sync()?;
         let Self { entries, dead, .. } = self;
         tracing::error!(

@@ -1,5 +1,7 @@
 //! The journal as a whole, driven without flushers: append, read, settle, bury, reopen.
 
+mod damage;
+
 use std::sync::mpsc;
 
 use bytes::Bytes;
