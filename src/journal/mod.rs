@@ -49,7 +49,7 @@ use tokio::time::Instant;
 pub use append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
 pub use dead_letters::DeadLetter;
 pub use error::{Damage, JournalError};
-pub use queue::Buried;
+pub use queue::{Buried, Revision};
 pub use read::{Receipt, Settlement, Taken};
 pub use stream::{Backlog, Flusher, State, Stream};
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -109,6 +110,30 @@ impl Store {
             self.dead.insert(key, value).map_err(JournalError::storage("write a dead letter"))?;
         }
         Ok(!known)
+    }
+
+    /// Dead letters in order of key, those behind `after`.
+    pub(super) fn dead_after(
+        &self,
+        after: &[u8],
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
+        self.dead.range::<&[u8], _>((Bound::Excluded(after), Bound::Unbounded)).map(owned)
+    }
+
+    /// The dead letter with this key.
+    pub(super) fn dead_letter(&self, key: &[u8]) -> Result<Option<Bytes>, JournalError> {
+        let value = self.dead.get(key).map_err(JournalError::storage("read a dead letter"))?;
+        Ok(value.map(Bytes::from_owner))
+    }
+
+    /// Puts another value in the place of a dead letter's, or removes it where `value` is none; the length of the old
+    /// one, if it was there. Durable after the next [`Store::sync`].
+    pub(super) fn change_dead(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<usize>, JournalError> {
+        let old = match value {
+            Some(value) => self.dead.insert(key, value),
+            None => self.dead.remove(key),
+        };
+        Ok(old.map_err(JournalError::storage("change a dead letter"))?.map(|old| old.len()))
     }
 
     /// Moves an entry out of its lane into the set-aside tree, under the lane's name and its key.
