@@ -97,6 +97,15 @@ impl Bench {
     }
 }
 
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Some(journal) = self.open.take() {
+            // Its thread would hold its memory until the process ends.
+            let _ = journal.stop();
+        }
+    }
+}
+
 fn open(settings: &config::Journal) -> (Journal, Arc<Counters>) {
     let counters = Arc::new(Counters::default());
     let around = Surroundings { node_id: 3, max_queued_bytes: 1 << 20, max_entry_records: 8 };
