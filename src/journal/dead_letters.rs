@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Journal;
-use super::entry::{Appender, MAX_BODY_BYTES, Magic, frame, unframe};
+use super::entry::{Appender, HEADER_BYTES, MAX_BODY_BYTES, Magic, frame, unframe};
 use super::error::{Damage, JournalError};
 use super::queue::{Command, Revision};
 use crate::report::{Id, Key, Number, Report};
@@ -160,8 +160,11 @@ pub(super) fn decode(stored_key: &[u8], value: &Bytes) -> Result<DeadLetter, Dam
 /// As [`decode`].
 pub(super) fn decode_value(value: &Bytes) -> Result<DeadLetter, Damage> {
     let body = unframe(LETTER, value)?;
-    let (body, _): (LetterBody<'_>, usize) =
+    let (body, used): (LetterBody<'_>, usize) =
         bincode::serde::borrow_decode_from_slice(body, ENCODING).map_err(|_| Damage::Content)?;
+    if used + HEADER_BYTES != value.len() || body.reason.len() > MAX_REASON_BYTES {
+        return Err(Damage::Content);
+    }
     let id = Id::new(body.id).map_err(|_| Damage::Content)?;
     let number = Number { source: body.source, seq: body.seq };
     let report = Report {

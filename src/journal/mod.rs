@@ -37,6 +37,7 @@ mod store;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -48,10 +49,12 @@ use tokio::time::Instant;
 
 pub use append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
 pub use dead_letters::DeadLetter;
+pub use entry::Entry;
 pub use error::{Damage, JournalError};
 pub use queue::{Buried, Revision};
 pub use read::{Receipt, Settlement, Taken};
 pub use stream::{Backlog, Flusher, State, Stream};
+pub use value::Value;
 
 use crate::config;
 use crate::metrics::Counters;
