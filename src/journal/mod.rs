@@ -28,6 +28,7 @@ mod index;
 mod lanes;
 mod limits;
 mod log;
+pub mod offline;
 mod positions;
 mod queue;
 mod read;
@@ -51,6 +52,7 @@ pub use append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
 pub use dead_letters::DeadLetter;
 pub use entry::Entry;
 pub use error::{Damage, JournalError};
+pub use log::Hole;
 pub use queue::{Buried, Revision};
 pub use read::{Receipt, Settlement, Taken};
 pub use stream::{Backlog, Flusher, State, Stream};
@@ -125,14 +127,18 @@ pub struct JournalStatus {
     pub damaged: u64,
 }
 
-/// Opens the trees and reads them. sled panics on some damage; that is damage, too.
+/// Opens the trees and reads them.
 fn open_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Found), JournalError> {
-    let open = || {
+    guarded(|| {
         let store = Store::open(&settings.dir, settings.lanes, settings.cache_bytes)?;
         let found = recovery::recover(&store, settings.lanes)?;
         Ok((store, found))
-    };
-    std::panic::catch_unwind(open)
+    })
+}
+
+/// Runs what reads files that may be damaged; a panic of the storage is damage, too.
+fn guarded<T>(read: impl FnOnce() -> Result<T, JournalError>) -> Result<T, JournalError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err(JournalError::Damaged("the storage gave up on them".to_owned())))
 }
 

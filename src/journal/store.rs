@@ -96,6 +96,17 @@ impl Store {
         self.lane(lane).iter().map(owned)
     }
 
+    /// All entries and dead letters with the name of their tree, tree by tree, in order of key.
+    pub(super) fn scan_all(&self) -> impl Iterator<Item = (String, Result<(Vec<u8>, Bytes), JournalError>)> + '_ {
+        let lanes = (0..self.lanes()).flat_map(|lane| self.scan(lane).map(move |pair| (lane_name(lane), pair)));
+        lanes.chain(self.scan_dead().map(|pair| ("dead".to_owned(), pair)))
+    }
+
+    /// The names under which damaged entries were set aside: lane and key.
+    pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
+        self.damaged.iter().map(|pair| owned(pair).map(|(name, _)| name))
+    }
+
     /// All dead letters, in order of key.
     pub(super) fn scan_dead(&self) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
         self.dead.iter().map(owned)
