@@ -12,7 +12,7 @@
 //! ```text
 //! db       segments of 8 MiB
 //! segment  !crc32 of the next 16 (u32) | lsn ^ i64::MAX | stable lsn ^ i64::MAX | messages
-//! message  !crc32 of body and the rest of this header (u32) | kind (u8) | length, segment number, page (varints) | body
+//! message  !crc32 of body and the rest of this header (u32) | kind | length, segment number, page (varints) | body
 //! ```
 
 use std::collections::BTreeMap;
@@ -87,8 +87,8 @@ pub(super) fn stamped(value: &[u8]) -> Option<u64> {
     body.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// Walks the log of the journal in `dir`, which nobody may have open: what sled would skip, from the lowest offset to the
-/// highest; nothing where the log is whole, or there is none.
+/// Walks the log of the journal in `dir`, which nobody may have open: what sled would skip, from the lowest offset to
+/// the highest; nothing where the log is whole, or there is none.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -339,8 +339,8 @@ fn stamp_in(body: &[u8]) -> Option<u64> {
     stamped(value.get(..HEADER_BYTES + body_length(value.get(..HEADER_BYTES)?))?)
 }
 
-/// Whether what follows in an old segment belongs to a newer one, whose first part was not written yet when the node was
-/// killed: nothing of the old one was in use any more.
+/// Whether what follows in an old segment belongs to a newer one, whose first part was not written yet when the node
+/// was killed: nothing of the old one was in use any more.
 fn is_written_over(segment: &[u8], at: usize, number: u64, highest: u64) -> bool {
     let newer = highest + 1..=highest + SEGMENTS_AHEAD;
     let mut found = messages(segment, at, |n| n == number || newer.contains(&n)).peekable();

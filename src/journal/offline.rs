@@ -38,7 +38,7 @@ impl Examined {
         self.holes.is_empty() && self.unreadable.is_none() && self.damaged.is_empty()
     }
 
-    /// Whether the values are those that the files' bytes have, drained ones among them, because the storage cannot tell.
+    /// Whether the values are those that the files' bytes have, drained ones among them: the storage could not tell.
     pub fn is_searched(&self) -> bool {
         !self.holes.is_empty() || self.unreadable.is_some()
     }
@@ -93,8 +93,8 @@ fn read_trees(store: &Store, mut each: impl FnMut(Value) -> Result<(), JournalEr
     Ok(())
 }
 
-/// Gives every value that is whole in the files' bytes to `each`: also those that were settled long ago, and some of them
-/// twice.
+/// Gives every value that is whole in the files' bytes to `each`: also those that were settled long ago, and some of
+/// them twice.
 pub(super) fn search(
     dir: &Path,
     mut each: impl FnMut(Value, &Bytes) -> Result<(), JournalError>,
@@ -134,8 +134,8 @@ fn search_file(
     }
 }
 
-/// Finds every value that is whole in `bytes`; returns up to where they were searched. What begins behind that may go on
-/// in the next chunk, if there is one.
+/// Finds every value that is whole in `bytes`; returns up to where they were searched. What begins behind that may go
+/// on in the next chunk, if there is one.
 fn search_bytes(
     bytes: &[u8],
     is_last: bool,

@@ -1,8 +1,8 @@
 //! Positions: microseconds of the epoch, strictly increasing, never reused.
 //!
-//! Each commit writes its last position behind its entries (its stamp), so it is on disk before any of its positions is
-//! seen outside. At open the first position is above the last stamp, above every entry found, and not behind the clock. So
-//! neither truncation to empty, nor a restart, nor a clock that steps back gives one out again.
+//! Each commit writes its last position behind its entries (its stamp), so it is on disk before any of its positions
+//! is seen outside. At open the first position is above the last stamp, above every entry found, and not behind the
+//! clock. So neither truncation to empty, nor a restart, nor a clock that steps back gives one out again.
 
 use crate::report::{Position, key::MAX_EXACT};
 

@@ -1,4 +1,4 @@
-//! Dead letters in an operator's hands: listed, shown, exported, tried again once the cause is gone, discarded on purpose.
+//! Dead letters in an operator's hands: listed, shown, exported, retried once the cause is gone, discarded on purpose.
 
 use serde_json::{Value, json};
 
