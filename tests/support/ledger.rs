@@ -227,8 +227,8 @@ impl Verdict {
         }
     }
 
-    /// Panics, with all that differs, unless nothing does and no report is a dead letter.
-    pub fn assert_clean(&self) {
+    /// Whether nothing differs and no report is a dead letter.
+    pub fn is_clean(&self) -> bool {
         let faults = [
             &self.lost,
             &self.doubled,
@@ -238,7 +238,12 @@ impl Verdict {
             &self.refused_yet_stored,
             &self.miscounted,
         ];
-        assert!(faults.iter().all(|list| list.is_empty()) && self.dead == 0, "{self}");
+        faults.iter().all(|list| list.is_empty()) && self.dead == 0
+    }
+
+    /// Panics, with all that differs, unless nothing does and no report is a dead letter.
+    pub fn assert_clean(&self) {
+        assert!(self.is_clean(), "{self}");
     }
 }
 
