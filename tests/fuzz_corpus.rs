@@ -27,3 +27,8 @@ fn every_configuration_of_the_corpus_holds() {
 fn every_entry_of_the_corpus_holds() {
     replay("entry", harness::entry);
 }
+
+#[test]
+fn every_session_of_the_corpus_holds() {
+    replay("frames", harness::frames);
+}

@@ -3,8 +3,12 @@
 
 mod config;
 mod entry;
+mod frames;
 mod message;
+mod stand_ins;
+mod wire;
 
 pub use config::config;
 pub use entry::entry;
+pub use frames::frames;
 pub use message::message;

@@ -375,11 +375,7 @@ impl Verdict {
             Self::Written { group, index } => {
                 let group = &groups[group];
                 let position = Position(group.first.0 + index as u64);
-                let number = match &group.contents[index] {
-                    Content::Report(draft) => Some(entry::number(draft.seq, node_id, position)),
-                    Content::Marker(_) => None,
-                };
-                Answer::Kept(Ack { position, number })
+                Answer::Kept(Ack::of(&group.contents[index], node_id, position))
             }
         }
     }
