@@ -5,4 +5,7 @@
 mod support;
 
 mod cuts;
+mod faults;
+mod locks;
 mod trial;
+mod unknown;
