@@ -7,5 +7,6 @@ mod support;
 mod cuts;
 mod faults;
 mod locks;
+mod poison;
 mod trial;
 mod unknown;

@@ -152,7 +152,7 @@ pub fn numbered(id: &str, seq: u64) -> Sent {
     Sent { id: id.to_owned(), seq: Some(seq), data: format!(r#"{{"id": "{id}", "n":{seq}}}"#) }
 }
 
-/// Dead letters that the node's log tells of: `id/source/seq` and the server's code.
+/// Dead letters that the node's log tells of: `id~source~seq` and the server's code.
 pub fn dead_letters(node: &Node) -> Vec<(String, u64)> {
     let said = node.stderr();
     let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
