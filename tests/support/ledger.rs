@@ -108,6 +108,7 @@ impl Ledger {
     /// Waits until the backlog is empty, then holds the sink of `node` against the ledger.
     pub async fn settle(&self, node: &Node) -> Verdict {
         let audit = node.drained().await;
+        assert!(!node.stderr().contains("the journal is damaged"), "a sound journal was taken for a damaged one");
         let stored = node.stored();
         let rows = stored.rows().await.expect("the sink can be read");
         let streams = stored.streams().await.expect("the sink can be read");
