@@ -2,13 +2,17 @@
 //! No release build can have one.
 
 /// The faults, as `tests/plants/run.sh` lists them with the tests that find them.
-const PLANTS: [&str; 6] = [
+const PLANTS: [&str; 10] = [
     "ack_before_sync",
     "sync_by_sled_alone",
     "truncate_before_store",
     "plain_insert",
     "position_from_last_entry",
     "marker_overtakes",
+    "count_twice",
+    "bury_on_unknown",
+    "retry_for_ever",
+    "session_lingers",
 ];
 
 fn main() {

@@ -4,18 +4,23 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-# plant | the test that must find it | what it breaks
+# plant | the test that must find it, with its binary | what it breaks
 plants='
-ack_before_sync          | durable::an_ack_is_written_only_after_the_journals_file_was_synced     | the ack leaves before the sync
-sync_by_sled_alone       | durable::an_ack_is_written_only_after_the_journals_file_was_synced     | no sync of the file itself
-truncate_before_store    | outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine         | entries go before the commit of the sink
-plain_insert             | exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_mariadb | INSERT without ON DUPLICATE KEY
-position_from_last_entry | positions::no_key_is_reused_after_draining_to_empty_and_restarting_six_times | positions follow the last entry found
-marker_overtakes         | done::a_marker_never_overtakes_the_reports_before_it                   | a marker goes ahead of its commit
+ack_before_sync          | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced                  | the ack leaves before the sync
+sync_by_sled_alone       | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced                  | no sync of the file itself
+truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine                      | entries go before the commit of the sink
+plain_insert             | e2e::exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_mariadb              | INSERT without ON DUPLICATE KEY
+position_from_last_entry | e2e::positions::no_key_is_reused_after_draining_to_empty_and_restarting_six_times        | positions follow the last entry found
+marker_overtakes         | e2e::done::a_marker_never_overtakes_the_reports_before_it                                | a marker goes ahead of its commit
+truncate_before_store    | mysql::cuts::a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing | the same
+count_twice              | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing        | streams count the batch, not the new rows
+session_lingers          | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing        | a session that failed keeps its locks
+bury_on_unknown          | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing           | an unknown code is taken for poison
+retry_for_ever           | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing           | an id that fails holds up all of its transaction
 '
 
-run() { # a plant, a test
-  FOREBAY_PLANT=$1 RUST_BACKTRACE=0 cargo nextest run --test e2e -E "test(=$2)" >"$log" 2>&1
+run() { # a plant, a binary, a test
+  FOREBAY_PLANT=$1 RUST_BACKTRACE=0 cargo nextest run --test "$2" -E "test(=$3)" >"$log" 2>&1
 }
 
 log=$(mktemp)
@@ -23,9 +28,10 @@ trap 'rm -f "$log"' EXIT
 caught=0 missed=0
 while IFS='|' read -r plant test what; do
   plant=${plant// /} test=${test// /}
+  binary=${test%%::*} test=${test#*::}
   [[ -z $plant ]] && continue
   if (($#)) && [[ " $* " != *" $plant "* ]]; then continue; fi
-  run "$plant" "$test"
+  run "$plant" "$binary" "$test"
   if grep -q "FAIL .* $test\|TIMEOUT .* $test" "$log"; then
     printf '%-25s caught by %s\n' "$plant" "$test"
     caught=$((caught + 1))

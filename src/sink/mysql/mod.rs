@@ -91,7 +91,7 @@ pub struct MysqlConnection {
 
 impl Drop for MysqlConnection {
     fn drop(&mut self) {
-        if !self.usable {
+        if !self.usable && cfg!(not(forebay_plant = "session_lingers")) {
             self.conn.cut();
         }
     }
@@ -149,7 +149,7 @@ impl MysqlConnection {
         let order: Vec<usize> = order.iter().copied().filter(|index| given[*index] > 0).collect();
         if total > 0 {
             let affected = self.insert(batches, &order).await?;
-            if affected == total {
+            if affected == total || cfg!(forebay_plant = "count_twice") {
                 inserted.clone_from(&given);
             } else if let [only] = order[..] {
                 inserted[only] = affected.min(total);
