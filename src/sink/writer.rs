@@ -190,7 +190,7 @@ impl<S: Sink> Writer<S> {
             let may_be_a_rows = error.class == Class::Transient || error.class == Class::Outage && (probed || doubtful);
             failing_since = may_be_a_rows.then(|| failing_since.unwrap_or_else(Instant::now));
             let lasts = failing_since.is_some_and(|since| doubtful || since.elapsed() >= LASTS_AFTER);
-            if lasts && !batches.is_empty() {
+            if lasts && !batches.is_empty() && cfg!(not(forebay_plant = "retry_for_ever")) {
                 health.count(error.class);
                 return Err(GivenUp::Lasting(error));
             }

@@ -5,4 +5,8 @@
 mod support;
 
 mod cuts;
+mod faults;
+mod locks;
+mod poison;
 mod trial;
+mod unknown;

@@ -4,7 +4,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
-use crate::support::ledger::{Ledger, Sent, Verdict};
+use crate::support::ledger::{Ledger, Sent};
 use crate::support::load::{Load, Plan};
 use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
@@ -22,22 +22,51 @@ pub struct Trial {
     /// A connection with all rights, open since before the fault.
     pub root: Conn,
     fault: &'static str,
+    /// Reports of [`Trial::others_are_stored`].
+    sent: u64,
 }
 
 impl Trial {
-    /// A node that drains into `mariadb` as a user without rights over the server, with 300 acks behind it.
+    /// A node that drains into `mariadb` as a user without rights over the server; all ids have rows already.
     pub async fn start(fault: &'static str, mariadb: MariaDb, set: impl FnOnce(Node) -> Node) -> Self {
         let url = make_user(&mariadb).await;
         let node = set(Node::new().set("sink.url", url).set("sink.timeout", "5s")).start().await;
         let load = Load::start(&node.address(), eight_clients());
-        load.more_acks(300).await;
-        let root = mariadb.conn().await;
-        Self { mariadb, node, load, root, fault }
+        let mut root = mariadb.conn().await;
+        let all = eventually("rows of all ids", async || {
+            let found: Option<u64> = root.query_first("SELECT COUNT(*) FROM report_streams").await.unwrap_or_default();
+            if found == Some(6) { Ok(()) } else { Err(format!("{found:?} ids have some")) }
+        });
+        all.await;
+        Self { mariadb, node, load, root, fault, sent: 0 }
     }
 
     /// Runs a statement as root.
     pub async fn run(&mut self, statement: &str) {
         self.root.query_drop(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    /// Waits until reports that are sent from now on, for an id that no fault is about, are in the sink.
+    pub async fn others_are_stored(&mut self) {
+        for _ in 0..3 {
+            self.sent += 1;
+            post(&self.node, &self.load.ledger, &[numbered("untouched", self.sent)], &["untouched"]).await;
+            let query = format!("SELECT COUNT(*) FROM reports WHERE id = 'untouched' AND seq = {}", self.sent);
+            let stored = eventually("another id to be stored", async || {
+                let found: Option<u64> = self.root.query_first(&query).await.expect("root may ask");
+                if found == Some(1) { Ok(()) } else { Err("it is not".to_owned()) }
+            });
+            stored.await;
+        }
+    }
+
+    /// Waits until the node shows an error of its sink.
+    pub async fn error_is_shown(&self) -> String {
+        let shown = eventually("an error to be shown", async || {
+            let status = self.node.admin_json("/api/v1/status").await;
+            status["sink"]["last_error"].as_str().map(str::to_owned).ok_or_else(|| status.to_string())
+        });
+        shown.await
     }
 
     /// Ends all of the node's connections to the server; how many there were.
@@ -53,11 +82,7 @@ impl Trial {
 
     /// Waits until the node says that its sink is in this state; acks go on meanwhile, and after.
     pub async fn sink_becomes(&self, wanted: &str) {
-        let state = eventually("the sink's state", async || {
-            let status = self.node.admin_json("/api/v1/status").await;
-            if status["sink"]["state"] == wanted { Ok(()) } else { Err(format!("it is {status}, not {wanted}")) }
-        });
-        state.await;
+        sink_becomes(&self.node, wanted).await;
         self.load.more_acks(100).await;
     }
 
@@ -71,6 +96,15 @@ impl Trial {
         verdict.assert_clean();
         node
     }
+}
+
+/// Waits until the node says that its sink is in this state.
+pub async fn sink_becomes(node: &Node, wanted: &str) {
+    let state = eventually("the sink's state", async || {
+        let status = node.admin_json("/api/v1/status").await;
+        if status["sink"]["state"] == wanted { Ok(()) } else { Err(format!("it is {status}, not {wanted}")) }
+    });
+    state.await;
 }
 
 /// A user `app` that may read and write the database and nothing else; the server's URL for it.
@@ -118,7 +152,7 @@ pub fn numbered(id: &str, seq: u64) -> Sent {
     Sent { id: id.to_owned(), seq: Some(seq), data: format!(r#"{{"id": "{id}", "n":{seq}}}"#) }
 }
 
-/// Dead letters that the node's log tells of: `id/source/seq` and the server's code.
+/// Dead letters that the node's log tells of: `id~source~seq` and the server's code.
 pub fn dead_letters(node: &Node) -> Vec<(String, u64)> {
     let said = node.stderr();
     let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -128,11 +162,4 @@ pub fn dead_letters(node: &Node) -> Vec<(String, u64)> {
         is_one.then(|| (fields["key"].as_str().unwrap_or_default().to_owned(), fields["code"].as_u64().unwrap_or(0)))
     });
     dead.collect()
-}
-
-/// Reports one verdict and asserts it.
-pub fn prove(proof: &mut Proof, faults: u64, verdict: &Verdict) {
-    proof.verdict(faults, verdict);
-    proof.report();
-    verdict.assert_clean();
 }

@@ -11,6 +11,10 @@ const PLANTS: &[&str] = &[
     "marker_overtakes",
     "read_before_sync",
     "open_without_looking",
+    "count_twice",
+    "bury_on_unknown",
+    "retry_for_ever",
+    "session_lingers",
 ];
 
 fn main() {

@@ -31,6 +31,8 @@ struct Book {
     acks: u64,
     /// Error replies.
     refusals: u64,
+    /// Reports that are known to be dead letters.
+    buried: u64,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +92,14 @@ impl Ledger {
         true
     }
 
+    /// An acknowledged report that its client numbered is a dead letter: from now on it is to be no row.
+    pub fn buried(&self, id: &str, seq: u64) {
+        let mut book = self.lock();
+        let entry = book.numbered.remove(&(id.to_owned(), seq));
+        assert!(entry.is_some_and(|entry| !entry.acked.is_empty()), "{id} {seq} is dead and was not acknowledged");
+        book.buried += 1;
+    }
+
     /// Acks so far.
     pub fn acks(&self) -> u64 {
         self.lock().acks
@@ -103,7 +113,7 @@ impl Ledger {
         let rows = stored.rows().await.expect("the sink can be read");
         let streams = stored.streams().await.expect("the sink can be read");
         let mut verdict = self.compare(&rows, &streams);
-        verdict.dead = audit["dead"].as_u64().expect("dead is a number");
+        verdict.dead = audit["dead"].as_u64().expect("dead is a number").abs_diff(self.lock().buried);
         verdict
     }
 
@@ -179,7 +189,7 @@ pub struct Verdict {
     pub acked: usize,
     /// Rows in the sink.
     pub rows: usize,
-    /// Dead letters.
+    /// Dead letters, beside those that the ledger knows to be some.
     pub dead: u64,
     /// Acknowledged, and no row.
     pub lost: Vec<String>,

@@ -27,6 +27,8 @@ pub struct MariaDb {
     _reserved: UdpSocket,
     folder: tempfile::TempDir,
     options: Vec<String>,
+    /// MiB of the file system that the data is on, where it has one of its own.
+    disk: Option<u32>,
     process: Option<Child>,
 }
 
@@ -38,12 +40,22 @@ impl MariaDb {
 
     /// The same with more options of mariadbd, such as `--max-allowed-packet=64K`. They hold for restarts too.
     pub async fn start_with(options: &[&str]) -> Self {
+        Self::start_on(None, options).await
+    }
+
+    /// The same on a file system of its own, of so many MiB, which is there for this server alone and goes when it ends:
+    /// not to be restarted. Needs root.
+    pub async fn start_on_disk(mib: u32) -> Self {
+        Self::start_on(Some(mib), &["--innodb-log-file-size=8M"]).await
+    }
+
+    async fn start_on(disk: Option<u32>, options: &[&str]) -> Self {
         let (port, reserved) = reserve_port();
         let folder =
             tempfile::Builder::new().prefix("mariadb-").tempdir_in(scratch()).expect("a folder for the server");
         copy_folder(&template(), &folder.path().join("data"));
         let options = options.iter().map(ToString::to_string).collect();
-        let mut server = Self { port, _reserved: reserved, folder, options, process: None };
+        let mut server = Self { port, _reserved: reserved, folder, options, disk, process: None };
         server.restart().await;
         server
     }
@@ -112,6 +124,24 @@ impl MariaDb {
         self.signal("CONT");
     }
 
+    /// Fills the server's own file system to the last byte.
+    pub fn fill_disk(&self) {
+        let mut file = File::create(self.filler()).expect("a file can be made");
+        let error = std::io::copy(&mut std::io::repeat(0), &mut file).expect_err("no disk is endless");
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+    }
+
+    /// Gives the space back.
+    pub fn free_disk(&self) {
+        fs::remove_file(self.filler()).expect("the disk was filled");
+    }
+
+    fn filler(&self) -> PathBuf {
+        let inside = self.folder.path().strip_prefix("/").expect("a full path").join("data/filler");
+        // As the server sees it: nobody else sees its file system.
+        Path::new(&format!("/proc/{}/root", self.pid().expect("it runs"))).join(inside)
+    }
+
     /// A pool of connections as root to the database `forebay`.
     pub fn pool(&self) -> Pool {
         Pool::new(self.opts())
@@ -166,8 +196,17 @@ impl MariaDb {
     fn spawn(&self) -> Child {
         let folder = self.folder.path();
         let path = |name: &str| folder.join(name).display().to_string();
-        Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", mariadbd().to_str().expect("a path in UTF-8"), "--no-defaults"])
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        if let Some(mib) = self.disk {
+            // In a mount namespace of its own, the file system ends with the process, however that ends.
+            let script = "mkdir \"$0.disk\" && mount -t tmpfs -o size=\"$1\"m none \"$0.disk\" && cp -a \"$0\"/. \"$0.disk\" \
+                          && mount --bind \"$0.disk\" \"$0\" && shift && exec \"$@\"";
+            command.args(["unshare", "--mount", "sh", "-c", script, &path("data"), &mib.to_string()]);
+        }
+        command
+            .arg(mariadbd())
+            .arg("--no-defaults")
             .arg("--user=root")
             .arg(format!("--datadir={}", path("data")))
             .arg(format!("--log-error={}", path("error.log")))

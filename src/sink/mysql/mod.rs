@@ -19,8 +19,11 @@ use super::{Class, Connection, Sink, SinkError, Stored};
 use crate::config::{self, TableName};
 use crate::report::Batch;
 
+mod link;
 mod session;
 mod sql;
+
+use link::Link;
 
 /// A MySQL or MariaDB server.
 pub struct MysqlSink {
@@ -59,9 +62,11 @@ impl Sink for MysqlSink {
         let timeout = self.settings.timeout;
         let conn = within(timeout, "connecting", Conn::new(self.opts.clone())).await.map_err(unreachable)?;
         let table = self.settings.table.clone();
+        let conn = Link::new(conn);
         let mut connection =
-            MysqlConnection { conn, table, timeout, max_packet: usize::MAX, sql: Vec::new(), usable: true };
+            MysqlConnection { conn, table, timeout, max_packet: usize::MAX, sql: Vec::new(), usable: false };
         session::prepare(&mut connection, self.settings.create_tables, &self.inspected).await?;
+        connection.usable = true;
         Ok(connection)
     }
 }
@@ -74,7 +79,7 @@ fn unreachable(error: SinkError) -> SinkError {
 
 /// One session.
 pub struct MysqlConnection {
-    conn: Conn,
+    conn: Link,
     table: TableName,
     timeout: Duration,
     /// The server's `max_allowed_packet`, in bytes.
@@ -82,6 +87,14 @@ pub struct MysqlConnection {
     /// The statement under way; used again, so that no row allocates.
     sql: Vec<u8>,
     usable: bool,
+}
+
+impl Drop for MysqlConnection {
+    fn drop(&mut self) {
+        if !self.usable && cfg!(not(forebay_plant = "session_lingers")) {
+            self.conn.cut();
+        }
+    }
 }
 
 impl Connection for MysqlConnection {
@@ -136,7 +149,7 @@ impl MysqlConnection {
         let order: Vec<usize> = order.iter().copied().filter(|index| given[*index] > 0).collect();
         if total > 0 {
             let affected = self.insert(batches, &order).await?;
-            if affected == total {
+            if affected == total || cfg!(forebay_plant = "count_twice") {
                 inserted.clone_from(&given);
             } else if let [only] = order[..] {
                 inserted[only] = affected.min(total);

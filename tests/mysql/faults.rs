@@ -1,0 +1,142 @@
+//! A server that stalls, throws its clients out, takes no writes, no connections or no password, under load.
+
+use mysql_async::{Conn, Opts, OptsBuilder};
+
+use crate::support::client::Client;
+use crate::support::load::Load;
+use crate::support::mariadb::MariaDb;
+use crate::support::node::{Node, run};
+use crate::support::proof::{Proof, rounds};
+use crate::trial::{Trial, eight_clients, sink_becomes};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_stopped_for_longer_than_the_timeout_loses_and_doubles_nothing() {
+    let set = |node: Node| node.set("sink.timeout", "300ms");
+    let trial = Trial::start("SIGSTOP of MariaDB", MariaDb::start().await, set).await;
+    let faults = rounds(3, 40);
+    for _ in 0..faults {
+        trial.mariadb.pause();
+        trial.sink_becomes("down").await;
+        trial.mariadb.resume();
+        trial.sink_becomes("up").await;
+    }
+    trial.finish(faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_killed_over_and_over_lose_and_double_nothing() {
+    let mut trial = Trial::start("KILL CONNECTION", MariaDb::start().await, |node| node).await;
+    let mut killed = 0;
+    while killed < rounds(30, 1_000) {
+        killed += trial.kill_connections().await;
+        trial.others_are_stored().await;
+    }
+    trial.finish(killed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_turns_read_only_loses_and_doubles_nothing() {
+    let mut trial = Trial::start("read_only = 1", MariaDb::start().await, |node| node).await;
+    let faults = rounds(3, 40);
+    for _ in 0..faults {
+        trial.run("SET GLOBAL read_only = 1").await;
+        trial.sink_becomes("down").await;
+        trial.run("SET GLOBAL read_only = 0").await;
+        trial.sink_becomes("up").await;
+    }
+    trial.finish(faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_free_connection_loses_and_doubles_nothing() {
+    let mut trial = Trial::start("max_connections reached", MariaDb::start().await, |node| node).await;
+    trial.mariadb.run(&["CREATE USER hog@'127.0.0.1'"]).await;
+    trial.run("SET GLOBAL max_connections = 20").await;
+    let opts = Opts::from_url(&trial.mariadb.url().replace("root@", "hog@").replace("/forebay", "/")).expect("a URL");
+    let opts: Opts = OptsBuilder::from_opts(opts).prefer_socket(false).into();
+    let faults = rounds(3, 40);
+    for _ in 0..faults {
+        let mut hogs = Vec::new();
+        loop {
+            // The node's connections are taken from it, one by one, as it comes back.
+            trial.kill_connections().await;
+            while let Ok(hog) = Conn::new(opts.clone()).await {
+                hogs.push(hog);
+            }
+            let status = trial.node.admin_json("/api/v1/status").await;
+            if status["sink"]["state"] == "down" && hogs.len() >= 18 {
+                assert!(status["sink"]["last_error"].is_string(), "it says why: {status}");
+                break;
+            }
+        }
+        trial.load.more_acks(100).await;
+        drop(hogs);
+        trial.sink_becomes("up").await;
+    }
+    trial.finish(faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_changed_meanwhile_blocks_the_sink_and_loses_nothing() {
+    let mut trial = Trial::start("wrong password", MariaDb::start().await, |node| node).await;
+    let faults = rounds(2, 20);
+    for _ in 0..faults {
+        trial.run("ALTER USER app@'127.0.0.1' IDENTIFIED BY 'another'").await;
+        trial.kill_connections().await;
+        trial.sink_becomes("blocked").await;
+        trial.run("ALTER USER app@'127.0.0.1' IDENTIFIED BY 'right'").await;
+        trial.sink_becomes("up").await;
+    }
+    let said = trial.node.stderr();
+    assert!(said.lines().any(|line| line.contains("ERROR") && line.contains("1045")), "it is said loudly: {said}");
+    trial.finish(faults).await;
+}
+
+/// The DDL is what `forebay schema` prints. What was stored before is gone by the operator's own act, so the ledger of
+/// the clients that come after counts alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_an_operator_drops_and_makes_again_lose_nothing_of_the_backlog() {
+    let mariadb = MariaDb::start().await;
+    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+    let mut proof = Proof::new("tables dropped, and made again by an operator");
+    let ddl = run(&["schema", "--sink", &mariadb.url()]).stdout;
+    Client::connect(node.ingest()).await.report("before", 1, "1").await;
+    node.drained().await;
+    let [reports, streams] = ddl.split_inclusive(';').take(2).collect::<Vec<_>>()[..] else { panic!("{ddl}") };
+    for _ in 0..rounds(2, 20) {
+        mariadb.run(&["DROP TABLE reports", "DROP TABLE report_streams"]).await;
+        let load = Load::start(&node.address(), eight_clients());
+        sink_becomes(&node, "blocked").await;
+        load.more_acks(300).await;
+        let audit = node.audit().await;
+        assert_eq!((&audit["dead"], &audit["balanced"]), (&0.into(), &true.into()), "{audit}");
+        mariadb.run(&[reports, streams]).await;
+        load.more_acks(300).await;
+        let verdict = load.finish().await.settle(&node).await;
+        proof.verdict(1, &verdict);
+        if !verdict.is_clean() {
+            proof.report();
+            panic!("{verdict}");
+        }
+    }
+    proof.report();
+    let said = node.stderr();
+    assert!(said.lines().any(|line| line.contains("ERROR") && line.contains("1146")), "it is said loudly: {said}");
+}
+
+/// On a file system of its own, in a mount namespace that ends with the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_is_an_outage_and_loses_nothing() {
+    let trial = Trial::start("MariaDB's disk full", MariaDb::start_on_disk(120).await, |node| node).await;
+    let faults = rounds(2, 10);
+    for _ in 0..faults {
+        trial.mariadb.fill_disk();
+        trial.sink_becomes("down").await;
+        trial.load.more_acks(1_000).await;
+        let audit = trial.node.audit().await;
+        assert_eq!((&audit["dead"], &audit["balanced"]), (&0.into(), &true.into()), "{audit}");
+        trial.mariadb.free_disk();
+        trial.sink_becomes("up").await;
+    }
+    trial.finish(faults).await;
+}
