@@ -228,6 +228,11 @@ impl Verdict {
 
     /// Panics, with all that differs, unless nothing does and no report is a dead letter.
     pub fn assert_clean(&self) {
+        assert!(self.is_clean() && self.dead == 0, "{self}");
+    }
+
+    /// Whether nothing differs.
+    pub fn is_clean(&self) -> bool {
         let faults = [
             &self.lost,
             &self.doubled,
@@ -237,7 +242,7 @@ impl Verdict {
             &self.refused_yet_stored,
             &self.miscounted,
         ];
-        assert!(faults.iter().all(|list| list.is_empty()) && self.dead == 0, "{self}");
+        faults.iter().all(|list| list.is_empty())
     }
 }
 
