@@ -28,6 +28,13 @@ impl Book {
         Self { notes: Arc::default(), length: Arc::new(disk.meter()) }
     }
 
+    /// What clients knew at this length, and nothing more after it: for what a node does without clients.
+    pub fn frozen(&self, length: usize) -> Self {
+        let notes = self.notes.lock().expect("no thread panics while it notes");
+        let known = notes.iter().take_while(|(at, _)| *at <= length).map(|(_, note)| (0, note.clone())).collect();
+        Self { notes: Arc::new(Mutex::new(known)), length: Arc::new(|| 0) }
+    }
+
     /// A report is about to be sent.
     pub fn sent(&self, report: &Sent) {
         self.note(Note::Sent(report.clone()));

@@ -44,6 +44,8 @@ pub struct State {
     /// The nodes of the journal: whatever is in a folder whose name begins with `journal`.
     journal: BTreeSet<u64>,
     counts: Counts,
+    /// The file and the end of the last write to the journal, if no other change came after it.
+    end_of_write: Option<(u64, u64)>,
     fault: Option<Fault>,
     /// Whether the fault has come.
     faulted: bool,
@@ -70,6 +72,7 @@ impl State {
             log: Vec::new(),
             journal,
             counts: Counts::default(),
+            end_of_write: None,
             fault: None,
             faulted: false,
             halted: false,
@@ -89,9 +92,11 @@ impl State {
             return Err(Errno::EIO);
         }
         if self.is_of_journal(&op) {
-            self.counts.all += 1;
-            self.counts.syncs += u64::from(op.is_sync());
-            self.counts.writes += u64::from(matches!(op, Op::Write { .. }));
+            if !self.goes_on(&op) {
+                self.counts.all += 1;
+                self.counts.syncs += u64::from(op.is_sync());
+                self.counts.writes += u64::from(matches!(op, Op::Write { .. }));
+            }
             let Counts { all, syncs, writes } = self.counts;
             match self.fault {
                 Some(Fault::KillBefore(number)) if all == number => {
@@ -120,6 +125,14 @@ impl State {
         self.live.apply(&op);
         self.log.push(op);
         Ok(())
+    }
+
+    /// Whether it is the next part of a write that the kernel hands over in parts.
+    fn goes_on(&mut self, op: &Op) -> bool {
+        let end = self.end_of_write.take();
+        let Op::Write { file, offset, ref bytes } = *op else { return false };
+        self.end_of_write = Some((file, offset + bytes.len() as u64));
+        end == Some((file, offset))
     }
 
     fn is_of_journal(&self, op: &Op) -> bool {

@@ -1,6 +1,8 @@
 //! A fixed load: ids with and without numbers of their own, batches, entries near the size limit, a poison report,
 //! markers, draining to empty, a stop and a kill.
 
+use std::process::ExitStatus;
+
 use crate::book::Book;
 use crate::mount::Disk;
 use crate::support::client::{Client, Incoming, report};
@@ -21,9 +23,20 @@ pub fn poison() -> String {
     format!("{}1{}", "[".repeat(1_100), "]".repeat(1_100))
 }
 
-/// The connection ended before its reply came.
+/// The node ended, or is about to.
 #[derive(Debug)]
-pub struct Ended(pub String);
+pub struct Ended {
+    /// How it was noticed.
+    pub how: String,
+    /// Its exit, where that is known.
+    pub status: Option<ExitStatus>,
+}
+
+impl Ended {
+    fn noticed(how: impl ToString) -> Self {
+        Self { how: how.to_string(), status: None }
+    }
+}
 
 /// A node whose whole folder is on `disk`; not started.
 pub fn node_on(disk: &Disk) -> Node {
@@ -46,7 +59,7 @@ pub struct Talk {
 impl Talk {
     /// Connects to the node.
     pub async fn with(node: &Node, book: &Book) -> Result<Self, Ended> {
-        let client = Client::try_connect(node.ingest()).await.map_err(|e| Ended(e.to_string()))?;
+        let client = Client::try_connect(node.ingest()).await.map_err(Ended::noticed)?;
         Ok(Self { client, book: book.clone() })
     }
 
@@ -82,7 +95,7 @@ impl Talk {
     async fn next(&mut self) -> Result<serde_json::Value, Ended> {
         match self.client.next().await {
             Incoming::Reply(reply) => Ok(reply),
-            other => Err(Ended(format!("{other:?}"))),
+            other => Err(Ended::noticed(format!("{other:?}"))),
         }
     }
 }
@@ -101,9 +114,7 @@ pub async fn run(node: &mut Node, book: &Book, round: u64) -> Result<(), Ended> 
     start(node).await?;
     first(&mut Talk::with(node, book).await?, base).await?;
     // Drained to empty, and begun again: positions go on all the same.
-    if node.terminate().await.code() != Some(0) {
-        return Err(Ended("the stop failed".to_owned()));
-    }
+    stop(node).await?;
     start(node).await?;
     second(&mut Talk::with(node, book).await?, base).await?;
     node.kill();
@@ -113,7 +124,13 @@ pub async fn run(node: &mut Node, book: &Book, round: u64) -> Result<(), Ended> 
 
 /// Starts the node, which may end on its own.
 pub async fn start(node: &mut Node) -> Result<(), Ended> {
-    if node.try_launch().await { Ok(()) } else { Err(Ended("the node ended before it listened".to_owned())) }
+    if node.try_launch().await { Ok(()) } else { Err(Ended::noticed("it did not come to listen")) }
+}
+
+/// Lets the node drain and stop, which may fail.
+pub async fn stop(node: &mut Node) -> Result<(), Ended> {
+    let status = node.terminate().await;
+    if status.success() { Ok(()) } else { Err(Ended { how: "it did not stop well".to_owned(), status: Some(status) }) }
 }
 
 async fn first(talk: &mut Talk, base: u64) -> Result<(), Ended> {
