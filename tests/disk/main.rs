@@ -15,4 +15,7 @@ mod mount;
 mod script;
 mod tree;
 
+mod faults;
+mod full;
+mod kills;
 mod power;
