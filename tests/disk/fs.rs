@@ -150,7 +150,8 @@ impl Filesystem for Served {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let is_empty = |state: &mut State| Ok(state.live.folder(named(state, parent, name)?).is_none_or(|e| e.is_empty()));
+        let is_empty =
+            |state: &mut State| Ok(state.live.folder(named(state, parent, name)?).is_none_or(|e| e.is_empty()));
         match self.with(is_empty) {
             Ok(true) => self.perform(request, Op::Remove { folder: parent.0, name: name.to_owned() }, reply),
             Ok(false) => reply.error(Errno::ENOTEMPTY),

@@ -110,7 +110,7 @@ async fn many_ids_with_backlog_survive_a_power_cut() {
     let mut cuts = Cuts::new("power cut with many ids");
     let mut random = cuts.random(3);
     let end = recording.log.len();
-    let mut places: Vec<usize> = (1..rounds(1, 20)).map(|_| random.below(end as u64) as usize).collect();
+    let mut places: Vec<usize> = (1..rounds(1, 8)).map(|_| random.below(end as u64) as usize).collect();
     places.sort_unstable();
     places.push(end);
     cuts.cut_by_chance(&recording, places).await;

@@ -1,6 +1,7 @@
 //! A fixed load: ids with and without numbers of their own, batches, entries near the size limit, a poison report,
 //! markers, draining to empty, a stop and a kill.
 
+use std::fmt;
 use std::process::ExitStatus;
 
 use crate::book::Book;
@@ -24,12 +25,17 @@ pub fn poison() -> String {
 }
 
 /// The node ended, or is about to.
-#[derive(Debug)]
 pub struct Ended {
     /// How it was noticed.
     pub how: String,
     /// Its exit, where that is known.
     pub status: Option<ExitStatus>,
+}
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:?})", self.how, self.status)
+    }
 }
 
 impl Ended {
