@@ -22,6 +22,17 @@ pub struct Audit {
     pub backlog: u64,
 }
 
+/// Reports that are dead letters no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Revised {
+    /// New rows of the sink.
+    pub stored: u64,
+    /// Reports whose key the sink had already.
+    pub duplicates: u64,
+    /// Discarded by an operator.
+    pub discarded: u64,
+}
+
 impl Audit {
     /// Whether every report is accounted for.
     pub fn balanced(&self) -> bool {
@@ -61,6 +72,16 @@ impl Counters {
         audit.duplicates += duplicates;
         audit.dead += dead;
         audit.backlog -= stored + duplicates + dead;
+    }
+
+    /// Notes what became of dead letters.
+    pub fn revised(&self, revised: Revised) {
+        let Revised { stored, duplicates, discarded } = revised;
+        let mut audit = self.lock();
+        audit.stored += stored;
+        audit.duplicates += duplicates;
+        audit.discarded += discarded;
+        audit.dead -= stored + duplicates + discarded;
     }
 
     fn lock(&self) -> MutexGuard<'_, Audit> {

@@ -1,6 +1,6 @@
 //! Replays the seeds of the fuzz targets, so that what a fuzzer once found stays fixed on every toolchain.
 
-#[path = "../fuzz/harness.rs"]
+#[path = "../fuzz/harness/mod.rs"]
 mod harness;
 
 fn replay(target: &str, run: impl Fn(&[u8])) {
@@ -21,4 +21,14 @@ fn every_message_of_the_corpus_holds() {
 #[test]
 fn every_configuration_of_the_corpus_holds() {
     replay("config", harness::config);
+}
+
+#[test]
+fn every_entry_of_the_corpus_holds() {
+    replay("entry", harness::entry);
+}
+
+#[test]
+fn every_session_of_the_corpus_holds() {
+    replay("frames", harness::frames);
 }

@@ -11,7 +11,7 @@ use forebay::sink::{Class, Outcome, SinkState};
 use sinks::{Rig, batch, marker, report, with_data};
 
 fn outcome(inserted: u64, duplicates: u64, total: Option<u64>) -> Outcome {
-    Outcome { inserted, duplicates, total, refused: Vec::new() }
+    Outcome { inserted, duplicates, total, ..Outcome::default() }
 }
 
 /// Runs one body against both sinks, each in a test of its own.

@@ -10,6 +10,7 @@
 //!
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
+mod dead_letters;
 mod host;
 mod problem;
 mod status;
@@ -21,7 +22,7 @@ use std::sync::atomic::AtomicUsize;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -87,6 +88,11 @@ fn router(node: Arc<Node>) -> Router {
         .route("/readyz", get(status::ready))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/audit", get(status::audit))
+        .route("/api/v1/dead-letters", get(dead_letters::list))
+        .route("/api/v1/dead-letters/export", get(dead_letters::export))
+        .route("/api/v1/dead-letters/retry", post(dead_letters::retry_all))
+        .route("/api/v1/dead-letters/{key}", get(dead_letters::show).delete(dead_letters::discard))
+        .route("/api/v1/dead-letters/{key}/retry", post(dead_letters::retry))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&node), host::check))

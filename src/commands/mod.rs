@@ -1,6 +1,7 @@
 //! The commands, one file each. Exit codes: 0, 1 for a failure, 2 for usage or configuration.
 
 mod check_config;
+mod journal;
 mod logging;
 mod schema;
 mod serve;
@@ -26,6 +27,8 @@ enum Command {
     CheckConfig(settings::Arguments),
     /// Print the statements that make the sink's tables.
     Schema(schema::Arguments),
+    /// Look into a journal that no node has open.
+    Journal(journal::Arguments),
 }
 
 /// Runs the command.
@@ -37,6 +40,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve(arguments) => serve::run(arguments),
         Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
+        Command::Journal(arguments) => journal::run(arguments),
     }
 }
 

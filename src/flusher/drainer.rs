@@ -16,7 +16,13 @@ const READ_RETRY: Duration = Duration::from_secs(1);
 
 /// The ids that are ready, shared by all drainers.
 #[derive(Clone)]
-pub(super) struct Handovers(Arc<Mutex<mpsc::UnboundedReceiver<Handover>>>);
+pub(super) struct Handovers(Arc<Mutex<Ready>>);
+
+struct Ready {
+    queue: mpsc::UnboundedReceiver<Handover>,
+    /// Taken from the queue already; the next to be drained, alone.
+    doubtful: Option<Handover>,
+}
 
 /// One of the tasks that write to the sink.
 pub(super) struct Drainer<S: Sink> {
@@ -28,31 +34,40 @@ pub(super) struct Drainer<S: Sink> {
 
 impl Handovers {
     pub(super) fn new(queue: mpsc::UnboundedReceiver<Handover>) -> Self {
-        Self(Arc::new(Mutex::new(queue)))
+        Self(Arc::new(Mutex::new(Ready { queue, doubtful: None })))
     }
 
     /// Lets no further handover in, and drops those that wait: their flushers see that nobody will drain them.
     pub(super) async fn shut(&self) {
-        let mut queue = self.0.lock().await;
-        queue.close();
-        while queue.try_recv().is_ok() {}
+        let mut ready = self.0.lock().await;
+        ready.queue.close();
+        ready.doubtful = None;
+        while ready.queue.try_recv().is_ok() {}
     }
 
-    /// The next id that is ready, and all others that are and fit into the same transaction.
+    /// The next id that is ready, and all others that are and fit into the same transaction. A doubtful one is alone.
     async fn gather(&self, limits: Limits) -> Option<Vec<Handover>> {
-        let mut queue = self.0.lock().await;
+        let mut ready = self.0.lock().await;
+        if let Some(doubtful) = ready.doubtful.take() {
+            return Some(vec![doubtful]);
+        }
         let mut gathered = Vec::new();
         let (mut rows, mut bytes) = (0, 0);
-        let mut next = queue.recv().await;
+        let mut next = ready.queue.recv().await;
         while let Some(handover) = next {
+            if handover.doubtful && !gathered.is_empty() {
+                ready.doubtful = Some(handover);
+                break;
+            }
+            let doubtful = handover.doubtful;
             let backlog = handover.stream.lock().backlog();
             rows += (backlog.reports + backlog.markers).min(limits.catch_up_batch as u64);
             bytes += backlog.bytes;
             gathered.push(handover);
-            if rows >= limits.max_rows as u64 || bytes >= limits.max_bytes as u64 {
+            if doubtful || rows >= limits.max_rows as u64 || bytes >= limits.max_bytes as u64 {
                 break;
             }
-            next = queue.try_recv().ok();
+            next = ready.queue.try_recv().ok();
         }
         (!gathered.is_empty()).then_some(gathered)
     }
@@ -73,7 +88,8 @@ impl<S: Sink> Drainer<S> {
                 taken.into_iter().map(|t| (t.batch, t.receipt)).unzip();
             #[cfg(forebay_plant = "truncate_before_store")]
             receipts.iter().for_each(|receipt| self.journal.truncate(receipt));
-            let outcomes = self.store(&batches).await;
+            let doubtful = handovers.iter().any(|handover| handover.doubtful);
+            let outcomes = self.store(&batches, doubtful).await;
             let drained = batches.into_iter().zip(receipts).zip(outcomes);
             for (handover, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
                 // A flusher that is gone finds the same records in the journal after the restart.
@@ -106,12 +122,16 @@ impl<S: Sink> Drainer<S> {
     }
 
     /// Stores all batches that have a record; one without has lost all its entries to damage.
-    async fn store(&mut self, batches: &[Batch]) -> Vec<Outcome> {
-        if batches.iter().all(|batch| !batch.records.is_empty()) {
-            return self.writer.store(batches).await;
-        }
-        let whole: Vec<Batch> = batches.iter().filter(|batch| !batch.records.is_empty()).cloned().collect();
-        let mut stored = self.writer.store(&whole).await.into_iter();
+    async fn store(&mut self, batches: &[Batch], doubtful: bool) -> Vec<Outcome> {
+        let whole: Vec<Batch>;
+        let kept = if batches.iter().all(|batch| !batch.records.is_empty()) {
+            batches
+        } else {
+            whole = batches.iter().filter(|batch| !batch.records.is_empty()).cloned().collect();
+            &whole
+        };
+        let stored = if doubtful { self.writer.store_again(kept).await } else { self.writer.store(kept).await };
+        let mut stored = stored.into_iter();
         let outcome = |batch: &Batch| {
             if batch.records.is_empty() { Some(Outcome::default()) } else { stored.next() }
         };

@@ -11,6 +11,8 @@
 //! 2. Nothing is settled or truncated before the sink confirmed it or it is durable as a dead letter.
 //! 3. A marker is stored after the reports before it, never ahead of them.
 //! 4. An id whose flusher has ended has no backlog.
+//! 5. An id that the sink fails over is put back: it is stored alone, again and again with a growing delay, and others
+//!    do not wait for it.
 //!
 //! # What it does not know
 //! How the journal and the sink keep things, and the clients.

@@ -2,20 +2,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::policy::Decision;
 use super::supervisor::Shared;
 use crate::journal::{DeadLetter, Flusher, Receipt, Settlement, Stream};
 use crate::report::{Batch, Body};
-use crate::sink::{Outcome, Refused};
+use crate::sink::backoff::{Backoff, jitter};
+use crate::sink::{Lasting, Outcome, Refused};
+
+/// The first and the longest delay before a batch that was put back is stored again.
+const AGAIN_FIRST: Duration = Duration::from_millis(500);
+const AGAIN_LONGEST: Duration = Duration::from_secs(10);
 
 /// An id whose backlog is ready for the sink.
 pub(super) struct Handover {
     pub(super) stream: Arc<Stream>,
+    /// The sink failed over its batch before, so it is stored on its own.
+    pub(super) doubtful: bool,
     /// Boxed: in an outage every id with backlog has this channel, and nothing in it.
     pub(super) drained: oneshot::Sender<Box<Drained>>,
 }
@@ -27,9 +34,24 @@ pub(super) struct Drained {
     pub(super) outcome: Outcome,
 }
 
+/// An id whose batch was put back: the sink fails over it.
+struct Doubt {
+    /// Until it is stored, an operator sees the error.
+    _lasting: Arc<Lasting>,
+    backoff: Backoff,
+}
+
+/// What became of a batch.
+enum Drain {
+    Settled,
+    PutBack(Arc<Lasting>),
+}
+
 /// Drains `stream` until nothing is left of it. Ends early, leaving the backlog in the journal, when flushers are
 /// stopped or the commit thread has ended. Dropping it at any wait loses nothing: what is not settled is journalled.
 pub(super) async fn run(stream: Arc<Stream>, shared: Arc<Shared>) {
+    // Boxed: there is one flusher for each id with backlog, and hardly any ever needs it.
+    let mut doubt: Option<Box<Doubt>> = None;
     while !shared.stopped.load(Ordering::Acquire) {
         match next(&stream, &shared) {
             Decision::WaitUntil(due) => {
@@ -40,12 +62,27 @@ pub(super) async fn run(stream: Arc<Stream>, shared: Arc<Shared>) {
             }
             Decision::Quiet if shared.journal().retire(&stream) => return,
             Decision::Quiet => stream.wake.notified().await,
-            Decision::Act => {
-                if drain(&stream, &shared).await.is_none() {
-                    return;
+            Decision::Act => match drain(&stream, &shared, doubt.is_some()).await {
+                None => return,
+                Some(Drain::Settled) => doubt = None,
+                Some(Drain::PutBack(lasting)) => {
+                    let delay = Doubt::renew(&mut doubt, lasting);
+                    tokio::select! {
+                        () = stream.wake.notified() => {}
+                        () = sleep(delay) => {}
+                    }
                 }
-            }
+            },
         }
+    }
+}
+
+impl Doubt {
+    /// How long to wait before the batch is stored again.
+    fn renew(doubt: &mut Option<Box<Self>>, lasting: Arc<Lasting>) -> Duration {
+        let backoff = doubt.take().map_or(Backoff::new(AGAIN_FIRST, AGAIN_LONGEST), |doubt| doubt.backoff);
+        let doubt = doubt.insert(Box::new(Self { _lasting: lasting, backoff }));
+        doubt.backoff.delay(jitter())
     }
 }
 
@@ -61,11 +98,14 @@ fn next(stream: &Stream, shared: &Shared) -> Decision {
     decision
 }
 
-async fn drain(stream: &Arc<Stream>, shared: &Shared) -> Option<()> {
+async fn drain(stream: &Arc<Stream>, shared: &Shared, doubtful: bool) -> Option<Drain> {
     let (drained, done) = oneshot::channel();
-    shared.handovers.send(Handover { stream: Arc::clone(stream), drained }).ok()?;
+    shared.handovers.send(Handover { stream: Arc::clone(stream), doubtful, drained }).ok()?;
     let Drained { batch, receipt, outcome } = *done.await.ok()?;
-    let Outcome { inserted, duplicates, total, refused } = outcome;
+    let Outcome { inserted, duplicates, total, refused, put_back } = outcome;
+    if let Some(lasting) = put_back {
+        return Some(Drain::PutBack(lasting));
+    }
     let mut settlement = Settlement { stored: inserted, duplicates, dead: 0, total };
     if !refused.is_empty() {
         // Boxed: each id with backlog has room for this wait, and hardly any ever needs it.
@@ -74,7 +114,7 @@ async fn drain(stream: &Arc<Stream>, shared: &Shared) -> Option<()> {
         settlement.duplicates += buried.known;
     }
     shared.journal().settle(stream, receipt, settlement);
-    Some(())
+    Some(Drain::Settled)
 }
 
 fn dead_letters(batch: &Batch, refused: Vec<Refused>) -> Vec<DeadLetter> {

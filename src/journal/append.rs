@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::entry::number;
 use crate::report::{Draft, Id, Marker, Number, Position, Refusal};
 
 /// Something to make durable for one id.
@@ -41,7 +42,7 @@ pub enum Answer {
     Refused(Refusal),
 }
 
-/// Proof that an append is on disk: only a commit that was synced makes one.
+/// Proof that an append is on disk: only a commit that was synced makes one (but for [`Ack::made_up`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
     pub(super) position: Position,
@@ -49,6 +50,21 @@ pub struct Ack {
 }
 
 impl Ack {
+    /// What the journal would answer a report or marker that it kept at `position`. For what stands in for the journal
+    /// in a test; `tests/tidy.rs` keeps it out of the engine.
+    pub fn made_up(content: &Content, node_id: u16, position: Position) -> Self {
+        Self::of(content, node_id, position)
+    }
+
+    /// The answer to what was synced at `position`.
+    pub(super) fn of(content: &Content, node_id: u16, position: Position) -> Self {
+        let number = match content {
+            Content::Report(draft) => Some(number(draft.seq, node_id, position)),
+            Content::Marker(_) => None,
+        };
+        Self { position, number }
+    }
+
     /// The record's position in the journal.
     pub fn position(&self) -> Position {
         self.position

@@ -17,9 +17,10 @@ use super::error::JournalError;
 use super::lanes::Lane;
 use super::limits::Level;
 use super::positions::Positions;
-use super::queue::{Buried, Command};
+use super::queue::{Buried, Command, Revision};
 use super::stream::{Committed, DoneWaiter, Stream};
 use super::{Drain, Shared};
+use crate::metrics::Revised;
 use crate::report::{Id, Marker, Position};
 
 /// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
@@ -63,6 +64,9 @@ struct Cycle {
     /// Bytes that the cycle adds to the journal, by estimate.
     added: u64,
     buried: Vec<(Buried, oneshot::Sender<Buried>)>,
+    revised: Revised,
+    /// Who waits for revisions.
+    waiting: Vec<oneshot::Sender<()>>,
     must_sync: bool,
     stop: bool,
 }
@@ -104,6 +108,7 @@ impl Committer {
             };
             if cycle.must_sync && self.dirty.is_some() {
                 self.shared.store.sync()?;
+                self.shared.store.note_synced(self.positions.last())?;
                 self.dirty = None;
             }
             self.release(cycle);
@@ -128,6 +133,14 @@ impl Committer {
             Command::Bury(letters, done) => {
                 let buried = self.bury(&letters)?;
                 cycle.buried.push((buried, done));
+                cycle.must_sync = true;
+            }
+            Command::Revise(revisions, done) => {
+                for revision in revisions {
+                    self.revise(revision, &mut cycle.revised)?;
+                }
+                self.dirty.get_or_insert_with(Instant::now);
+                cycle.waiting.push(done);
                 cycle.must_sync = true;
             }
             Command::SetAside(lane, key, value) => {
@@ -200,7 +213,32 @@ impl Committer {
         Ok(buried)
     }
 
-    /// Numbers and writes the cycle's groups, and ahead of them the ceiling of positions.
+    /// Does what a revision says, if its letter is still there; in `revised` what is to be counted.
+    fn revise(&mut self, revision: Revision, revised: &mut Revised) -> Result<(), JournalError> {
+        let (key, letter) = match &revision {
+            Revision::Stored { key, .. } | Revision::Discarded(key) => (*key, None),
+            Revision::Refused(letter) => (letter.key(), Some(letter)),
+        };
+        let key = dead_letters::key(&key.id, key.number);
+        if let Some(letter) = letter {
+            if self.shared.store.dead_letter(&key)?.is_some() {
+                dead_letters::encode(letter, &mut self.value);
+                let old = self.shared.store.change_dead(&key, Some(&self.value))?.unwrap_or(0);
+                self.shared.grow(self.value.len() as u64);
+                self.shared.shrink(old as u64);
+            }
+        } else if let Some(old) = self.shared.store.change_dead(&key, None)? {
+            self.shared.shrink(old as u64);
+            match revision {
+                Revision::Stored { is_new: true, .. } => revised.stored += 1,
+                Revision::Stored { is_new: false, .. } => revised.duplicates += 1,
+                _ => revised.discarded += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers and writes the cycle's groups, and behind them its stamp.
     fn write(&mut self, cycle: &mut Cycle) -> Result<(), JournalError> {
         if cycle.groups.is_empty() {
             return Ok(());
@@ -209,12 +247,10 @@ impl Committer {
         for group in &mut cycle.groups {
             group.first = self.positions.take(group.contents.len() as u64, now);
         }
-        if let Some(ceiling) = self.positions.raise_ceiling() {
-            self.shared.store.set_position_ceiling(ceiling)?;
-        }
         for group in &mut cycle.groups {
             self.write_group(group, now)?;
         }
+        self.shared.store.set_stamp(self.positions.last())?;
         self.dirty.get_or_insert_with(Instant::now);
         cycle.must_sync = true;
         Ok(())
@@ -239,8 +275,9 @@ impl Committer {
 
     /// Lets the world know of what is durable: counters, flushers, and last the clients.
     fn release(&mut self, cycle: Cycle) {
-        let Cycle { groups, answers, reserved, buried, .. } = cycle;
+        let Cycle { groups, answers, reserved, buried, revised, waiting, .. } = cycle;
         self.shared.counters.accepted(groups.iter().map(|g| g.reports).sum());
+        self.shared.counters.revised(revised);
         self.shared.grow(groups.iter().map(|g| g.bytes).sum());
         for (to, verdict) in &answers {
             if let Verdict::Written { group, index } = verdict {
@@ -261,6 +298,9 @@ impl Committer {
         for (buried, done) in buried {
             // A flusher that is gone asks again after the restart.
             let _ = done.send(buried);
+        }
+        for done in waiting {
+            let _ = done.send(());
         }
         self.shared.reservations.add_permits(reserved);
     }
@@ -335,11 +375,7 @@ impl Verdict {
             Self::Written { group, index } => {
                 let group = &groups[group];
                 let position = Position(group.first.0 + index as u64);
-                let number = match &group.contents[index] {
-                    Content::Report(draft) => Some(entry::number(draft.seq, node_id, position)),
-                    Content::Marker(_) => None,
-                };
-                Answer::Kept(Ack { position, number })
+                Answer::Kept(Ack::of(&group.contents[index], node_id, position))
             }
         }
     }

@@ -9,10 +9,13 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
-use super::entry::{Appender, MAX_BODY_BYTES, Magic, frame, unframe};
-use super::error::Damage;
-use crate::report::{Id, Number, Report};
+use super::Journal;
+use super::entry::{Appender, HEADER_BYTES, MAX_BODY_BYTES, Magic, frame, unframe};
+use super::error::{Damage, JournalError};
+use super::queue::{Command, Revision};
+use crate::report::{Id, Key, Number, Report};
 
 /// The longest reason that is kept, in bytes.
 pub const MAX_REASON_BYTES: usize = 1024;
@@ -39,6 +42,58 @@ pub struct DeadLetter {
     pub reason: String,
     /// When it was refused, in microseconds of the epoch.
     pub dead_at: u64,
+}
+
+impl DeadLetter {
+    /// What names it.
+    pub fn key(&self) -> Key {
+        Key { id: self.id, number: self.report.number }
+    }
+}
+
+impl Journal {
+    /// Up to `limit` dead letters in order of key, those behind `after`, of one id or of all. Reads the disk.
+    ///
+    /// # Errors
+    /// When the storage cannot be read. A damaged letter is left out; it was logged at start.
+    pub fn dead_letters(
+        &self,
+        of: Option<&Id>,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, JournalError> {
+        let first =
+            of.map_or_else(Vec::new, |id| key(id, Number { source: 0, seq: 0 })[..=id.as_bytes().len()].to_vec());
+        let after = after.map_or_else(Vec::new, |after| key(&after.id, after.number)).max(first);
+        let mut letters = Vec::new();
+        for pair in self.shared.store.dead_after(&after) {
+            let (key, value) = pair?;
+            let Ok(letter) = decode(&key, &value) else { continue };
+            if letters.len() == limit || of.is_some_and(|id| *id != letter.id) {
+                break;
+            }
+            letters.push(letter);
+        }
+        Ok(letters)
+    }
+
+    /// The dead letter with this key. Reads the disk.
+    ///
+    /// # Errors
+    /// When the storage cannot be read.
+    pub fn dead_letter(&self, of: Key) -> Result<Option<DeadLetter>, JournalError> {
+        let key = key(&of.id, of.number);
+        let value = self.shared.store.dead_letter(&key)?;
+        Ok(value.and_then(|value| decode(&key, &value).ok()))
+    }
+
+    /// Changes dead letters, those that are still there. Durable and counted when it returns true; false when the
+    /// journal failed or stopped instead.
+    pub async fn revise(&self, revisions: Vec<Revision>) -> bool {
+        let (done, revised) = oneshot::channel();
+        self.shared.queue.push(Command::Revise(revisions, done));
+        revised.await.is_ok()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,8 +160,11 @@ pub(super) fn decode(stored_key: &[u8], value: &Bytes) -> Result<DeadLetter, Dam
 /// As [`decode`].
 pub(super) fn decode_value(value: &Bytes) -> Result<DeadLetter, Damage> {
     let body = unframe(LETTER, value)?;
-    let (body, _): (LetterBody<'_>, usize) =
+    let (body, used): (LetterBody<'_>, usize) =
         bincode::serde::borrow_decode_from_slice(body, ENCODING).map_err(|_| Damage::Content)?;
+    if used + HEADER_BYTES != value.len() || body.reason.len() > MAX_REASON_BYTES {
+        return Err(Damage::Content);
+    }
     let id = Id::new(body.id).map_err(|_| Damage::Content)?;
     let number = Number { source: body.source, seq: body.seq };
     let report = Report {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::append::Content;
 use super::error::Damage;
+use crate::report::key::MAX_EXACT;
 use crate::report::{Body, Draft, Id, Marker, Number, Position, Record, Report};
 
 /// The version that is written.
@@ -155,7 +156,8 @@ pub fn decode_value(value: &Bytes) -> Result<Entry, Damage> {
     let (body, used): (EntryBody<'_>, usize) =
         bincode::serde::borrow_decode_from_slice(body, ENCODING).map_err(|_| Damage::Content)?;
     let id = Id::new(body.id).map_err(|_| Damage::Content)?;
-    if used + HEADER_BYTES != value.len() || body.records.is_empty() {
+    let end = body.first.checked_add(body.records.len() as u64).filter(|end| *end <= MAX_EXACT + 1);
+    if used + HEADER_BYTES != value.len() || body.records.is_empty() || end.is_none() {
         return Err(Damage::Content);
     }
     let records = body.records.iter().zip(body.first..).map(|(record, position)| Record {

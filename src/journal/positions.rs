@@ -1,27 +1,22 @@
 //! Positions: microseconds of the epoch, strictly increasing, never reused.
 //!
-//! A ceiling above every position given out so far is on disk before any of them is seen outside: it is written in the
-//! same commit, ahead of the entries. At open the first position is above the ceiling, above every entry found, and not
-//! behind the clock. So neither truncation to empty, nor a restart, nor a clock that steps back gives one out again.
+//! Each commit writes its last position behind its entries (its stamp), so it is on disk before any of its positions
+//! is seen outside. At open the first position is above the last stamp, above every entry found, and not behind the
+//! clock. So neither truncation to empty, nor a restart, nor a clock that steps back gives one out again.
 
 use crate::report::{Position, key::MAX_EXACT};
-
-/// How far the ceiling is raised at a time, in microseconds: one write of it a second under load.
-const HEADROOM: u64 = 1_000_000;
 
 /// Gives out positions.
 #[derive(Debug)]
 pub struct Positions {
     last: u64,
-    ceiling: u64,
 }
 
 impl Positions {
-    /// Starts above `stored_ceiling` and above `highest_found`.
-    pub fn new(stored_ceiling: u64, highest_found: u64) -> Self {
-        let stored_ceiling = if cfg!(forebay_plant = "position_from_last_entry") { 0 } else { stored_ceiling };
-        let last = stored_ceiling.max(highest_found);
-        Self { last, ceiling: last }
+    /// Starts above `stamp` and above `highest_found`.
+    pub fn new(stamp: u64, highest_found: u64) -> Self {
+        let stamp = if cfg!(forebay_plant = "position_from_last_entry") { 0 } else { stamp };
+        Self { last: stamp.max(highest_found) }
     }
 
     /// The first of `count` positions in a row, all above any before, not behind `now` (microseconds of the epoch).
@@ -35,13 +30,9 @@ impl Positions {
         Position(first)
     }
 
-    /// The ceiling to write ahead of this commit's entries, where the one on disk is not above all that was given out.
-    pub fn raise_ceiling(&mut self) -> Option<u64> {
-        if self.last < self.ceiling {
-            return None;
-        }
-        self.ceiling = self.last + HEADROOM;
-        Some(self.ceiling)
+    /// The last position that was given out.
+    pub fn last(&self) -> Position {
+        Position(self.last)
     }
 }
 
@@ -66,9 +57,7 @@ mod tests {
                 let first = positions.take(count, now).0;
                 prop_assert!(first > highest && first >= now);
                 highest = first + count - 1;
-                if let Some(ceiling) = positions.raise_ceiling() {
-                    stored = ceiling;
-                }
+                stored = positions.last().0;
                 prop_assert!(stored >= highest);
             }
         }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::append::Append;
 use super::dead_letters::DeadLetter;
 use super::lanes::Lane;
+use crate::report::Key;
 
 /// What the commit thread is asked to do; it does it in the order of the asking.
 pub(super) enum Command {
@@ -17,6 +18,8 @@ pub(super) enum Command {
     Truncate(Vec<(Lane, Vec<u8>)>),
     /// Keep these as dead letters, durably, before the answer.
     Bury(Vec<DeadLetter>, oneshot::Sender<Buried>),
+    /// Change dead letters, durably, before the answer.
+    Revise(Vec<Revision>, oneshot::Sender<()>),
     /// Move a damaged entry out of the way: lane, key, value.
     SetAside(Lane, Vec<u8>, bytes::Bytes),
     /// Sync and end.
@@ -32,8 +35,24 @@ pub struct Buried {
     pub known: u64,
 }
 
-/// Commands that wait for the commit thread. Bounded by what is reserved for appends, and by one batch an id for the
-/// rest.
+/// What an operator's request made of a dead letter.
+#[derive(Debug, Clone)]
+pub enum Revision {
+    /// The sink took it: as a new row, or it had it already.
+    Stored {
+        /// The letter's key.
+        key: Key,
+        /// Whether the row is new.
+        is_new: bool,
+    },
+    /// The sink refused it again, for a reason that takes the place of the former.
+    Refused(Box<DeadLetter>),
+    /// The operator wants it gone.
+    Discarded(Key),
+}
+
+/// Commands that wait for the commit thread. Bounded by what is reserved for appends, by one batch an id, and by
+/// what an operator asks for.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,

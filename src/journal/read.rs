@@ -166,7 +166,7 @@ impl Rest {
         Self {
             lanes,
             from: Position(state.settled.0 + 1),
-            through: state.synced,
+            through: if cfg!(forebay_plant = "read_before_sync") { Position(u64::MAX) } else { state.synced },
             reports: state.reports,
             markers: state.markers,
             bytes: state.bytes,

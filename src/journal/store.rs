@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -9,16 +10,15 @@ use bytes::Bytes;
 use super::entry;
 use super::error::JournalError;
 use super::lanes::Lane;
+use super::log::{self, SEGMENT_BYTES, Synced};
 use crate::report::{Id, Position};
 
-/// sled keeps a page of more than a quarter of a segment in a file of its own, which it never syncs. A leaf has at most
-/// 20 entries (16, one that splits it, three of a merged neighbour), so 20 × 97 KiB must stay below a quarter of this.
-const SEGMENT_BYTES: usize = 8 << 20;
-/// The most that a value may have, so that no leaf outgrows a quarter of a segment.
+/// The most that a value may have, so that no leaf outgrows a quarter of a segment. A leaf has at most 20 entries: 16,
+/// one that splits it, three of a merged neighbour.
 pub(super) const MAX_VALUE_BYTES: usize = 100 * 1024;
 const _: () = assert!(20 * (MAX_VALUE_BYTES + 96) < SEGMENT_BYTES / 4);
 
-const POSITIONS_KEY: &[u8] = b"positions";
+const STAMP_KEY: &[u8] = b"stamp";
 
 /// The open trees.
 pub(super) struct Store {
@@ -26,6 +26,7 @@ pub(super) struct Store {
     db: sled::Db,
     /// A handle of our own to sled's file: `flush` writes it, and only `sync_data` makes it durable.
     file: File,
+    synced: Synced,
     meta: sled::Tree,
     lanes: Vec<sled::Tree>,
     /// Dead letters by id, source and seq.
@@ -47,6 +48,7 @@ impl Store {
         let on_disk = db.tree_names().iter().filter_map(|name| lane_number(name)).max().map_or(0, |last| last + 1);
         let store = Self {
             file: File::options().write(true).open(dir.join("db")).map_err(folder("open the file db of"))?,
+            synced: Synced::open(dir).map_err(folder("open the file synced of"))?,
             meta: tree("meta")?,
             dead: tree("dead")?,
             damaged: tree("damaged")?,
@@ -94,6 +96,17 @@ impl Store {
         self.lane(lane).iter().map(owned)
     }
 
+    /// All entries and dead letters with the name of their tree, tree by tree, in order of key.
+    pub(super) fn scan_all(&self) -> impl Iterator<Item = (String, Result<(Vec<u8>, Bytes), JournalError>)> + '_ {
+        let lanes = (0..self.lanes()).flat_map(|lane| self.scan(lane).map(move |pair| (lane_name(lane), pair)));
+        lanes.chain(self.scan_dead().map(|pair| ("dead".to_owned(), pair)))
+    }
+
+    /// The names under which damaged entries were set aside: lane and key.
+    pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
+        self.damaged.iter().map(|pair| owned(pair).map(|(name, _)| name))
+    }
+
     /// All dead letters, in order of key.
     pub(super) fn scan_dead(&self) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
         self.dead.iter().map(owned)
@@ -110,6 +123,30 @@ impl Store {
         Ok(!known)
     }
 
+    /// Dead letters in order of key, those behind `after`.
+    pub(super) fn dead_after(
+        &self,
+        after: &[u8],
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
+        self.dead.range::<&[u8], _>((Bound::Excluded(after), Bound::Unbounded)).map(owned)
+    }
+
+    /// The dead letter with this key.
+    pub(super) fn dead_letter(&self, key: &[u8]) -> Result<Option<Bytes>, JournalError> {
+        let value = self.dead.get(key).map_err(JournalError::storage("read a dead letter"))?;
+        Ok(value.map(Bytes::from_owner))
+    }
+
+    /// Puts another value in the place of a dead letter's, or removes it where `value` is none; the length of the old
+    /// one, if it was there. Durable after the next [`Store::sync`].
+    pub(super) fn change_dead(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<usize>, JournalError> {
+        let old = match value {
+            Some(value) => self.dead.insert(key, value),
+            None => self.dead.remove(key),
+        };
+        Ok(old.map_err(JournalError::storage("change a dead letter"))?.map(|old| old.len()))
+    }
+
     /// Moves an entry out of its lane into the set-aside tree, under the lane's name and its key.
     pub(super) fn set_aside(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
         let mut name = lane_name(lane).into_bytes();
@@ -119,16 +156,23 @@ impl Store {
         self.remove(lane, key)
     }
 
-    /// The ceiling of positions that is on disk; 0 in a new journal.
-    pub(super) fn position_ceiling(&self) -> Result<u64, JournalError> {
-        let value = self.meta.get(POSITIONS_KEY).map_err(JournalError::storage("read the position ceiling"))?;
-        Ok(value.and_then(|v| v.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
+    /// The last position of the last commit; 0 in a new journal.
+    pub(super) fn stamp(&self) -> Result<u64, JournalError> {
+        let value = self.meta.get(STAMP_KEY).map_err(JournalError::storage("read the last position"))?;
+        Ok(value.and_then(|value| log::stamped(&value)).unwrap_or(0))
     }
 
-    /// Writes the ceiling of positions. Durable after the next [`Store::sync`].
-    pub(super) fn set_position_ceiling(&self, ceiling: u64) -> Result<(), JournalError> {
-        let written = self.meta.insert(POSITIONS_KEY, &ceiling.to_be_bytes());
-        written.map(drop).map_err(JournalError::storage("write the position ceiling"))
+    /// Writes the last position of a commit, behind its entries. Durable after the next [`Store::sync`].
+    pub(super) fn set_stamp(&self, position: Position) -> Result<(), JournalError> {
+        let written = self.meta.insert(STAMP_KEY, log::stamp(position.0));
+        written.map(drop).map_err(JournalError::storage("write the last position"))
+    }
+
+    /// Notes that the commit with this stamp is synced, so that the next start misses it if it is gone.
+    pub(super) fn note_synced(&self, position: Position) -> Result<(), JournalError> {
+        let path = || self.dir.join("synced");
+        let noted = self.synced.note(position.0);
+        noted.map_err(|source| JournalError::Folder { path: path(), action: "write", source })
     }
 
     /// Makes durable all that was written before. sled's `flush` hands its buffer to the system (`sync_file_range`,
@@ -200,7 +244,7 @@ fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
 
 /// sled syncs neither its `conf` nor any folder; a power cut could leave a journal without a name.
 fn sync_names(dir: &Path) -> io::Result<()> {
-    for name in ["conf", "db", "blobs", "."] {
+    for name in ["conf", "db", "blobs", "synced", "."] {
         let path = dir.join(name);
         if path.exists() {
             File::open(path)?.sync_all()?;

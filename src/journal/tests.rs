@@ -1,5 +1,7 @@
 //! The journal as a whole, driven without flushers: append, read, settle, bury, reopen.
 
+mod damage;
+
 use std::sync::mpsc;
 
 use bytes::Bytes;
@@ -92,6 +94,15 @@ impl Bench {
         self.journal().settle(&stream, receipt, Settlement { stored, ..Settlement::default() });
         self.journal().retire(&stream);
         batch.records.into_iter().map(|r| data_of(r.body)).collect()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Some(journal) = self.open.take() {
+            // Its thread would hold its memory until the process ends.
+            let _ = journal.stop();
+        }
     }
 }
 

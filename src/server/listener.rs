@@ -1,7 +1,7 @@
 //! Accepts connections, within their limit, and owns every task that serves them.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -48,10 +48,10 @@ pub struct Server {
 }
 
 /// What all connections share.
-struct Shared {
+struct Shared<K = Engine> {
     ingest: Ingest,
     on_disconnect: OnDisconnect,
-    engine: Engine,
+    engine: K,
     presence: Arc<Presence>,
     bodies: Bodies,
     stop: CancellationToken,
@@ -60,13 +60,28 @@ struct Shared {
 }
 
 /// One connection of a client; it counts for as long as this lives.
-pub(super) struct Connection {
-    shared: Arc<Shared>,
+pub(super) struct Connection<K = Engine> {
+    shared: Arc<Shared<K>>,
     peer: IpAddr,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Connection {
+impl<K> Connection<K> {
+    /// A connection that no listener accepted.
+    pub(super) fn alone(ingest: Ingest, engine: K, stop: CancellationToken) -> Self {
+        let shared = Shared {
+            bodies: Bodies::new(ingest.max_request_bytes),
+            presence: Arc::default(),
+            tracker: TaskTracker::new(),
+            ingest,
+            on_disconnect: OnDisconnect::Mark,
+            engine,
+            stop,
+            connections: Arc::new(AtomicUsize::new(1)),
+        };
+        Self { shared: Arc::new(shared), peer: Ipv4Addr::LOCALHOST.into(), _permit: None }
+    }
+
     pub(super) fn peer(&self) -> IpAddr {
         self.peer
     }
@@ -79,7 +94,7 @@ impl Connection {
         self.shared.on_disconnect
     }
 
-    pub(super) fn engine(&self) -> &Engine {
+    pub(super) fn engine(&self) -> &K {
         &self.shared.engine
     }
 
@@ -101,7 +116,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl<K> Drop for Connection<K> {
     fn drop(&mut self) {
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -187,7 +202,7 @@ async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
             Ok(permit) => {
                 shared.connections.fetch_add(1, Ordering::Relaxed);
                 let peer = peer.ip().to_canonical();
-                let connection = Arc::new(Connection { shared: Arc::clone(shared), peer, _permit: permit });
+                let connection = Arc::new(Connection { shared: Arc::clone(shared), peer, _permit: Some(permit) });
                 shared.tracker.spawn(serve(socket, connection));
             }
             Err(_) => {

@@ -38,6 +38,7 @@ mod assembly;
 mod collector;
 mod http;
 mod intake;
+mod keeper;
 mod listener;
 mod outbox;
 mod post;
@@ -49,4 +50,6 @@ mod source;
 mod stall;
 mod writer;
 
+pub use keeper::Keeper;
 pub use listener::Server;
+pub use session::alone;

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastwebsockets::{Frame, Role, WebSocketError, after_handshake_split};
+use tokio::io::AsyncRead;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::assembly::{Assembly, CloseFrame, Fault, Input};
 use super::intake::{Intake, Wish};
+use super::keeper::Keeper;
 use super::listener::Connection;
 use super::outbox::Outbox;
 use super::presence::Attendance;
@@ -38,8 +40,8 @@ pub(super) enum End {
 }
 
 /// Reads one connection. It alone gives tickets.
-pub(super) struct Reader<'a> {
-    connection: &'a Connection,
+pub(super) struct Reader<'a, K> {
+    connection: &'a Connection<K>,
     outbox: Arc<Outbox>,
     /// Cancelled when the node stops, or when the client cannot be written to.
     over: &'a CancellationToken,
@@ -54,9 +56,9 @@ pub(super) struct Reader<'a> {
     grace_ends: Option<Instant>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a, K: Keeper> Reader<'a, K> {
     pub(super) fn new(
-        connection: &'a Connection,
+        connection: &'a Connection<K>,
         outbox: Arc<Outbox>,
         over: &'a CancellationToken,
         heard: Heard,
@@ -77,7 +79,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads until the connection is over; returns why, and the ids that it leaves.
-    pub(super) async fn run(mut self, source: &mut Source) -> (End, Attendance) {
+    pub(super) async fn run(mut self, source: &mut Source<impl AsyncRead + Unpin>) -> (End, Attendance) {
         let end = match self.read_all(source).await {
             Ok(never) => match never {},
             Err(end) => end,
@@ -85,7 +87,7 @@ impl<'a> Reader<'a> {
         (end, self.attendance)
     }
 
-    async fn read_all(&mut self, source: &mut Source) -> Result<Infallible, End> {
+    async fn read_all(&mut self, source: &mut Source<impl AsyncRead + Unpin>) -> Result<Infallible, End> {
         let (mut socket, _) = after_handshake_split(source, tokio::io::sink(), Role::Server);
         socket.set_auto_close(false);
         socket.set_auto_pong(false);

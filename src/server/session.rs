@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastwebsockets::upgrade::UpgradeFut;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
+use super::keeper::Keeper;
 use super::listener::Connection;
 use super::outbox::Outbox;
 use super::presence::Attendance;
@@ -15,7 +19,7 @@ use super::reader::{End, Reader};
 use super::source::Source;
 use super::stall::Unstalled;
 use super::writer;
-use crate::config::OnDisconnect;
+use crate::config::{Ingest, OnDisconnect};
 use crate::journal::{Append, Content};
 use crate::report::Marker;
 
@@ -26,13 +30,33 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a connection whose upgrade was answered with 101.
 pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>) {
-    let Some((mut source, half)) = raw(upgrade, connection.ingest().handshake_timeout).await else { return };
+    let Some((source, half)) = raw(upgrade, connection.ingest().handshake_timeout).await else { return };
+    serve(source, half, &connection).await;
+}
+
+/// Serves one session whose bytes after the upgrade come from `read`, without a listener: `keeper` gets what it appends,
+/// and `stop` is the end of the node. For tests of sessions alone.
+pub async fn alone<K: Keeper>(
+    ingest: Ingest,
+    keeper: K,
+    stop: CancellationToken,
+    read: impl AsyncRead + Unpin,
+    write: impl AsyncWrite + Unpin + Send + 'static,
+) {
+    serve(Source::new(Bytes::new(), read), write, &Connection::alone(ingest, keeper, stop)).await;
+}
+
+async fn serve<K: Keeper>(
+    mut source: Source<impl AsyncRead + Unpin>,
+    half: impl AsyncWrite + Unpin + Send + 'static,
+    connection: &Connection<K>,
+) {
     tracing::debug!(peer = %connection.peer(), "client connected");
     let outbox = Arc::new(Outbox::new(connection.ingest().max_in_flight));
     let over = connection.stop().child_token();
     let patience = connection.ingest().idle_timeout;
     let writing = connection.tracker().spawn(writer::run(Arc::clone(&outbox), half, patience, over.clone()));
-    let (end, attendance) = Reader::new(&connection, Arc::clone(&outbox), &over, source.heard()).run(&mut source).await;
+    let (end, attendance) = Reader::new(connection, Arc::clone(&outbox), &over, source.heard()).run(&mut source).await;
     tracing::debug!(peer = %connection.peer(), ?end, "client leaves");
     if end == End::Gone {
         outbox.abandon();
@@ -41,7 +65,7 @@ pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>) {
     if timeout_at(answers_by, outbox.answered()).await.is_err() {
         outbox.assume_kept();
     }
-    leave(&connection, attendance);
+    leave(connection, attendance);
     let closes = matches!(end, End::Close(_));
     match end {
         End::Close(close) => outbox.finish(Some(close)),
@@ -72,7 +96,7 @@ async fn raw(upgrade: UpgradeFut, limit: Duration) -> Option<(Source, tokio::net
 
 /// Appends the markers that the connection owes, after all that it appended itself is answered: what was refused
 /// neither opens an id nor ends it.
-fn leave(connection: &Connection, attendance: Attendance) {
+fn leave<K: Keeper>(connection: &Connection<K>, attendance: Attendance) {
     let mark = connection.on_disconnect() == OnDisconnect::Mark;
     attendance.leave(|ids| {
         if mark {

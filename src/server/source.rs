@@ -40,14 +40,14 @@ impl Heard {
 }
 
 /// What a client sends.
-pub(super) struct Source {
+pub(super) struct Source<R = OwnedReadHalf> {
     leftover: Bytes,
-    half: OwnedReadHalf,
+    half: R,
     heard: Heard,
 }
 
-impl Source {
-    pub(super) fn new(leftover: Bytes, half: OwnedReadHalf) -> Self {
+impl<R: AsyncRead + Unpin> Source<R> {
+    pub(super) fn new(leftover: Bytes, half: R) -> Self {
         Self { leftover, half, heard: Heard::new() }
     }
 
@@ -64,7 +64,7 @@ impl Source {
     }
 }
 
-impl AsyncRead for Source {
+impl<R: AsyncRead + Unpin> AsyncRead for Source<R> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.leftover.is_empty() {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +14,12 @@ const KEPT_BUFFER: usize = 64 * 1024;
 
 /// Writes until the outbox has written its last. A client that takes nothing for `patience` is given up: the outbox is
 /// abandoned and `over` cancelled.
-pub(super) async fn run(outbox: Arc<Outbox>, mut half: OwnedWriteHalf, patience: Duration, over: CancellationToken) {
+pub(super) async fn run(
+    outbox: Arc<Outbox>,
+    mut half: impl AsyncWrite + Unpin,
+    patience: Duration,
+    over: CancellationToken,
+) {
     let mut batch = Batch::default();
     let mut bytes = Vec::new();
     loop {

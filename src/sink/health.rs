@@ -1,5 +1,7 @@
 //! Whether the sink takes writes: one view that all writers share, and the turn of the one that asks.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -8,10 +10,14 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::{Class, SinkError};
+use crate::report::Id;
 
 /// The first and the longest delay between two questions of the prober.
 const PROBE_FIRST: Duration = Duration::from_millis(100);
 const PROBE_LONGEST: Duration = Duration::from_secs(5);
+
+/// The least time between two lines of the log about transactions that keep failing: there may be many.
+const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
 /// The sink's state as an operator sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +46,7 @@ impl SinkState {
 pub struct HealthStatus {
     /// The state.
     pub state: SinkState,
-    /// The error of the outage under way, or a transient one that lasts; for a person, without secrets.
+    /// The error of the outage under way, or one over some transaction that lasts; for a person, without secrets.
     pub last_error: Option<String>,
     /// Since when the state holds, in microseconds of the epoch.
     pub since: u64,
@@ -63,6 +69,9 @@ struct View {
     /// Code of the error and whether the log has it: an outage that the next connection ends is not worth an error.
     code: Option<u32>,
     announced: bool,
+    /// How many hold a [`Lasting`], and when the log had a line of one.
+    lasting: usize,
+    said_lasting: Option<Instant>,
 }
 
 /// What a writer may do now.
@@ -76,7 +85,8 @@ pub(super) enum Turn<'a> {
 impl Default for Health {
     fn default() -> Self {
         let status = HealthStatus { state: SinkState::Up, last_error: None, since: now() };
-        let view = View { status, entered: Instant::now(), code: None, announced: false };
+        let view =
+            View { status, entered: Instant::now(), code: None, announced: false, lasting: 0, said_lasting: None };
         Self {
             view: watch::Sender::new(view),
             prober: Mutex::new(Backoff::new(PROBE_FIRST, PROBE_LONGEST)),
@@ -170,11 +180,18 @@ impl Health {
         });
     }
 
-    /// A transient error that does not go away soon. It is seen until the transaction that met it is over, or given up;
-    /// that others succeed meanwhile does not hide it.
-    pub(super) fn lasts(&self, error: &SinkError) -> Lasting<'_> {
-        self.view.send_modify(|view| view.status.last_error = Some(error.message.clone()));
-        Lasting(self)
+    /// An error over one transaction that does not go away soon, while the sink takes others; `id` is the one whose
+    /// batch it is. It is seen until all that hold one have dropped it. At most one a second is logged.
+    pub(super) fn lasts(health: &Arc<Self>, id: Option<&Id>, error: SinkError) -> Lasting {
+        health.view.send_modify(|view| {
+            view.lasting += 1;
+            view.status.last_error = Some(error.message.clone());
+            if view.said_lasting.is_none_or(|said| said.elapsed() >= BETWEEN_LINES) {
+                view.said_lasting = Some(Instant::now());
+                announce_lasting(id, &error);
+            }
+        });
+        Lasting { health: Arc::clone(health), error }
     }
 
     pub(super) fn count(&self, class: Class) {
@@ -184,14 +201,34 @@ impl Health {
     }
 }
 
-/// A transient error is seen for as long as this is held.
-pub(super) struct Lasting<'a>(&'a Health);
+/// An error over one transaction is seen for as long as this is held.
+pub struct Lasting {
+    health: Arc<Health>,
+    error: SinkError,
+}
 
-impl Drop for Lasting<'_> {
+impl fmt::Debug for Lasting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lasting").field(&self.error).finish()
+    }
+}
+
+impl PartialEq for Lasting {
+    fn eq(&self, other: &Self) -> bool {
+        self.error == other.error
+    }
+}
+
+impl Eq for Lasting {}
+
+impl Drop for Lasting {
     fn drop(&mut self) {
-        self.0
-            .view
-            .send_if_modified(|view| view.status.state == SinkState::Up && view.status.last_error.take().is_some());
+        self.health.view.send_modify(|view| {
+            view.lasting -= 1;
+            if view.lasting == 0 && view.status.state == SinkState::Up {
+                view.status.last_error = None;
+            }
+        });
     }
 }
 
@@ -202,6 +239,15 @@ impl View {
         self.entered = Instant::now();
         self.announced &= state != SinkState::Up;
     }
+}
+
+fn announce_lasting(id: Option<&Id>, error: &SinkError) {
+    let id = id.map(tracing::field::display);
+    tracing::error!(
+        id,
+        error = %error,
+        "the sink fails over this transaction again and again; nothing of it is dropped, it is sent again later",
+    );
 }
 
 fn announce_failure(state: SinkState, error: &SinkError) {

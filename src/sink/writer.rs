@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::backoff::{Backoff, jitter};
-use super::health::{Health, Turn};
+use super::health::{Health, Lasting, Turn};
 use super::{Class, Connection, Sink, SinkError, Stored};
 use crate::report::{Batch, Body};
 
@@ -13,8 +15,8 @@ use crate::report::{Batch, Body};
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
-/// Transient errors in a row from which on an operator sees them; at about a second and a half of retries.
-const LASTS_AFTER: u32 = 6;
+/// How long a transaction is tried with all its batches, from its first failure on. After that it is split by batch.
+const LASTS_AFTER: Duration = Duration::from_secs(1);
 
 /// What became of one batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +29,9 @@ pub struct Outcome {
     pub total: Option<u64>,
     /// Reports that the sink refuses for what they are, in the order of the batch. All others are stored.
     pub refused: Vec<Refused>,
+    /// The sink keeps failing over this batch alone: it is neither stored nor refused, or not all of it, and is to be
+    /// stored again later, all of it. To be held until then, so that an operator sees why.
+    pub put_back: Option<Arc<Lasting>>,
 }
 
 /// A report that the sink refuses for what it is.
@@ -52,6 +57,17 @@ struct Failure {
     error: SinkError,
     /// Whether a connection from an earlier transaction failed, rather than one just made.
     stale: bool,
+    /// Whether the sink had said just before that it would take a write.
+    probed: bool,
+}
+
+/// Why a transaction is not tried again as it is.
+#[derive(Debug)]
+enum GivenUp {
+    /// A row is refused for what it is.
+    Poison(SinkError),
+    /// It keeps failing and the sink is there: one of its rows may be the cause.
+    Lasting(SinkError),
 }
 
 /// What one transaction takes of the batches at hand.
@@ -71,43 +87,60 @@ impl<S: Sink> Writer<S> {
 
     /// Waits until the sink would take a write, so that its health is known before there is anything to store.
     pub async fn ready(&mut self) {
-        self.commit(&[]).await.expect("without rows there is nothing to refuse");
+        self.commit(&[], false).await.expect("without rows there is nothing to refuse");
     }
 
     /// Stores all batches, whose ids differ; gives an outcome for each, in their order.
     ///
-    /// Never fails: it tries until each record is stored or refused for what it is. Dropping the future cancels it and
+    /// Never fails: it tries until each record is stored or refused for what it is, except those of a batch that the
+    /// sink, though it is there, keeps failing over: that one alone is put back. Dropping the future cancels it and
     /// drops the connection; what was under way may then be stored or not, and storing it again changes nothing.
     pub async fn store(&mut self, batches: &[Batch]) -> Vec<Outcome> {
+        self.store_or_put_back(batches, false).await
+    }
+
+    /// The same for batches that were put back before: what fails is put back at once, so that nobody waits for it.
+    pub async fn store_again(&mut self, batches: &[Batch]) -> Vec<Outcome> {
+        self.store_or_put_back(batches, true).await
+    }
+
+    async fn store_or_put_back(&mut self, batches: &[Batch], mut doubtful: bool) -> Vec<Outcome> {
         let mut outcomes = vec![Outcome::default(); batches.len()];
         let whole = Piece::Batches(0..batches.len());
         // The last is next. Splits push the later half first, so records of one id are committed in order.
         let mut pieces: Vec<Piece> = if batches.is_empty() { vec![] } else { vec![whole] };
-        let mut marker_backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        let mut markers = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         while let Some(piece) = pieces.pop() {
             let committed = match &piece {
-                Piece::Batches(range) => self.commit(&batches[range.clone()]).await,
-                Piece::Records(index, range) => self.commit(&[part(&batches[*index], range.clone())]).await,
+                Piece::Batches(range) => self.commit(&batches[range.clone()], doubtful).await,
+                Piece::Records(index, range) => self.commit(&[part(&batches[*index], range.clone())], doubtful).await,
             };
             match committed {
                 Ok(stored) => piece.settle(stored, &mut outcomes),
-                Err(poison) => match piece.split(batches) {
+                Err(GivenUp::Poison(poison)) => match piece.split(batches) {
                     Some((earlier, later)) => pieces.extend([later, earlier]),
+                    None if piece.is_marker(batches) => {
+                        Self::wait_for_operator(&self.health, &batches[piece.first().0], poison, &mut markers).await;
+                        pieces.push(piece);
+                    }
                     None => {
-                        let (batch, index) = piece.first();
-                        match batches[batch].records[index].body {
-                            Body::Report(_) => {
-                                let SinkError { code, message: reason, .. } = poison;
-                                outcomes[batch].refused.push(Refused { index, code, reason });
-                            }
-                            Body::Marker(..) => {
-                                Self::wait_for_operator(&self.health, &batches[batch], poison, &mut marker_backoff)
-                                    .await;
-                                pieces.push(piece);
-                            }
-                        }
+                        let ((batch, index), SinkError { code, message: reason, .. }) = (piece.first(), poison);
+                        outcomes[batch].refused.push(Refused { index, code, reason });
                     }
                 },
+                Err(GivenUp::Lasting(error)) => {
+                    doubtful = true;
+                    match piece.split_batches() {
+                        Some((earlier, later)) => pieces.extend([later, earlier]),
+                        None => {
+                            let (batch, _) = piece.first();
+                            // What comes after it in its id must not be stored before it.
+                            pieces.retain(|piece| piece.first().0 != batch);
+                            let lasting = Health::lasts(&self.health, Some(&batches[batch].id), error);
+                            outcomes[batch].put_back = Some(Arc::new(lasting));
+                        }
+                    }
+                }
             }
         }
         outcomes
@@ -120,10 +153,11 @@ impl<S: Sink> Writer<S> {
         tokio::time::sleep(backoff.delay(jitter())).await;
     }
 
-    /// Commits these batches in one transaction; the only error is poison.
-    async fn commit(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    /// Commits these batches in one transaction, however long it takes, unless a row may be what it fails over. A
+    /// doubtful transaction is tried once; none is given up without a batch.
+    async fn commit(&mut self, batches: &[Batch], doubtful: bool) -> Result<Vec<Stored>, GivenUp> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
-        let mut transient = 0;
+        let mut failing_since = None;
         let mut stale = false;
         let health = Arc::clone(&self.health);
         let mut lasting = None;
@@ -146,30 +180,31 @@ impl<S: Sink> Writer<S> {
                 }
                 Err(failure) => failure,
             };
+            let Failure { error, probed, .. } = failure;
             stale = failure.stale;
-            let error = failure.error;
-            match error.class {
-                Class::Poison => {
-                    health.works();
-                    probing.into_iter().for_each(|mut delays| delays.reset());
-                    return Err(error);
-                }
-                Class::Outage | Class::Operator => health.fails(&error, !stale),
-                Class::Transient => {
-                    transient += 1;
-                    health.count(error.class);
-                    if transient == LASTS_AFTER {
-                        tracing::warn!(error = %error, "the sink keeps refusing a transaction; it is sent again");
-                    }
-                    if transient >= LASTS_AFTER {
-                        drop(lasting.take()); // Before the next, which it would else wipe out.
-                        lasting = Some(health.lasts(&error));
-                    }
-                    // A prober waits before its next question anyway.
-                    if probing.is_none() {
-                        tokio::time::sleep(backoff.delay(jitter())).await;
-                    }
-                }
+            if error.class == Class::Poison {
+                health.works();
+                probing.into_iter().for_each(|mut delays| delays.reset());
+                return Err(GivenUp::Poison(error));
+            }
+            let may_be_a_rows = error.class == Class::Transient || error.class == Class::Outage && (probed || doubtful);
+            failing_since = may_be_a_rows.then(|| failing_since.unwrap_or_else(Instant::now));
+            let lasts = failing_since.is_some_and(|since| doubtful || since.elapsed() >= LASTS_AFTER);
+            if lasts && !batches.is_empty() {
+                health.count(error.class);
+                return Err(GivenUp::Lasting(error));
+            }
+            if error.class != Class::Transient {
+                health.fails(&error, !stale);
+                continue;
+            }
+            health.count(error.class);
+            if lasts {
+                let _ = lasting.insert(Health::lasts(&health, None, error));
+            }
+            // A prober waits before its next question anyway.
+            if probing.is_none() {
+                tokio::time::sleep(backoff.delay(jitter())).await;
             }
         }
     }
@@ -178,7 +213,7 @@ impl<S: Sink> Writer<S> {
     async fn attempt(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
         let kept = self.connection.take();
         let stale = kept.is_some();
-        let fail = |error| Failure { error, stale };
+        let fail = |error| Failure { error, stale, probed: false };
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.sink.connect().await.map_err(SinkError::not_for_a_report).map_err(fail)?,
@@ -190,7 +225,7 @@ impl<S: Sink> Writer<S> {
         if connection.usable() {
             self.connection = Some(connection);
         }
-        outcome.map_err(fail)
+        outcome.map_err(|error| Failure { error, stale, probed: probe })
     }
 }
 
@@ -206,10 +241,7 @@ impl Piece {
     /// The earlier and the later half; `None` where one record stands alone.
     fn split(&self, batches: &[Batch]) -> Option<(Self, Self)> {
         match self {
-            Self::Batches(range) if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                Some((Self::Batches(range.start..middle), Self::Batches(middle..range.end)))
-            }
+            Self::Batches(range) if range.len() > 1 => self.split_batches(),
             Self::Batches(range) => Self::Records(range.start, 0..batches[range.start].records.len()).split(batches),
             Self::Records(batch, range) if range.len() > 1 => {
                 let middle = range.start + range.len() / 2;
@@ -217,6 +249,23 @@ impl Piece {
             }
             Self::Records(..) => None,
         }
+    }
+
+    /// The earlier and the later half of its batches; `None` where it is one or a part of one.
+    fn split_batches(&self) -> Option<(Self, Self)> {
+        match self {
+            Self::Batches(range) if range.len() > 1 => {
+                let middle = range.start + range.len() / 2;
+                Some((Self::Batches(range.start..middle), Self::Batches(middle..range.end)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it begins with a marker.
+    fn is_marker(&self, batches: &[Batch]) -> bool {
+        let (batch, index) = self.first();
+        matches!(batches[batch].records[index].body, Body::Marker(..))
     }
 
     /// Enters what was stored into the outcomes of its batches.

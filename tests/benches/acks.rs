@@ -110,8 +110,14 @@ async fn forebay_run(db: &MariaDb, options: &Options, connections: u32, in_fligh
     database::renew(db).await;
     let mut node = Node::new(&db.url());
     node.start().await;
-    let load =
-        Load { address: node.ingest(), connections, in_flight, ids: options.get("ids") as u32, reports_per_id: None };
+    let load = Load {
+        address: node.ingest(),
+        connections,
+        in_flight,
+        ids: options.get("ids") as u32,
+        rounds_before: 0,
+        reports_per_id: None,
+    };
     let measured = measure(db, node.pid(), load, options).await;
     let (ended, backlog) = (Instant::now(), node.audit()["backlog"].as_u64().expect("a count"));
     let audit = node.drained().await;
@@ -130,6 +136,7 @@ async fn row_server_run(db: &MariaDb, options: &Options, connections: u32, in_fl
         connections,
         in_flight,
         ids: options.get("ids") as u32,
+        rounds_before: 0,
         reports_per_id: None,
     };
     let measured = measure(db, server.pid(), load, options).await;

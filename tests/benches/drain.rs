@@ -121,6 +121,7 @@ async fn backlog(rows: Rows) -> (Node, f64) {
         connections: 64,
         in_flight: 64,
         ids: rows.ids,
+        rounds_before: 0,
         reports_per_id: Some(rows.per_id),
     };
     let start = std::time::Instant::now();

@@ -130,8 +130,14 @@ impl Filled {
         node.set("journal.cache_bytes", format!("{cache_mib}MiB"));
         node.start().await;
         let empty = settled_memory(&node).await;
-        let load =
-            Load { address: node.ingest(), connections: 64, in_flight: 64, ids, reports_per_id: Some(reports_per_id) };
+        let load = Load {
+            address: node.ingest(),
+            connections: 64,
+            in_flight: 64,
+            ids,
+            rounds_before: 0,
+            reports_per_id: Some(reports_per_id),
+        };
         let start = Instant::now();
         let acks = load.complete().await.acks;
         let fill_per_s = acks as f64 / start.elapsed().as_secs_f64();

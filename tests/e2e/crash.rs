@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::support::load::{Load, Plan};
 use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::proof::{self, Proof};
 use crate::support::strace;
 
 /// Four clients share four ids with others, four let the node number their reports, the rest are on their own.
@@ -23,7 +24,8 @@ pub fn sixteen_clients() -> impl Iterator<Item = Plan> {
 }
 
 fn rounds() -> u64 {
-    std::env::var("FOREBAY_CRASH_ROUNDS").map_or(10, |rounds| rounds.parse().expect("FOREBAY_CRASH_ROUNDS is a number"))
+    let given = std::env::var("FOREBAY_CRASH_ROUNDS").ok();
+    given.map_or(proof::rounds(10, 1_000), |rounds| rounds.parse().expect("FOREBAY_CRASH_ROUNDS is a number"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,7 +56,9 @@ async fn an_acked_report_survives_kill_nine() {
     }
     let ledger = load.finish().await;
     let verdict = ledger.settle(&node).await;
-    println!("{} rounds\n{verdict}", rounds());
+    let mut proof = Proof::new("SIGKILL under load, every fourth with mariadbd");
+    proof.verdict(rounds(), &verdict);
+    proof.report();
     verdict.assert_clean();
 }
 
@@ -62,14 +66,17 @@ async fn an_acked_report_survives_kill_nine() {
 async fn an_acked_report_survives_kill_nine_with_the_embedded_sink() {
     let mut node = Node::new().set("flush.tick", "100ms").start().await;
     let load = Load::start(&node.address(), sixteen_clients());
-    for round in 1..=rounds().min(5) {
+    let rounds = proof::rounds(5, 100);
+    for round in 1..=rounds {
         load.more_acks(50).await;
         tokio::time::sleep(Duration::from_millis((round * 211) % 500)).await;
         node.kill();
         node.restart().await;
     }
     let verdict = load.finish().await.settle(&node).await;
-    println!("{verdict}");
+    let mut proof = Proof::new("SIGKILL under load, the embedded sink");
+    proof.verdict(rounds, &verdict);
+    proof.report();
     verdict.assert_clean();
 }
 
@@ -77,7 +84,8 @@ async fn an_acked_report_survives_kill_nine_with_the_embedded_sink() {
 async fn a_node_that_dies_while_it_starts_starts_again() {
     let mut node = Node::new().start().await;
     let load = Load::start(&node.address(), sixteen_clients().take(4));
-    for round in 0..8 {
+    let rounds = proof::rounds(8, 50);
+    for round in 0..rounds {
         load.more_acks(20).await;
         node.kill();
         for again in 0..3 {
@@ -88,7 +96,11 @@ async fn a_node_that_dies_while_it_starts_starts_again() {
         }
         node.restart().await;
     }
-    load.finish().await.settle(&node).await.assert_clean();
+    let verdict = load.finish().await.settle(&node).await;
+    let mut proof = Proof::new("SIGKILL in or after recovery, four times in a row");
+    proof.verdict(rounds * 4, &verdict);
+    proof.report();
+    verdict.assert_clean();
 }
 
 /// A kill between two given system calls, which no clock hits on purpose: before and after a write or a sync of the
@@ -111,5 +123,9 @@ async fn an_acked_report_survives_kill_nine_at_a_chosen_system_call() {
             node.restart().await;
         }
     }
-    load.finish().await.settle(&node).await.assert_clean();
+    let verdict = load.finish().await.settle(&node).await;
+    let mut proof = Proof::new("SIGKILL at a chosen system call under load");
+    proof.verdict(12, &verdict);
+    proof.report();
+    verdict.assert_clean();
 }

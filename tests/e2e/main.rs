@@ -6,6 +6,8 @@ mod support;
 
 mod admin;
 mod crash;
+mod damage;
+mod dead_letters;
 mod disconnect;
 mod done;
 mod durable;

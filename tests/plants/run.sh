@@ -4,18 +4,22 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-# plant | the test that must find it | what it breaks
+# plant | the test that must find it, behind its binary (lib: the unit tests) | what it breaks
 plants='
-ack_before_sync          | durable::an_ack_is_written_only_after_the_journals_file_was_synced     | the ack leaves before the sync
-sync_by_sled_alone       | durable::an_ack_is_written_only_after_the_journals_file_was_synced     | no sync of the file itself
-truncate_before_store    | outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine         | entries go before the commit of the sink
-plain_insert             | exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_mariadb | INSERT without ON DUPLICATE KEY
-position_from_last_entry | positions::no_key_is_reused_after_draining_to_empty_and_restarting_six_times | positions follow the last entry found
-marker_overtakes         | done::a_marker_never_overtakes_the_reports_before_it                   | a marker goes ahead of its commit
+ack_before_sync          | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced     | the ack leaves before the sync
+sync_by_sled_alone       | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced     | no sync of the file itself
+truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine         | entries go before the commit of the sink
+plain_insert             | e2e::exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_mariadb | INSERT without ON DUPLICATE KEY
+position_from_last_entry | e2e::positions::no_key_is_reused_after_draining_to_empty_and_restarting_six_times | positions follow the last entry found
+marker_overtakes         | e2e::done::a_marker_never_overtakes_the_reports_before_it                   | a marker goes ahead of its commit
+read_before_sync         | lib::journal::tests::what_is_not_synced_is_not_read                         | what is not synced is drained
+open_without_looking     | lib::journal::tests::damage::a_damaged_header_of_any_segment_is_seen        | sled opens a log that nobody walked
 '
 
-run() { # a plant, a test
-  FOREBAY_PLANT=$1 RUST_BACKTRACE=0 cargo nextest run --test e2e -E "test(=$2)" >"$log" 2>&1
+run() { # a plant, a binary, a test
+  local where=(--test "$2")
+  if [[ $2 == lib ]]; then where=(--lib); fi
+  FOREBAY_PLANT=$1 RUST_BACKTRACE=0 cargo nextest run "${where[@]}" -E "test(=$3)" >"$log" 2>&1
 }
 
 log=$(mktemp)
@@ -25,7 +29,8 @@ while IFS='|' read -r plant test what; do
   plant=${plant// /} test=${test// /}
   [[ -z $plant ]] && continue
   if (($#)) && [[ " $* " != *" $plant "* ]]; then continue; fi
-  run "$plant" "$test"
+  binary=${test%%::*} test=${test#*::}
+  run "$plant" "$binary" "$test"
   if grep -q "FAIL .* $test\|TIMEOUT .* $test" "$log"; then
     printf '%-25s caught by %s\n' "$plant" "$test"
     caught=$((caught + 1))

@@ -9,6 +9,7 @@ pub mod load;
 pub mod mariadb;
 pub mod node;
 pub mod proof;
+pub mod proxy;
 pub mod raw;
 pub mod stored;
 pub mod strace;

@@ -1,5 +1,5 @@
-//! What the fault tests showed, in figures: each adds up its verdicts and reports one line, which `tests/prove.sh` gathers
-//! into the table of docs/durability.md.
+//! What the fault tests showed, in figures: each adds up its verdicts and reports one line, which `tests/prove.sh`
+//! gathers into the table of docs/durability.md.
 
 use std::io::Write;
 

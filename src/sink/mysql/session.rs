@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 
@@ -13,6 +14,14 @@ use crate::sink::{SinkError, schema};
 /// refused or cut, how literals are read, and that nothing is committed on its own.
 const SESSION: &str = "SET NAMES utf8mb4, time_zone = '+00:00', \
     sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', autocommit = 0";
+
+/// How long the server lets a statement wait for a lock: no longer than it does by its own settings, and far shorter than
+/// `timeout`. So a row that somebody has locked is known as that, and not taken for a server that is silent.
+fn lock_waits(timeout: Duration) -> String {
+    let seconds = (timeout / 10).as_secs().max(1);
+    let limit = |name: &str| format!("{name} = LEAST(@@{name}, {seconds})");
+    format!("SET {}, {}", limit("innodb_lock_wait_timeout"), limit("lock_wait_timeout"))
+}
 
 /// Asked by name, so that a server which lacks one of them answers with the rest.
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_format', \
@@ -31,6 +40,7 @@ pub(super) async fn prepare(
     inspected: &AtomicBool,
 ) -> Result<(), SinkError> {
     connection.run("setting up the session", SESSION).await?;
+    connection.run("setting up the session", &lock_waits(connection.timeout)).await?;
     let query = connection.conn.query::<(String, String), _>(VARIABLES);
     let variables: Variables =
         within(connection.timeout, "reading the server's settings", query).await?.into_iter().collect();

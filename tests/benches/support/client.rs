@@ -25,6 +25,8 @@ pub struct Load {
     pub in_flight: usize,
     /// Ids; each belongs to one connection, which goes round its own.
     pub ids: u32,
+    /// Rounds over the ids that an earlier load made: numbers go on behind them.
+    pub rounds_before: u64,
     /// Reports of each id, after which the load ends; `None`: it goes on until it is told.
     pub reports_per_id: Option<u64>,
 }
@@ -114,9 +116,10 @@ struct Reports {
 impl Reports {
     fn new(connection: u32, load: &Load) -> Self {
         let owned = u64::from(load.ids.saturating_sub(connection).div_ceil(load.connections));
-        let end = load.reports_per_id.map_or(u64::MAX, |reports| reports * owned);
+        let next = load.rounds_before * owned;
+        let end = load.reports_per_id.map_or(u64::MAX, |reports| next + reports * owned);
         let end = if owned == 0 { 0 } else { end };
-        Self { frame: Frame::new(), first: connection, step: load.connections, owned, next: 0, end }
+        Self { frame: Frame::new(), first: connection, step: load.connections, owned, next, end }
     }
 
     /// Writes the next frame; `false` after the last one.

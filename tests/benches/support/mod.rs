@@ -8,6 +8,7 @@ pub mod disk;
 pub mod message;
 pub mod node;
 pub mod options;
+pub mod plot;
 pub mod process;
 pub mod row_server;
 pub mod stats;

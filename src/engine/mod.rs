@@ -5,21 +5,28 @@
 //!
 //! [`Outlet`]: crate::journal::Outlet
 
+mod dead_letters;
+
 use std::sync::Arc;
 
 use crate::config::{Settings, SinkTarget};
 use crate::flusher::{Flushers, Limits, Policy};
 use crate::journal::{Append, Journal, JournalError, JournalStatus, Opened, Surroundings};
 use crate::metrics::{Audit, Counters};
-use crate::sink::{Health, HealthStatus, MysqlSink, Sink, SinkError, SqliteSink, Writer};
+use crate::sink;
+use crate::sink::{AnySink, Health, HealthStatus, SinkError, Writer};
+
+pub use dead_letters::{DeadLetters, Retried, RetryError};
 
 /// A running engine; a cheap handle.
 #[derive(Clone)]
 pub struct Engine {
     journal: Journal,
     flushers: Flushers,
+    sink: Arc<AnySink>,
     health: Arc<Health>,
     counters: Arc<Counters>,
+    dead_letters: DeadLetters,
     drain: std::time::Duration,
 }
 
@@ -53,31 +60,35 @@ impl Engine {
     /// # Errors
     /// When the journal cannot be opened, or the sink's URL is none.
     pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let sink = Arc::new(sink::open(&settings.sink)?);
         let flushers = Flushers::new(Policy { batch: settings.flush.batch as u64, tick: settings.flush.tick });
         let counters = Arc::new(Counters::default());
         let journal = open_journal(settings, &flushers, &counters).await?;
         let health = Arc::new(Health::default());
-        let engine = Self { journal, flushers, health, counters, drain: settings.shutdown.drain };
-        match &settings.sink.target {
-            // SQLite has one writer at a time.
-            SinkTarget::Sqlite(path) => engine.start(SqliteSink::new(path, &settings.sink), 1, settings),
-            SinkTarget::Mysql(url) => {
-                let sink = MysqlSink::new(url, &settings.sink)?;
-                engine.start(sink, settings.sink.connections, settings);
-            }
-        }
+        let dead_letters = DeadLetters::new(&journal, &sink, &settings.sink);
+        let engine = Self { journal, flushers, sink, health, counters, dead_letters, drain: settings.shutdown.drain };
+        engine.start_draining(settings);
         Ok(engine)
     }
 
-    fn start<S: Sink>(&self, sink: S, writers: usize, settings: &Settings) {
-        let sink = Arc::new(sink);
-        let writer = || Writer::new(Arc::clone(&sink), Arc::clone(&self.health));
+    fn start_draining(&self, settings: &Settings) {
+        let writers = match settings.sink.target {
+            // It has one writer at a time.
+            SinkTarget::Sqlite(_) => 1,
+            SinkTarget::Mysql(_) => settings.sink.connections,
+        };
+        let writer = || Writer::new(Arc::clone(&self.sink), Arc::clone(&self.health));
         let limits = Limits {
             catch_up_batch: settings.flush.catch_up_batch.min(settings.sink.max_rows),
             max_rows: settings.sink.max_rows,
             max_bytes: settings.sink.max_bytes,
         };
         self.flushers.start(&self.journal, std::iter::repeat_with(writer).take(writers).collect(), limits);
+    }
+
+    /// The dead letters, for an operator.
+    pub fn dead_letters(&self) -> &DeadLetters {
+        &self.dead_letters
     }
 
     /// Waits until `bytes` more may be queued (`max_queued_bytes`). [`Engine::append`] takes them over.

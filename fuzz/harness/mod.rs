@@ -1,0 +1,14 @@
+//! What must hold for every input: one function a fuzz target. Shared with `tests/fuzz_corpus.rs`, which replays the
+//! corpora without a fuzzer.
+
+mod config;
+mod entry;
+mod frames;
+mod message;
+mod stand_ins;
+mod wire;
+
+pub use config::config;
+pub use entry::entry;
+pub use frames::frames;
+pub use message::message;

@@ -1,0 +1,213 @@
+//! What an operator does with dead letters: look, try again, discard.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::config;
+use crate::journal::{DeadLetter, Journal, JournalError, Revision};
+use crate::report::{Batch, Body, Id, Key, Position, Record};
+use crate::sink::{AnySink, Class, Connection, Sink, SinkError, Stored};
+
+/// The dead letters of a node; a cheap handle.
+#[derive(Clone)]
+pub struct DeadLetters {
+    journal: Journal,
+    sink: Arc<AnySink>,
+    max_rows: usize,
+    max_bytes: usize,
+    /// One retry at a time, so that each letter is counted as what became of it.
+    turn: Arc<Mutex<()>>,
+}
+
+/// What became of dead letters that were tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Retried {
+    /// New rows of the sink.
+    pub stored: u64,
+    /// Reports whose key the sink had already.
+    pub duplicates: u64,
+    /// Reports that the sink refused again; they are dead letters as before, with the new reason.
+    pub refused: u64,
+    /// The last of those.
+    pub last_refusal: Option<(Key, SinkError)>,
+}
+
+/// Why dead letters could not be tried, or not all of them.
+#[derive(Debug, thiserror::Error)]
+pub enum RetryError {
+    /// No such letter.
+    #[error("there is no dead letter with the key {0}")]
+    Unknown(Key),
+    /// The sink takes nothing now; what was not stored is a dead letter as before.
+    #[error("the sink takes nothing now ({error}); {} were stored before, the rest are dead letters as before", .so_far.stored + .so_far.duplicates)]
+    Sink {
+        /// What it said.
+        error: SinkError,
+        /// What became of others before.
+        so_far: Retried,
+    },
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The node stops.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl DeadLetters {
+    pub(super) fn new(journal: &Journal, sink: &Arc<AnySink>, settings: &config::Sink) -> Self {
+        let (journal, sink) = (journal.clone(), Arc::clone(sink));
+        Self { journal, sink, max_rows: settings.max_rows, max_bytes: settings.max_bytes, turn: Arc::default() }
+    }
+
+    /// Up to `limit` of them in order of key, those behind `after`, of one id or of all.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn list(
+        &self,
+        of: Option<Id>,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, JournalError> {
+        self.reading(move |journal| journal.dead_letters(of.as_ref(), after, limit)).await
+    }
+
+    /// The one with this key.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn get(&self, key: Key) -> Result<Option<DeadLetter>, JournalError> {
+        self.reading(move |journal| journal.dead_letter(key)).await
+    }
+
+    /// Discards one for good, durably; false when there is none with this key.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or the node stops.
+    pub async fn discard(&self, key: Key) -> Result<bool, RetryError> {
+        let _turn = self.turn.lock().await;
+        let is_there = self.get(key).await?.is_some();
+        if is_there {
+            self.revise(vec![Revision::Discarded(key)]).await?;
+            tracing::warn!(%key, "a dead letter was discarded by request");
+        }
+        Ok(is_there)
+    }
+
+    /// Gives one to the sink again.
+    ///
+    /// # Errors
+    /// [`RetryError`]; that the sink refuses it is none, see [`Retried`].
+    pub async fn retry(&self, key: Key) -> Result<Retried, RetryError> {
+        let _turn = self.turn.lock().await;
+        let letter = self.get(key).await?.ok_or(RetryError::Unknown(key))?;
+        let mut retried = Retried::default();
+        self.attempt(vec![letter], &mut retried).await?;
+        Ok(retried)
+    }
+
+    /// Gives all of one id, or all there are, to the sink again, in order of key.
+    ///
+    /// # Errors
+    /// As [`DeadLetters::retry`]; the first ends it.
+    pub async fn retry_all(&self, of: Option<Id>) -> Result<Retried, RetryError> {
+        let _turn = self.turn.lock().await;
+        let mut retried = Retried::default();
+        let mut after = None;
+        loop {
+            let mut letters = self.list(of, after, self.max_rows).await?;
+            let Some(last) = letters.last().map(DeadLetter::key) else { return Ok(retried) };
+            after = Some(last);
+            while !letters.is_empty() {
+                let rest = letters.split_off(fitting(&letters, self.max_bytes));
+                self.attempt(std::mem::replace(&mut letters, rest), &mut retried).await?;
+            }
+        }
+    }
+
+    /// All in one transaction; where the sink refuses that, each in its own.
+    async fn attempt(&self, letters: Vec<DeadLetter>, retried: &mut Retried) -> Result<(), RetryError> {
+        match self.store(&letters).await {
+            Ok(stored) => self.settle(&letters, &stored, retried).await,
+            Err(error) if error.class != Class::Poison => Err(sink_error(error, retried)),
+            Err(error) if letters.len() == 1 => self.refused(letters, error, retried).await,
+            Err(_) => {
+                for letter in letters {
+                    let letter = vec![letter];
+                    match self.store(&letter).await {
+                        Ok(stored) => self.settle(&letter, &stored, retried).await?,
+                        Err(error) if error.class == Class::Poison => self.refused(letter, error, retried).await?,
+                        Err(error) => return Err(sink_error(error, retried)),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// One transaction on a connection of its own: those of the drainers may be waiting out an outage.
+    async fn store(&self, letters: &[DeadLetter]) -> Result<Vec<Stored>, SinkError> {
+        self.sink.connect().await?.store(&batches(letters)).await
+    }
+
+    /// Which letter of an id was new is not known where only some were: new ones are counted first, the sums are right.
+    async fn settle(&self, letters: &[DeadLetter], stored: &[Stored], retried: &mut Retried) -> Result<(), RetryError> {
+        let groups = letters.chunk_by(|a, b| a.id == b.id).zip(stored);
+        let revisions = groups.flat_map(|(letters, stored)| {
+            let is_new =
+                |(n, letter): (u64, &DeadLetter)| Revision::Stored { key: letter.key(), is_new: n < stored.inserted };
+            (0..).zip(letters).map(is_new)
+        });
+        self.revise(revisions.collect()).await?;
+        retried.stored += stored.iter().map(|stored| stored.inserted).sum::<u64>();
+        retried.duplicates += stored.iter().map(|stored| stored.duplicates).sum::<u64>();
+        Ok(())
+    }
+
+    async fn refused(
+        &self,
+        letters: Vec<DeadLetter>,
+        error: SinkError,
+        retried: &mut Retried,
+    ) -> Result<(), RetryError> {
+        for letter in letters {
+            retried.last_refusal = Some((letter.key(), error.clone()));
+            retried.refused += 1;
+            let letter = DeadLetter { code: error.code, reason: error.message.clone(), ..letter };
+            self.revise(vec![Revision::Refused(Box::new(letter))]).await?;
+        }
+        Ok(())
+    }
+
+    async fn revise(&self, revisions: Vec<Revision>) -> Result<(), RetryError> {
+        if self.journal.revise(revisions).await { Ok(()) } else { Err(RetryError::Stopping) }
+    }
+
+    async fn reading<T: Send + 'static>(&self, read: impl FnOnce(&Journal) -> T + Send + 'static) -> T {
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || read(&journal)).await.expect("reading the journal does not panic")
+    }
+}
+
+fn sink_error(error: SinkError, so_far: &mut Retried) -> RetryError {
+    RetryError::Sink { error, so_far: std::mem::take(so_far) }
+}
+
+/// How many of the first letters stay below `max_bytes` of data; at least one.
+fn fitting(letters: &[DeadLetter], max_bytes: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |letter: &&DeadLetter| {
+        bytes += letter.report.data.as_ref().map_or(0, bytes::Bytes::len);
+        bytes <= max_bytes
+    };
+    letters.iter().take_while(fits).count().max(1)
+}
+
+/// A batch an id. Position 0 is below any of the stream, so its state stays as it is.
+fn batches(letters: &[DeadLetter]) -> Vec<Batch> {
+    let record = |letter: &DeadLetter| Record { position: Position(0), body: Body::Report(letter.report.clone()) };
+    let batch = |letters: &[DeadLetter]| Batch { id: letters[0].id, records: letters.iter().map(record).collect() };
+    letters.chunk_by(|a, b| a.id == b.id).map(batch).collect()
+}

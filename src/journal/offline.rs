@@ -1,0 +1,169 @@
+//! A journal that no node has open: what of it is whole, and all that can be read.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::entry::{self, ENTRY, HEADER_BYTES, MAX_BODY_BYTES};
+use super::error::{Damage, JournalError};
+use super::log::{self, Hole};
+use super::store::Store;
+use super::value::Value;
+use super::{dead_letters::LETTER, guarded};
+
+/// How much of a file is read at a time; more than any value has.
+const CHUNK_BYTES: usize = 4 << 20;
+/// What the storage may keep in memory while a journal is examined.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// What was found in a journal's folder.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// Parts of the log that cannot be read. The next start salvages what is whole, and keeps the files.
+    pub holes: Vec<Hole>,
+    /// Why the storage could not read the files, where it could not.
+    pub unreadable: Option<String>,
+    /// Values that are damaged, by the name of their tree and their key, with the reason.
+    pub damaged: Vec<(String, Damage)>,
+    /// Values that were set aside earlier, likewise.
+    pub set_aside: Vec<String>,
+}
+
+impl Examined {
+    /// Whether nothing is damaged now.
+    pub fn is_whole(&self) -> bool {
+        self.holes.is_empty() && self.unreadable.is_none() && self.damaged.is_empty()
+    }
+
+    /// Whether the values are those that the files' bytes have, drained ones among them: the storage could not tell.
+    pub fn is_searched(&self) -> bool {
+        !self.holes.is_empty() || self.unreadable.is_some()
+    }
+}
+
+/// Examines the journal in `dir` and gives every readable value to `each`, as the storage has them, or, where the files
+/// are damaged, as they are found in their bytes. Removes nothing.
+///
+/// # Errors
+/// When there is no journal, a node has it open, a file cannot be read, or `each` fails.
+pub fn examine(dir: &Path, mut each: impl FnMut(Value) -> Result<(), JournalError>) -> Result<Examined, JournalError> {
+    let Some(locked) = log::lock(dir)? else {
+        let source = io::Error::new(io::ErrorKind::NotFound, "there is no journal in it");
+        return Err(JournalError::Folder { path: dir.to_owned(), action: "read the file db", source });
+    };
+    let mut examined = Examined { holes: log::inspect(dir)?, ..Examined::default() };
+    if examined.holes.is_empty() {
+        drop(locked);
+        match guarded(|| check_trees(dir, &mut examined)) {
+            Ok(store) => return read_trees(&store, each).map(|()| examined),
+            Err(error) if error.is_damage() => examined.unreadable = Some(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    let mut found = HashSet::new();
+    search(dir, |value, _| if found.insert(value.key()) { each(value) } else { Ok(()) })?;
+    Ok(examined)
+}
+
+/// Opens the trees as a start does, and reads all of them once.
+fn check_trees(dir: &Path, examined: &mut Examined) -> Result<Store, JournalError> {
+    let store = Store::open(dir, 0, CACHE_BYTES)?;
+    for (tree, pair) in store.scan_all() {
+        let (key, value) = pair?;
+        if let Err(damage) = Value::decode_under(&key, &value) {
+            examined.damaged.push((format!("{tree}/{}", key.escape_ascii()), damage));
+        }
+    }
+    for name in store.names_set_aside() {
+        examined.set_aside.push(name?.escape_ascii().to_string());
+    }
+    Ok(store)
+}
+
+fn read_trees(store: &Store, mut each: impl FnMut(Value) -> Result<(), JournalError>) -> Result<(), JournalError> {
+    for (_, pair) in store.scan_all() {
+        let (key, value) = pair?;
+        if let Ok(value) = Value::decode_under(&key, &value) {
+            each(value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives every value that is whole in the files' bytes to `each`: also those that were settled long ago, and some of
+/// them twice.
+pub(super) fn search(
+    dir: &Path,
+    mut each: impl FnMut(Value, &Bytes) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    let folder = |source| JournalError::Folder { path: dir.to_owned(), action: "search", source };
+    let mut files = vec![dir.join("db")];
+    // Pages that the storage kept in files of their own.
+    if let Ok(blobs) = fs::read_dir(dir.join("blobs")) {
+        files.extend(blobs.filter_map(Result::ok).map(|blob| blob.path()));
+    }
+    for file in files {
+        match File::open(&file) {
+            Ok(file) => search_file(file, &mut each).map_err(folder)??,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(folder(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Searches a file from its first byte to its last.
+fn search_file(
+    mut file: File,
+    each: &mut impl FnMut(Value, &Bytes) -> Result<(), JournalError>,
+) -> io::Result<Result<(), JournalError>> {
+    let mut bytes = Vec::new();
+    loop {
+        let read = Read::by_ref(&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
+        let is_last = read == 0;
+        match search_bytes(&bytes, is_last, each) {
+            Ok(searched) => bytes.drain(..searched),
+            Err(error) => return Ok(Err(error)),
+        };
+        if is_last {
+            return Ok(Ok(()));
+        }
+    }
+}
+
+/// Finds every value that is whole in `bytes`; returns up to where they were searched. What begins behind that may go
+/// on in the next chunk, if there is one.
+fn search_bytes(
+    bytes: &[u8],
+    is_last: bool,
+    each: &mut impl FnMut(Value, &Bytes) -> Result<(), JournalError>,
+) -> Result<usize, JournalError> {
+    let mut at = 0;
+    while let Some(found) = bytes[at..].windows(HEADER_BYTES).position(is_header) {
+        at += found;
+        let length = HEADER_BYTES + entry::body_length(&bytes[at..]);
+        match bytes.get(at..at + length) {
+            Some(value) => {
+                let value = Bytes::copy_from_slice(value);
+                match Value::decode(&value) {
+                    Ok(decoded) => {
+                        each(decoded, &value)?;
+                        at += length;
+                    }
+                    Err(_) => at += 1,
+                }
+            }
+            None if is_last => at += 1,
+            None => return Ok(at),
+        }
+    }
+    Ok(bytes.len().saturating_sub(HEADER_BYTES - 1).max(at))
+}
+
+/// Whether a value may begin here.
+fn is_header(bytes: &[u8]) -> bool {
+    (bytes[1..4] == ENTRY || bytes[1..4] == LETTER) && entry::body_length(bytes) <= MAX_BODY_BYTES
+}

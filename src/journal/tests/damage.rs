@@ -1,0 +1,200 @@
+//! Damage to the journal's files: whatever it is, the next start goes on with what is whole, no report comes back with
+//! other bytes, and none is missing without a word.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use super::*;
+
+/// A journal of some segments, stopped in order: what was drained and what is left.
+struct Template {
+    bench: Bench,
+    /// All that was ever appended.
+    sent: HashMap<(String, u64), String>,
+    /// What was not drained.
+    left: Vec<(String, u64)>,
+}
+
+const IDS: [&str; 4] = ["a", "b", "c", "d"];
+
+fn settings(settings: &mut config::Journal) {
+    settings.lanes = 3;
+}
+
+/// Small and large reports over ids with and without a lane of their own, drained here and there, and restarted.
+fn template() -> &'static Template {
+    static TEMPLATE: OnceLock<Template> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let mut bench = Bench::with(settings);
+        let (mut sent, mut left) = (HashMap::new(), Vec::new());
+        for seq in 0..500_u64 {
+            let id = IDS[seq as usize % 4];
+            let data = format!("\"{seq}-{}\"", "x".repeat(if seq % 3 == 0 { 60_000 } else { 300 }));
+            ack(&bench.append(id, vec![report(Some(seq), &data)])[0]);
+            sent.insert((id.to_owned(), seq), data);
+            left.push((id.to_owned(), seq));
+            if seq % 50 == 49 && seq < 400 {
+                while !bench.drain(id, 4).is_empty() {}
+                left.retain(|(of, _)| of != id);
+            }
+            if seq == 300 {
+                bench.reopen();
+            }
+        }
+        bench.open.take().expect("open").stop().expect("a sound journal");
+        let db = fs::metadata(bench.settings.dir.join("db")).expect("a file").len();
+        assert!(db > 2 * log::SEGMENT_BYTES as u64, "too few segments to damage: {db} bytes");
+        Template { bench, sent, left }
+    })
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a folder");
+    for file in fs::read_dir(from).expect("a folder") {
+        let file = file.expect("a file");
+        let to = to.join(file.file_name());
+        if file.file_type().expect("a type").is_dir() {
+            copy(&file.path(), &to);
+        } else {
+            fs::copy(file.path(), to).expect("copied");
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Damaging {
+    Flip,
+    Zero { bytes: u64 },
+    Scribble { bytes: u64 },
+    Cut,
+}
+
+fn damaging() -> impl Strategy<Value = Damaging> {
+    prop_oneof![
+        4 => Just(Damaging::Flip),
+        2 => prop_oneof![Just(20), Just(512), Just(4096), Just(1 << 20)].prop_map(|bytes| Damaging::Zero { bytes }),
+        1 => prop_oneof![Just(16), Just(4096)].prop_map(|bytes| Damaging::Scribble { bytes }),
+        1 => Just(Damaging::Cut),
+    ]
+}
+
+/// Where: in the file as a whole, at the beginning of a segment, or near the end of what is written.
+fn place() -> impl Strategy<Value = (u8, f64)> {
+    (0u8..3, 0f64..1.0)
+}
+
+fn apply(damage: &Damaging, (whereabouts, fraction): (u8, f64), file: &Path) {
+    let file = fs::File::options().write(true).read(true).open(file).expect("a file");
+    let length = file.metadata().expect("a length").len();
+    let written = {
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, 0).expect("read");
+        bytes.iter().rposition(|&byte| byte != 0).map_or(1, |last| last as u64 + 1)
+    };
+    let part = |bytes: u64| (bytes as f64 * fraction) as u64;
+    let at = match whereabouts {
+        0 => part(written),
+        1 => part(length.div_ceil(log::SEGMENT_BYTES as u64)) * log::SEGMENT_BYTES as u64 + part(20),
+        _ => written.saturating_sub(part(8_192) + 1),
+    };
+    let at = at.min(length - 1);
+    match *damage {
+        Damaging::Flip => {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).expect("read");
+            file.write_all_at(&[byte[0] ^ (1 << (at % 8))], at).expect("written");
+        }
+        Damaging::Zero { bytes } => file.write_all_at(&vec![0; bytes.min(length - at) as usize], at).expect("written"),
+        Damaging::Scribble { bytes } => {
+            file.write_all_at(&vec![0xA5; bytes.min(length - at) as usize], at).expect("written");
+        }
+        Damaging::Cut => file.set_len(at).expect("cut"),
+    }
+}
+
+/// Opens a copy that `damage` was done to, drains all, and compares. Whether the damage was said.
+fn survives(damage: impl FnOnce(&Path)) -> bool {
+    let Template { bench: template, sent, left } = template();
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let dir = folder.path().join("journal");
+    copy(&template.settings.dir, &dir);
+    damage(&dir);
+    let settings = config::Journal { dir: dir.clone(), ..template.settings.clone() };
+    let (journal, counters) = open(&settings);
+    let bench = Bench { dir: folder, settings, counters, open: Some(journal) };
+    let said = bench.journal().status().damaged > 0 || bench.dir.path().join("journal.damaged-1").exists();
+    let mut found = std::collections::HashSet::new();
+    for id in IDS {
+        let Some(stream) = bench.stream(id) else { continue };
+        let Taken { batch, .. } = bench.journal().read(&stream, usize::MAX, usize::MAX).expect("a sound journal");
+        for record in batch.records {
+            let Body::Report(report) = record.body else { panic!("no marker was sent") };
+            let key = (id.to_owned(), report.number.seq);
+            assert_eq!(report.data.as_deref(), sent.get(&key).map(String::as_bytes), "{key:?}");
+            found.insert(key);
+        }
+    }
+    let missing: Vec<_> = left.iter().filter(|key| !found.contains(*key)).collect();
+    assert!(said || missing.is_empty(), "not a word of {} missing reports: {missing:?}", missing.len());
+    assert!(said || found.len() == left.len(), "not a word, and settled reports are back");
+    ack(&bench.append("new", vec![report(None, "1")])[0]);
+    said
+}
+
+#[test]
+fn an_undamaged_copy_is_whole() {
+    assert!(!survives(|_| {}));
+}
+
+/// What sled alone would lose without a word.
+#[test]
+fn a_damaged_header_of_any_segment_is_seen() {
+    let segments = fs::metadata(template().bench.settings.dir.join("db")).expect("a file").len();
+    for segment in 0..segments.div_ceil(log::SEGMENT_BYTES as u64) {
+        let at = segment * log::SEGMENT_BYTES as u64;
+        let scribble = |dir: &Path| {
+            let file = fs::File::options().write(true).open(dir.join("db")).expect("a file");
+            file.write_all_at(&[0xA5; 20], at).expect("written");
+        };
+        assert!(survives(scribble), "the header of segment {segment}");
+    }
+}
+
+#[test]
+fn the_loss_of_the_last_commit_is_seen() {
+    let Template { bench, .. } = template();
+    let end = log::end(&bench.settings.dir).expect("it can be read");
+    assert!(survives(|dir| {
+        let file = fs::File::options().write(true).open(dir.join("db")).expect("a file");
+        file.write_all_at(&[0; 4096], end - 4096).expect("written");
+    }));
+    assert!(survives(|dir| {
+        fs::File::options().write(true).open(dir.join("db")).expect("a file").set_len(end - 1).expect("cut");
+    }));
+}
+
+fn cases() -> u32 {
+    std::env::var("FOREBAY_DAMAGES").map_or(24, |cases| cases.parse().expect("FOREBAY_DAMAGES is a number"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn damage_to_the_log_is_survived_and_said(damage in damaging(), place in place()) {
+        survives(|dir| apply(&damage, place, &dir.join("db")));
+    }
+
+    #[test]
+    fn damage_to_any_other_file_is_survived(damage in damaging(), place in place(), which in 0usize..8) {
+        survives(|dir| {
+            let files = fs::read_dir(dir).expect("a folder").map(|file| file.expect("a file").path());
+            let mut files: Vec<_> = files.filter(|path| path.is_file() && !path.ends_with("db")).collect();
+            files.sort();
+            apply(&damage, place, &files[which % files.len()]);
+        });
+    }
+}

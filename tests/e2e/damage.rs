@@ -1,0 +1,127 @@
+//! A damaged journal: `journal check` names it, `journal export` reads what is whole, and the node goes on by itself.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use serde_json::{Value, json};
+
+use crate::limits::DEAD;
+use crate::support::client::Client;
+use crate::support::node::{Node, Output, run};
+
+fn journal(command: &str, node: &Node) -> Output {
+    run(&["journal", command, &node.journal().display().to_string()])
+}
+
+fn checked(node: &Node) -> (Option<i32>, Value) {
+    let output = run(&["journal", "check", "--json", &node.journal().display().to_string()]);
+    let json = serde_json::from_str(&output.stdout);
+    (output.code, json.unwrap_or_else(|_| panic!("no JSON: {output:?}")))
+}
+
+/// The data of every exported report, by id and seq.
+fn exported(output: &Output) -> Vec<(String, u64, String)> {
+    let line = |line: &str| {
+        let report: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        let text = |name: &str| report[name].as_str().unwrap_or_else(|| panic!("no {name}: {line}")).to_owned();
+        (text("id"), report["seq"].as_u64().expect("a seq"), report["data"].to_string())
+    };
+    output.stdout.lines().map(line).collect()
+}
+
+/// Sixty reports of three ids, and a sink that is away; stopped by SIGTERM or by SIGKILL.
+async fn with_backlog(kill: bool) -> Node {
+    let mut node = Node::new().set("sink.url", DEAD).set("shutdown.drain", "0s").start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    for seq in 0..60 {
+        client.report(&format!("s{}", seq % 3), seq, &format!("{{\"n\":{seq}}}")).await;
+    }
+    if kill {
+        node.kill()
+    } else {
+        assert_eq!(node.terminate().await.code(), Some(0))
+    }
+    node
+}
+
+fn all() -> Vec<(String, u64, String)> {
+    (0..60).map(|seq| (format!("s{}", seq % 3), seq, format!("{{\"n\":{seq}}}"))).collect()
+}
+
+fn sorted(mut reports: Vec<(String, u64, String)>) -> Vec<(String, u64, String)> {
+    reports.sort_by_key(|(_, seq, _)| *seq);
+    reports
+}
+
+/// Flips one bit of `text` wherever `db` has it: the storage writes a value again when it compacts its page.
+fn flip(node: &Node, text: &str) {
+    let path = node.journal().join("db");
+    let bytes = std::fs::read(&path).expect("a journal");
+    let file = File::options().write(true).open(path).expect("a journal");
+    let mut copies = 0;
+    for (at, window) in bytes.windows(text.len()).enumerate() {
+        if window == text.as_bytes() {
+            file.write_all_at(&[bytes[at] ^ 1], at as u64).expect("written");
+            copies += 1;
+        }
+    }
+    assert!(copies > 0, "the text is there");
+}
+
+#[tokio::test]
+async fn a_whole_journal_is_checked_and_exported() {
+    for kill in [false, true] {
+        let node = with_backlog(kill).await;
+        let (code, summary) = checked(&node);
+        assert_eq!((code, &summary["whole"], &summary["reports"]), (Some(0), &json!(true), &json!(60)), "{summary}");
+        assert_eq!((&summary["streams"], &summary["damaged"]), (&json!(3), &json!([])), "{summary}");
+        assert!(journal("check", &node).stdout.contains("all of it is whole"));
+        let output = journal("export", &node);
+        assert_eq!((output.code, sorted(exported(&output))), (Some(0), all()), "{}", output.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_journal_in_use_or_none_at_all_is_refused_with_the_reason() {
+    let node = Node::new().start().await;
+    let output = journal("check", &node);
+    assert!(output.code == Some(1) && output.stderr.contains("in use"), "{output:?}");
+    let output = run(&["journal", "export", "/nowhere/at/all"]);
+    assert!(output.code == Some(1) && output.stderr.contains("no journal"), "{output:?}");
+}
+
+/// What the storage itself would skip without a word: all of it.
+#[tokio::test]
+async fn a_damaged_header_loses_nothing() {
+    let mut node = with_backlog(true).await;
+    let file = File::options().write(true).open(node.journal().join("db")).expect("a journal");
+    file.write_all_at(&[0xA5; 16], 0).expect("written");
+    let (code, summary) = checked(&node);
+    assert_eq!((code, &summary["whole"], &summary["reports"]), (Some(1), &json!(false), &json!(60)), "{summary}");
+    assert!(!summary["holes"].as_array().expect("a list").is_empty(), "{summary}");
+    assert_eq!(sorted(exported(&journal("export", &node))), all());
+    node.change("sink.url", format!("sqlite:{}", node.sqlite_file().display()));
+    node.restart().await;
+    let audit = node.drained().await;
+    assert_eq!(audit["stored"], 60, "{audit}");
+    assert!(node.stderr().contains("the journal is damaged"), "the log says so");
+    assert!(node.folder().join("journal.damaged-1").is_dir(), "the files are kept");
+}
+
+/// One report's bytes: it is lost, is named, and no other is.
+#[tokio::test]
+async fn a_flipped_bit_in_a_report_is_never_stored() {
+    let mut node = with_backlog(true).await;
+    flip(&node, r#"{"n":30}"#);
+    let (code, summary) = checked(&node);
+    assert_eq!((code, &summary["whole"]), (Some(1), &json!(false)), "{summary}");
+    let output = journal("export", &node);
+    assert!(output.code == Some(1) && output.stderr.contains("damaged"), "{output:?}");
+    let mut wanted = all();
+    wanted.remove(30);
+    assert_eq!(sorted(exported(&output)), wanted);
+    node.change("sink.url", format!("sqlite:{}", node.sqlite_file().display()));
+    node.restart().await;
+    assert_eq!(node.drained().await["stored"], 59);
+    assert!(node.stderr().contains("the journal is damaged"), "the log says so");
+}

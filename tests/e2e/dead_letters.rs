@@ -1,0 +1,180 @@
+//! Dead letters in an operator's hands: listed, shown, exported, retried once the cause is gone, discarded on purpose.
+
+use serde_json::{Value, json};
+
+use crate::support::client::Client;
+use crate::support::http::{self, Answer};
+use crate::support::mariadb::MariaDb;
+use crate::support::node::Node;
+
+const LIST: &str = "/api/v1/dead-letters";
+
+/// Valid JSON that MariaDB refuses for good.
+fn too_deep() -> String {
+    format!("{}1{}", "[".repeat(40), "]".repeat(40))
+}
+
+async fn ask(node: &Node, method: &str, path: &str) -> Answer {
+    http::request(node.admin(), method, path, &[], b"").await.expect("the admin listener answers")
+}
+
+async fn ok(node: &Node, method: &str, path: &str) -> Value {
+    let answer = ask(node, method, path).await;
+    assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
+    answer.json()
+}
+
+/// The detail of an answer that is a problem of this status.
+async fn problem(node: &Node, method: &str, path: &str, status: u16) -> String {
+    let answer = ask(node, method, path).await;
+    assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    answer.json()["detail"].as_str().expect("a detail").to_owned()
+}
+
+/// Three ids with eight reports each, all refused for their code, and one more whose data is refused.
+async fn with_dead_letters(mariadb: &MariaDb) -> Node {
+    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+    // The tables are there once a row is.
+    node.post(r#"{"op":"report","id":"first","seq":0}"#).await;
+    node.drained().await;
+    mariadb.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
+    let mut client = Client::connect(node.ingest()).await;
+    for n in 0..24_u64 {
+        let report = json!({"op": "report", "id": format!("s{}", n % 3), "seq": n, "code": 100_000, "data": {"n": n}});
+        client.send(report.to_string()).await;
+    }
+    client.send(format!(r#"{{"op":"report","id":"s3","seq":24,"time":1.5,"data":{}}}"#, too_deep())).await;
+    for _ in 0..25 {
+        client.reply().await;
+    }
+    let audit = node.drained().await;
+    assert_eq!(audit["dead"], 25, "{audit}");
+    node
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_and_exported() {
+    let mariadb = MariaDb::start().await;
+    let node = with_dead_letters(&mariadb).await;
+    let (mut found, mut path) = (Vec::new(), format!("{LIST}?limit=10"));
+    loop {
+        let page = ok(&node, "GET", &path).await;
+        let letters = page["dead_letters"].as_array().expect("a list");
+        assert!(letters.len() <= 10);
+        found.extend(letters.iter().map(|letter| letter["key"].as_str().expect("a key").to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("{LIST}?limit=10&after={next}");
+    }
+    let mut wanted: Vec<String> = (0..25).map(|n| format!("s{}~0~{n}", if n == 24 { 3 } else { n % 3 })).collect();
+    wanted.sort_by_key(|key| key.split('~').map(|part| format!("{part:0>9}")).collect::<Vec<_>>());
+    assert_eq!(found, wanted);
+    let of_one = ok(&node, "GET", &format!("{LIST}?id=s1")).await;
+    assert_eq!(of_one["dead_letters"].as_array().expect("a list").len(), 8);
+    assert_eq!(of_one["next"], Value::Null);
+
+    let letter = ok(&node, "GET", &format!("{LIST}/s1~0~7")).await;
+    assert_eq!((&letter["id"], &letter["seq"], &letter["code"]), (&json!("s1"), &json!(7), &json!(100_000)));
+    assert_eq!((&letter["error_code"], &letter["data"]), (&json!(1264), &json!({"n": 7})), "{letter}");
+    assert!(letter["reason"].as_str().expect("a reason").contains("Out of range"), "{letter}");
+    let deep = ask(&node, "GET", &format!("{LIST}/s3~0~24")).await;
+    assert!(deep.text().contains(&format!(r#""data":{}"#, too_deep())), "byte for byte: {}", deep.text());
+    assert!(deep.text().contains(r#""time":1.5"#), "{}", deep.text());
+
+    let export = ask(&node, "GET", &format!("{LIST}/export")).await;
+    assert_eq!(export.header("content-type"), "application/x-ndjson");
+    let lines: Vec<String> = export.text().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 25);
+    assert!(lines.iter().all(|line| line.contains(r#""data":"#) && line.contains(r#""reason":"#)));
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_retried_once_its_cause_is_gone() {
+    let mut mariadb = MariaDb::start().await;
+    let mut node = with_dead_letters(&mariadb).await;
+    let refusal = problem(&node, "POST", &format!("{LIST}/s0~0~0/retry"), 409).await;
+    assert!(refusal.contains("Out of range"), "{refusal}");
+    let all = ok(&node, "POST", &format!("{LIST}/retry")).await;
+    assert_eq!((&all["stored"], &all["refused"]), (&json!(0), &json!(25)), "{all}");
+
+    mariadb.kill();
+    let down = problem(&node, "POST", &format!("{LIST}/retry"), 503).await;
+    assert!(down.contains("takes nothing now"), "{down}");
+    mariadb.restart().await;
+    mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+
+    let one = ok(&node, "POST", &format!("{LIST}/s0~0~0/retry")).await;
+    assert_eq!((&one["stored"], &one["duplicates"]), (&json!(1), &json!(0)));
+    assert!(problem(&node, "POST", &format!("{LIST}/s0~0~0/retry"), 404).await.contains("s0~0~0"));
+    let rows = node.stored().rows_of("s0").await.expect("a sink");
+    assert_eq!((rows.len(), rows[0].data.as_deref()), (1, Some(r#"{"n":0}"#)));
+    let of_id = ok(&node, "POST", &format!("{LIST}/retry?id=s1")).await;
+    assert_eq!((&of_id["stored"], &of_id["refused"]), (&json!(8), &json!(0)), "{of_id}");
+
+    // Durable: a kill forgets none of it.
+    node.kill();
+    node.restart().await;
+    let audit = node.drained().await;
+    assert_eq!((&audit["dead"], &audit["balanced"]), (&json!(16), &json!(true)), "{audit}");
+    let rest = ok(&node, "POST", &format!("{LIST}/retry")).await;
+    assert_eq!((&rest["stored"], &rest["refused"]), (&json!(15), &json!(1)), "{rest}");
+    assert_eq!(rest["last_refusal"]["key"], "s3~0~24", "{rest}");
+    let audit = node.audit().await;
+    assert_eq!(
+        (&audit["dead"], &audit["stored"], &audit["balanced"]),
+        (&json!(1), &json!(15), &json!(true)),
+        "{audit}"
+    );
+    for id in ["s0", "s1", "s2"] {
+        assert_eq!(node.stored().stream(id).await.expect("a stream").reports, 8, "{id}");
+    }
+}
+
+/// The sink has the row, and the letter is still there: as after a crash between the two.
+#[tokio::test]
+async fn a_letter_whose_row_is_there_already_is_a_duplicate() {
+    let mariadb = MariaDb::start().await;
+    let node = with_dead_letters(&mariadb).await;
+    mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    mariadb.run(&["INSERT INTO reports (id, source, seq, code, accepted_at) VALUES ('s2', 0, 2, 7, NOW(6))"]).await;
+    let one = ok(&node, "POST", &format!("{LIST}/s2~0~2/retry")).await;
+    assert_eq!((&one["stored"], &one["duplicates"]), (&json!(0), &json!(1)), "{one}");
+    let audit = node.audit().await;
+    assert_eq!((&audit["dead"], &audit["duplicates"], &audit["balanced"]), (&json!(24), &json!(1), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_discarded_on_purpose_only_and_counted() {
+    let mariadb = MariaDb::start().await;
+    let mut node = with_dead_letters(&mariadb).await;
+    assert_eq!(ok(&node, "DELETE", &format!("{LIST}/s3~0~24")).await["discarded"], 1);
+    problem(&node, "DELETE", &format!("{LIST}/s3~0~24"), 404).await;
+    problem(&node, "GET", &format!("{LIST}/s3~0~24"), 404).await;
+    let audit = node.audit().await;
+    assert_eq!((&audit["discarded"], &audit["dead"], &audit["balanced"]), (&json!(1), &json!(24), &json!(true)));
+    node.kill();
+    node.restart().await;
+    assert_eq!(node.drained().await["dead"], 24);
+    problem(&node, "GET", &format!("{LIST}/s3~0~24"), 404).await;
+    assert!(node.stderr().contains("discarded"), "the log says it");
+}
+
+#[tokio::test]
+async fn what_cannot_be_meant_is_refused_with_the_reason() {
+    let node = Node::new().start().await;
+    for (method, path, status) in [
+        ("GET", "/api/v1/dead-letters?limit=0", 400),
+        ("GET", "/api/v1/dead-letters?limit=many", 400),
+        ("GET", "/api/v1/dead-letters?colour=red", 400),
+        ("GET", "/api/v1/dead-letters?after=nonsense", 400),
+        ("GET", "/api/v1/dead-letters?id=a%20b", 400),
+        ("GET", "/api/v1/dead-letters/no-key", 400),
+        ("POST", "/api/v1/dead-letters/a~0~1/retry", 404),
+        ("DELETE", "/api/v1/dead-letters/a~0~1", 404),
+        ("DELETE", "/api/v1/dead-letters", 405),
+    ] {
+        assert!(!problem(&node, method, path, status).await.is_empty());
+    }
+    assert_eq!(ok(&node, "GET", LIST).await, json!({"dead_letters": [], "next": null}));
+    assert_eq!(ok(&node, "POST", &format!("{LIST}/retry")).await["stored"], 0);
+}
