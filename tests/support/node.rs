@@ -115,6 +115,11 @@ impl Node {
         }
     }
 
+    /// Starts a node that may end by itself before it listens; whether it listens.
+    pub async fn try_launch(&mut self) -> bool {
+        self.spawn_until_listening().await
+    }
+
     /// Starts a node that is bound to end by itself, before or after it listens; how it ended.
     pub async fn launch_to_die(&mut self) -> ExitStatus {
         self.spawn_until_listening().await;

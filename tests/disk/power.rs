@@ -1,0 +1,118 @@
+//! Power cuts: whatever the disk holds then, a node starts on it and stores every acknowledged report once.
+
+use crate::book::Book;
+use crate::cuts::{Cuts, Recording, spread};
+use crate::log::{POLICIES, Replay};
+use crate::mount::Disk;
+use crate::script::{self, Talk};
+use crate::support::ledger::Sent;
+use crate::support::proof::rounds;
+use crate::tree::Tree;
+
+/// The script, performed once on an empty disk.
+async fn recorded_script() -> Recording {
+    let disk = Disk::mount(Tree::new());
+    let book = Book::new(&disk);
+    let mut node = script::node_on(&disk);
+    script::run(&mut node, &book, 0).await.expect("nothing fails");
+    node.kill();
+    Recording::of(&disk, Tree::new(), book)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acked_report_survives_a_power_cut_at_any_sync() {
+    let recording = recorded_script().await;
+    let mut cuts = Cuts::new("power cut at a sync");
+    let around = recording.cuts_around_syncs(&mut cuts.random(0));
+    let syncs = recording.log.iter().filter(|op| op.is_sync()).count();
+    println!("{} operations, {syncs} syncs, {} places to cut", recording.log.len(), around.len());
+    cuts.cut(&recording, spread(&around, rounds(60, u64::MAX))).await;
+    cuts.finish();
+}
+
+/// Six clients at once, with one to eight reports in a message, while flushers drain all the time.
+async fn recorded_load() -> Recording {
+    let disk = Disk::mount(Tree::new());
+    let book = Book::new(&disk);
+    let mut node = script::node_on(&disk).set("flush.tick", "20ms").start().await;
+    let clients = (0..6_u64).map(|client| {
+        let (book, node) = (&book, &node);
+        async move {
+            let mut talk = Talk::with(node, book).await.expect("nothing fails");
+            for message in 0..40 {
+                let reports = (0..=(client + message) % 8).map(|n| {
+                    let number = client * 1_000_000 + message * 10 + n;
+                    match client {
+                        0 => script::sent("free", None, number as usize),
+                        1..4 => script::sent(&format!("own-{client}"), number, 300),
+                        _ => script::sent(&format!("shared-{}", n % 3), number, 2_000),
+                    }
+                });
+                talk.report(&reports.collect::<Vec<Sent>>()).await.expect("nothing fails");
+            }
+        }
+    });
+    futures_util::future::join_all(clients).await;
+    node.kill();
+    Recording::of(&disk, Tree::new(), book)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acked_report_survives_a_power_cut_under_load() {
+    let recording = recorded_load().await;
+    let mut cuts = Cuts::new("power cut under load");
+    let mut random = cuts.random(1);
+    let around = recording.cuts_around_syncs(&mut random);
+    let count = rounds(150, 5_000);
+    let mut places: Vec<usize> = (0..count).map(|_| around[random.below(around.len() as u64) as usize]).collect();
+    places.sort_unstable();
+    cuts.cut_by_chance(&recording, places).await;
+    cuts.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acked_report_survives_a_power_cut_during_the_recovery_from_one() {
+    let recording = recorded_script().await;
+    let mut cuts = Cuts::new("power cut in a recovery");
+    let mut random = cuts.random(2);
+    let around = recording.cuts_around_syncs(&mut random);
+    let mut replay = Replay::new(recording.base.clone());
+    for cut in spread(&around, rounds(4, 60)) {
+        replay.advance(&recording.log, cut);
+        let image = replay.image(POLICIES[random.below(POLICIES.len() as u64) as usize], &mut random);
+        let disk = Disk::mount(image.clone());
+        let mut node = script::node_on(&disk);
+        // It recovers, drains everything, and stops.
+        script::start(&mut node).await.expect("it starts on what a power cut left");
+        script::stop(&mut node).await.expect("nothing fails");
+        let recovery = Recording::of(&disk, image, recording.book.frozen(cut));
+        let around = recovery.cuts_around_syncs(&mut random);
+        cuts.cut(&recovery, spread(&around, rounds(5, 25))).await;
+    }
+    cuts.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_ids_with_backlog_survive_a_power_cut() {
+    const IDS_A_MESSAGE: u64 = 1_000;
+    let messages = rounds(20, 100);
+    let disk = Disk::mount(Tree::new());
+    let book = Book::new(&disk);
+    let mut node = script::node_on(&disk).start().await;
+    let mut talk = Talk::with(&node, &book).await.expect("nothing fails");
+    for message in 0..messages {
+        let ids = (0..IDS_A_MESSAGE).map(|n| message * IDS_A_MESSAGE + n);
+        let reports = ids.map(|n| Sent { id: format!("i{n}"), seq: Some(n), data: n.to_string() });
+        talk.report(&reports.collect::<Vec<_>>()).await.expect("nothing fails");
+    }
+    node.kill();
+    let recording = Recording::of(&disk, Tree::new(), book);
+    let mut cuts = Cuts::new("power cut with many ids");
+    let mut random = cuts.random(3);
+    let end = recording.log.len();
+    let mut places: Vec<usize> = (1..rounds(1, 8)).map(|_| random.below(end as u64) as usize).collect();
+    places.sort_unstable();
+    places.push(end);
+    cuts.cut_by_chance(&recording, places).await;
+    cuts.finish();
+}
