@@ -9,7 +9,7 @@ mod memory;
 
 /// A session with its buffers, a window of messages and what the harness itself needs.
 const SESSION: usize = 256 << 10;
-/// Two bytes may be a message of an array, whose reply has some 200 bytes; the harness keeps all replies and parses them.
+/// Two bytes may be a message of an array, whose reply has some 200 bytes; the harness keeps and parses all replies.
 const BYTE: usize = 1024;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

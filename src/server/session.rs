@@ -34,8 +34,8 @@ pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>) {
     serve(source, half, &connection).await;
 }
 
-/// Serves one session whose bytes after the upgrade come from `read`, without a listener: `keeper` gets what it appends,
-/// and `stop` is the end of the node. For tests of sessions alone.
+/// Serves one session whose bytes after the upgrade come from `read`, without a listener: `keeper` gets what it
+/// appends, and `stop` is the end of the node. For tests of sessions alone.
 pub async fn alone<K: Keeper>(
     ingest: Ingest,
     keeper: K,

@@ -9,10 +9,10 @@
 //! 2. `report_streams.reports` of an id grows by exactly the rows newly inserted, in the transaction that inserts them.
 //! 3. A stream's state is that of its record of the highest position, whatever the order in which batches arrive.
 //! 4. A transaction is stored whole or not at all. One whose outcome is unknown is sent again, which changes nothing.
-//! 5. [`Writer::store`] ends only when each record is stored, refused for what it is, or put back. Only poison refuses
-//!    a record, only one that stands alone in its transaction, and never a marker. A batch is put back whole, alone, and
-//!    only where the sink is there and keeps failing over it (a code that nobody knows, a lock that is held for long):
-//!    it holds up no other id, and nothing of it is dropped.
+//! 5. [`Writer::store`] ends only when each record is stored, refused for what it is, or put back. Only poison
+//!    refuses a record, only one that stands alone in its transaction, and never a marker. A batch is put back whole,
+//!    alone, and only where the sink is there and keeps failing over it (a code that nobody knows, a lock that is
+//!    held for long): it holds up no other id, and nothing of it is dropped.
 //! 6. Records of one id are committed in their order, in splits and retries too: a marker never overtakes its reports.
 //! 7. While the sink is down or blocked, one writer at a time asks it; the others wait.
 //! 8. No text of this room has the sink's password, and text of a server is escaped.

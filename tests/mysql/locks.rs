@@ -12,8 +12,8 @@ use crate::support::proof::rounds;
 use crate::support::wait::eventually;
 use crate::trial::Trial;
 
-/// Somebody has the row of one id for as long as he likes. With 1205 from the server, and where the node's own timeout is
-/// shorter than the server's.
+/// Somebody has the row of one id for as long as he likes. With 1205 from the server, and where the node's own timeout
+/// is shorter than the server's.
 async fn a_locked_row(fault: &'static str, timeout: &str) {
     let set = |node: Node| node.set("sink.timeout", timeout);
     let mut trial = Trial::start(fault, MariaDb::start().await, set).await;

@@ -154,8 +154,8 @@ async fn a_peer_or_code_that_does_not_fit_an_altered_column_is_dead() {
     }
 }
 
-/// The server is told to take shorter packets than it did: what is too long together is split, what is too long alone is
-/// dead, and the server is not taken for one that is down.
+/// The server is told to take shorter packets than it did: what is too long together is split, what is too long alone
+/// is dead, and the server is not taken for one that is down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_packet_limit_that_is_lowered_under_load_splits_what_is_shared_and_buries_what_never_fits() {
     let mut trial = Trial::start("max_allowed_packet lowered (1153)", MariaDb::start().await, |node| node).await;

@@ -43,8 +43,8 @@ impl MariaDb {
         Self::start_on(None, options).await
     }
 
-    /// The same on a file system of its own, of so many MiB, which is there for this server alone and goes when it ends:
-    /// not to be restarted. Needs root.
+    /// The same on a file system of its own, of so many MiB, which is there for this server alone and goes when it
+    /// ends: not to be restarted. Needs root.
     pub async fn start_on_disk(mib: u32) -> Self {
         Self::start_on(Some(mib), &["--innodb-log-file-size=8M"]).await
     }

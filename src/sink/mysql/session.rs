@@ -15,8 +15,8 @@ use crate::sink::{SinkError, schema};
 const SESSION: &str = "SET NAMES utf8mb4, time_zone = '+00:00', \
     sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', autocommit = 0";
 
-/// How long the server lets a statement wait for a lock: no longer than it does by its own settings, and far shorter than
-/// `timeout`. So a row that somebody has locked is known as that, and not taken for a server that is silent.
+/// How long the server lets a statement wait for a lock: no longer than it does by its own settings, and far shorter
+/// than `timeout`. So a row that somebody has locked is known as that, and not taken for a server that is silent.
 fn lock_waits(timeout: Duration) -> String {
     let seconds = (timeout / 10).as_secs().max(1);
     let limit = |name: &str| format!("{name} = LEAST(@@{name}, {seconds})");
