@@ -41,9 +41,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// The storage could not end as it wants to. What was acknowledged was synced before.
-    #[error(
-        "the journal at {path} cannot be closed ({said}); what was acknowledged was synced before. Check the disk"
-    )]
+    #[error("the journal at {path} cannot be closed ({said}); what was acknowledged was synced before. Check the disk")]
     Close {
         /// The folder.
         path: PathBuf,
