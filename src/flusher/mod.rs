@@ -21,6 +21,8 @@ mod drainer;
 mod policy;
 mod supervisor;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use policy::Policy;
 pub use supervisor::{Flushers, Limits};
