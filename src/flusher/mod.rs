@@ -18,6 +18,8 @@
 //! How the journal and the sink keep things, and the clients.
 
 mod drainer;
+#[cfg(all(test, feature = "models"))]
+mod models;
 mod policy;
 mod supervisor;
 mod task;

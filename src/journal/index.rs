@@ -1,11 +1,12 @@
 //! All ids with backlog, and the lanes that they hold.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use super::lanes::Lanes;
 use super::stream::{Flusher, Stream};
 use crate::report::Id;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Room for so many ids is kept when the last one is drained.
 const KEPT_CAPACITY: usize = 1024;

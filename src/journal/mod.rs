@@ -28,12 +28,15 @@ mod index;
 mod lanes;
 mod limits;
 mod log;
+#[cfg(all(test, feature = "models"))]
+mod models;
 pub mod offline;
 mod positions;
 mod queue;
 mod read;
 mod recovery;
 mod salvage;
+#[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
 mod stream;
 #[cfg(test)]
@@ -42,7 +45,6 @@ mod value;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -60,6 +62,7 @@ pub use value::Value;
 
 use crate::config;
 use crate::metrics::Counters;
+use crate::sync::thread::{self, JoinHandle};
 use commit::Committer;
 use index::Index;
 use limits::Limits;
@@ -243,7 +246,7 @@ impl Opened {
             }
             failed_by.queue.close();
         };
-        let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(commit);
+        let thread = thread::Builder::new().name("commit".to_owned()).spawn(commit);
         let thread = thread.expect("the system starts a thread while the process starts");
         Journal { shared, thread: Arc::new(Mutex::new(Some(thread))) }
     }
