@@ -274,3 +274,22 @@ fn a_shutdown_wakes_every_flusher() {
         run.end().await;
     });
 }
+
+/// A stop without patience, in the midst of whatever is under way: no task waits for anything any more, and each report
+/// is in the sink or in the backlog, once.
+#[test]
+fn a_stop_without_patience_ends_every_task_and_forgets_nothing() {
+    model(|| async {
+        let mut run = Run::start(Policy { batch: 1, tick: TICK }, 100);
+        run.client(&[("a", 1), ("b", 2)]);
+        run.client(&[("a", 101), ("b", 102)]);
+        run.answered().await;
+        run.flushers.drain_and_stop(Duration::ZERO).await;
+        run.journal.assert_lanes_are_held_by_the_index();
+        run.journal.stop().expect("no failure");
+        let audit = run.counters.snapshot();
+        let rows = run.sink.tables().rows.values().map(Vec::len).sum::<usize>() as u64;
+        assert!(audit.balanced() && (audit.accepted, audit.stored) == (4, rows), "{audit:?}, {rows} rows");
+        assert!(audit.backlog == 0 || run.journal.streams() > 0, "{audit:?}");
+    });
+}

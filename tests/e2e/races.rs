@@ -61,12 +61,15 @@ impl Churn {
     }
 
     async fn more_returns(&self, more: u64) {
-        let target = self.returns.load(Ordering::SeqCst) + more;
-        let enough = eventually("ids to drain and return", async || {
-            let returns = self.returns.load(Ordering::SeqCst);
-            if returns >= target { Ok(()) } else { Err(format!("{returns} of {target} did")) }
-        });
-        enough.await;
+        let last = self.returns.load(Ordering::SeqCst) + more;
+        // In steps, each of which may take its time.
+        for target in (last - more..last).step_by(500).skip(1).chain([last]) {
+            let enough = eventually("ids to drain and return", async || {
+                let returns = self.returns.load(Ordering::SeqCst);
+                if returns >= target { Ok(()) } else { Err(format!("{returns} of {target} did")) }
+            });
+            enough.await;
+        }
     }
 
     /// Lets every client end with a `done`; how often ids returned, and the verdict.
