@@ -21,6 +21,7 @@ mod outage;
 mod poison;
 mod positions;
 mod post;
+mod races;
 mod settings;
 mod shutdown;
 mod sinks;
