@@ -242,19 +242,29 @@ async fn a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_s
     let ids: Vec<_> = (0..proof::rounds(200, 5_000)).map(|n| format!("id-{n}")).collect();
     let node = Node::new().set("flush.batch", 1).start().await;
     let (mut one, mut two) = (Client::connect(node.ingest()).await, Client::connect(node.ingest()).await);
+    let ledger = Ledger::default();
+    let sent = |id: &str, seq: u64| {
+        let sent = Sent { id: id.to_owned(), seq: Some(seq), data: seq.to_string() };
+        ledger.sent(&sent);
+        sent
+    };
     for id in &ids {
-        one.report(id, 1, "1").await;
-        two.report(id, 2, "2").await;
+        for (client, seq) in [(&mut one, 1), (&mut two, 2)] {
+            let sent = sent(id, seq);
+            assert!(ledger.replied(&sent, &client.report(id, seq, &sent.data).await));
+        }
     }
     for (n, id) in ids.iter().enumerate() {
         let (reporter, ender) = if n % 2 == 0 { (&mut one, &mut two) } else { (&mut two, &mut one) };
+        let third = sent(id, 3);
         tokio::join!(reporter.send(report(id, 3, "3")), ender.send(json!({"op": "done", "id": id}).to_string()));
         // The reporter has an ack, the ender an ack and an event.
-        assert_eq!(reporter.reply().await["op"], "ack");
+        assert!(ledger.replied(&third, &reporter.reply().await));
         let replies: Vec<Value> = vec![ender.reply().await, ender.reply().await];
         assert!(replies.iter().all(|reply| reply["op"] != "error"), "{replies:?}");
     }
-    node.drained().await;
+    let verdict = ledger.settle(&node).await;
+    report_and_assert("report and done of one id at once, over two connections", ids.len() as u64, &verdict);
     let before = node.stored().streams().await.expect("the sink can be read");
     one.close().await;
     two.close().await;
