@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod commands;
 mod crash;
 mod damage;
 mod dead_letters;
@@ -21,6 +22,7 @@ mod outage;
 mod poison;
 mod positions;
 mod post;
+mod service;
 mod settings;
 mod shutdown;
 mod sinks;
