@@ -26,4 +26,5 @@ mod service;
 mod settings;
 mod shutdown;
 mod sinks;
+mod streams;
 mod wire;
