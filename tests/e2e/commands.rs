@@ -196,6 +196,82 @@ async fn a_node_that_is_not_there_is_told_with_what_to_do() {
     }
 }
 
+#[tokio::test]
+async fn ids_with_backlog_are_listed_for_people_and_for_programs() {
+    let node = Node::new().set("sink.url", DEAD).set("on_disconnect", "ignore").start().await;
+    let many: Vec<Value> = (0..1_203).map(|n| json!({"op": "report", "id": format!("id-{n:04}"), "seq": 1})).collect();
+    node.post(serde_json::to_string(&many).expect("JSON")).await;
+    let big: Vec<Value> = (0..7).map(|n| json!({"op": "report", "id": "big", "seq": n, "data": {"n": n}})).collect();
+    node.post(serde_json::to_string(&big).expect("JSON")).await;
+    let table = ok(node.admin(), &["streams", "--limit", "5"]).await;
+    let rows = words(&table);
+    assert_eq!(rows[0], ["ID", "STATE", "BACKLOG", "MARKERS", "SIZE", "OLDEST", "NEXT", "LAST", "ERROR"]);
+    assert_eq!((rows[1][0], rows[1][2], rows.len()), ("big", "7", 7), "{table}");
+    assert!(table.ends_with("5 of 1,204 ids; --limit shows more\n"), "{table}");
+    let ids =
+        |text: &str| lines(text).iter().map(|line| line["id"].as_str().unwrap_or("?").to_owned()).collect::<Vec<_>>();
+    let all = ids(&ok(node.admin(), &["streams", "--sort", "id", "--json"]).await);
+    let wanted = std::iter::once("big".to_owned()).chain((0..1_203).map(|n| format!("id-{n:04}")));
+    assert_eq!(all, wanted.collect::<Vec<_>>(), "pages are followed");
+    let some =
+        ids(&ok(node.admin(), &["streams", "--json", "--sort", "id", "--prefix", "id-000", "--limit", "3"]).await);
+    assert_eq!(some, ["id-0000", "id-0001", "id-0002"]);
+    let oldest = ids(&ok(node.admin(), &["streams", "--json", "--sort", "oldest"]).await);
+    assert_eq!(oldest.last().map(String::as_str), Some("big"));
+    assert_eq!(ok(node.admin(), &["streams", "--prefix", "other"]).await, "no id has backlog\n");
+}
+
+#[tokio::test]
+async fn an_id_is_shown_with_its_error_and_what_waits_of_it() {
+    let node = Node::new().set("sink.url", DEAD).start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    for n in 0..3 {
+        client.report("a", n, &format!("{{\"n\":\n{n}, \"text\": \"\u{9b}2J{}\"}}", "x".repeat(100))).await;
+    }
+    let failing = eventually("the sink to have said something", async || {
+        let stream = node.admin_json("/api/v1/streams/a").await;
+        if stream["last_error"].is_null() { Err(stream.to_string()) } else { Ok(()) }
+    });
+    failing.await;
+    let shown = ok(node.admin(), &["stream", "a"]).await;
+    let error = shown.lines().find(|line| line.starts_with("last error")).expect("a line");
+    assert!(error.contains("Connection refused") && error.contains(" ago: "), "{shown}");
+    assert!(shown.contains("state         retrying\nbacklog       3 reports, 0 markers, "), "{shown}");
+    assert!(shown.contains("last batch    none since start"), "{shown}");
+    let json: Value = serde_json::from_str(&ok(node.admin(), &["stream", "a", "--json"]).await).expect("JSON");
+    assert_eq!((&json["id"], &json["backlog"]), (&json!("a"), &json!(3)));
+    let with_reports = ok(node.admin(), &["stream", "a", "--reports", "2"]).await;
+    let (_, table) = with_reports.split_once("\n\n").expect("a table below");
+    let rows = words(table);
+    assert_eq!((rows[0][0], rows[1][0], rows[2][0]), ("KEY", "a~0~0", "a~0~1"), "{table}");
+    assert!(table.contains("{\"n\": 0, \"text\": \"\\u009b2Jxxx") && table.contains("xx…"), "{table}");
+    assert!(table.ends_with("and more wait behind them\n"), "{table}");
+    let reports = lines(&ok(node.admin(), &["stream", "a", "--reports", "9", "--json"]).await);
+    assert_eq!(reports.len(), 3, "a report a line, though the data has line ends");
+    assert_eq!((&reports[2]["key"], &reports[2]["data"]["n"]), (&json!("a~0~2"), &json!(2)));
+    assert!(ok(node.admin(), &["stream", "never-seen"]).await.contains("state         drained\n"));
+}
+
+#[tokio::test]
+async fn an_id_is_paused_resumed_and_drained_at_once_by_command() {
+    let mut node = Node::new().set("flush.tick", "1h").set("on_disconnect", "ignore").start().await;
+    assert!(ok(node.admin(), &["stream", "a", "pause"]).await.contains("state         paused\n"));
+    node.post(r#"{"op":"report","id":"a","seq":1}"#).await;
+    node.kill();
+    node.restart().await;
+    let row = ok(node.admin(), &["streams"]).await;
+    assert_eq!(words(&row)[1][..3], ["a", "paused", "1"], "{row}");
+    let refused = fails(node.admin(), &["stream", "a", "flush"]).await;
+    assert!(refused.contains("paused") && refused.contains("(409)"), "{refused}");
+    let resumed: Value =
+        serde_json::from_str(&ok(node.admin(), &["stream", "a", "resume", "--json"]).await).expect("JSON");
+    assert_eq!(resumed["paused"], false, "{resumed}");
+    ok(node.admin(), &["stream", "a", "flush"]).await;
+    assert_eq!(node.drained().await["stored"], 1);
+    let drained = ok(node.admin(), &["stream", "a"]).await;
+    assert!(drained.contains("backlog       0 reports"), "{drained}");
+}
+
 /// A listener that gives every request the same answer; the heads that it was sent.
 async fn answers(answer: &'static str) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");

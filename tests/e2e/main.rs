@@ -27,4 +27,5 @@ mod settings;
 mod shutdown;
 mod sinks;
 mod streams;
+mod top;
 mod wire;
