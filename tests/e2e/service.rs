@@ -45,8 +45,8 @@ async fn a_service_manager_hears_ready_well_and_stopping() {
     assert_eq!(node.ended().await.code(), Some(0));
 }
 
-/// From the fortieth on, a sync takes far longer than a ping may. The process lives, and its admin listener answers, but
-/// nothing can be acknowledged: a manager must hear no more. (strace lets nobody kill the process meanwhile.)
+/// From the fortieth on, a sync takes far longer than a ping may. The process lives, and its admin listener answers,
+/// but nothing can be acknowledged: a manager must hear no more. (strace lets nobody kill the process meanwhile.)
 #[tokio::test]
 async fn a_node_whose_disk_hangs_is_not_said_to_be_well() {
     let hanging = "inject=fdatasync:delay_enter=8000000:when=40+";
