@@ -56,6 +56,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Ok(Ok(Err(error))) = timeout(ADMIN_WAIT, administering).await {
         tracing::warn!(%error, "the admin listener failed");
     }
+    engine.close()?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -175,6 +175,16 @@ impl Engine {
         let journal = self.journal.clone();
         tokio::task::spawn_blocking(move || journal.stop()).await.expect("stopping the journal does not panic")
     }
+
+    /// Closes the journal's files after [`Engine::shut_down`], if this is the last handle. Blocks.
+    ///
+    /// # Errors
+    /// When the journal's storage cannot end as it wants to.
+    pub fn close(self) -> Result<(), JournalError> {
+        let Self { journal, flushers, dead_letters, .. } = self;
+        drop((flushers, dead_letters));
+        journal.close()
+    }
 }
 
 /// Opens the journal away from the tasks that must not wait for a disk.

@@ -157,7 +157,8 @@ fn mend(settings: &config::Journal) -> Result<(), JournalError> {
     if cfg!(forebay_plant = "open_without_looking") {
         return Ok(());
     }
-    let Some(_locked) = log::lock(&settings.dir)? else { return Ok(()) };
+    // Held while the log is read.
+    let _locked = log::lock(&settings.dir)?;
     match log::inspect(&settings.dir)?.first() {
         Some(hole) => salvage::salvage(settings, &JournalError::Damaged(hole.to_string())),
         None => Ok(()),
@@ -374,6 +375,14 @@ impl Journal {
             thread.join().expect("the commit thread catches its panics");
         }
         self.failure().map_or(Ok(()), Err)
+    }
+
+    /// Closes the files of a journal that was stopped, if no other handle to it is left. Blocks.
+    ///
+    /// # Errors
+    /// When the storage cannot end as it wants to.
+    pub fn close(self) -> Result<(), JournalError> {
+        Arc::into_inner(self.shared).map_or(Ok(()), |shared| shared.store.close())
     }
 }
 
