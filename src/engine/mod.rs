@@ -152,6 +152,15 @@ impl Engine {
         self.journal.failed().await
     }
 
+    /// Resolves once the commit thread has synced after this call: it lives, and the disk answers.
+    ///
+    /// # Errors
+    /// Why the journal failed.
+    pub async fn commit(&self) -> Result<(), Arc<JournalError>> {
+        self.journal.commit_queued().await;
+        self.journal.failure().map_or(Ok(()), Err)
+    }
+
     /// Drains for at most `shutdown.drain`, stops flushers and the commit thread, and syncs once more.
     ///
     /// # Errors
