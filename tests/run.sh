@@ -4,12 +4,14 @@
 #   tests/run.sh --test e2e poison                  one binary, tests with `poison` in their name
 #   FOREBAY_CRASH_ROUNDS=100 tests/run.sh --test e2e an_acked_report_survives
 # FOREBAY_CRASH_ROUNDS (10): rounds of kill -9. FOREBAY_OUTAGE_SECONDS (5): how long the database stays away.
+# FOREBAY_SCREENSHOTS=1 tests/run.sh --test browser looks: writes docs/images anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/sbin"
 
 # What the tests call, and the package that has it.
-needed=(mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc)
+needed=(mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc
+  chromium:chromium chromedriver:chromium-driver)
 missing=()
 for pair in "${needed[@]}"; do
   command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")

@@ -10,6 +10,7 @@
 //!
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
+mod dashboard;
 mod dead_letters;
 mod host;
 mod problem;
@@ -93,6 +94,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/api/v1/dead-letters/retry", post(dead_letters::retry_all))
         .route("/api/v1/dead-letters/{key}", get(dead_letters::show).delete(dead_letters::discard))
         .route("/api/v1/dead-letters/{key}/retry", post(dead_letters::retry))
+        .merge(dashboard::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&node), host::check))
