@@ -6,6 +6,8 @@
 //! [`Outlet`]: crate::journal::Outlet
 
 mod dead_letters;
+mod listing;
+mod streams;
 
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use crate::sink;
 use crate::sink::{AnySink, Health, HealthStatus, SinkError, Writer};
 
 pub use dead_letters::{DeadLetters, Retried, RetryError};
+pub use listing::{Cursor, CursorError, Order, Place};
+pub use streams::{Busy, Listing, Page, Paused, StreamState, StreamStatus, Streams};
 
 /// A running engine; a cheap handle.
 #[derive(Clone)]
@@ -27,6 +31,7 @@ pub struct Engine {
     health: Arc<Health>,
     counters: Arc<Counters>,
     dead_letters: DeadLetters,
+    streams: Streams,
     drain: std::time::Duration,
 }
 
@@ -66,7 +71,9 @@ impl Engine {
         let journal = open_journal(settings, &flushers, &counters).await?;
         let health = Arc::new(Health::default());
         let dead_letters = DeadLetters::new(&journal, &sink, &settings.sink);
-        let engine = Self { journal, flushers, sink, health, counters, dead_letters, drain: settings.shutdown.drain };
+        let streams = Streams::new(&journal, &flushers, &health);
+        let drain = settings.shutdown.drain;
+        let engine = Self { journal, flushers, sink, health, counters, dead_letters, streams, drain };
         engine.start_draining(settings);
         Ok(engine)
     }
@@ -89,6 +96,11 @@ impl Engine {
     /// The dead letters, for an operator.
     pub fn dead_letters(&self) -> &DeadLetters {
         &self.dead_letters
+    }
+
+    /// The ids with backlog, for an operator.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     /// Waits until `bytes` more may be queued (`max_queued_bytes`). [`Engine::append`] takes them over.

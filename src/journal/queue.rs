@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use super::append::Append;
 use super::dead_letters::DeadLetter;
 use super::lanes::Lane;
-use crate::report::Key;
+use super::pauses::PauseError;
+use crate::report::{Id, Key};
 
 /// What the commit thread is asked to do; it does it in the order of the asking.
 pub(super) enum Command {
@@ -20,6 +21,8 @@ pub(super) enum Command {
     Bury(Vec<DeadLetter>, oneshot::Sender<Buried>),
     /// Change dead letters, durably, before the answer.
     Revise(Vec<Revision>, oneshot::Sender<()>),
+    /// Pause an id, or resume it, durably, before the answer.
+    Pause(Id, bool, oneshot::Sender<Result<(), PauseError>>),
     /// Move a damaged entry out of the way: lane, key, value.
     SetAside(Lane, Vec<u8>, bytes::Bytes),
     /// Sync and end.

@@ -33,6 +33,8 @@ pub(super) struct Store {
     dead: sled::Tree,
     /// Damaged entries as they were found, by the name of their lane and their key.
     damaged: sled::Tree,
+    /// Paused ids.
+    paused: sled::Tree,
 }
 
 impl Store {
@@ -52,6 +54,7 @@ impl Store {
             meta: tree("meta")?,
             dead: tree("dead")?,
             damaged: tree("damaged")?,
+            paused: tree("paused")?,
             lanes: (0..lanes.max(on_disk)).map(|lane| tree(&lane_name(lane))).collect::<Result<_, _>>()?,
             dir: dir.to_owned(),
             db,
@@ -110,6 +113,20 @@ impl Store {
     /// All dead letters, in order of key.
     pub(super) fn scan_dead(&self) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
         self.dead.iter().map(owned)
+    }
+
+    /// All pauses, in order of key.
+    pub(super) fn scan_paused(&self) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
+        self.paused.iter().map(owned)
+    }
+
+    /// Keeps the pause with this key, or removes it where `value` is none. Durable after the next [`Store::sync`].
+    pub(super) fn set_paused(&self, key: &[u8], value: Option<&Vec<u8>>) -> Result<(), JournalError> {
+        let changed = match value {
+            Some(value) => self.paused.insert(key, value.as_slice()),
+            None => self.paused.remove(key),
+        };
+        changed.map(drop).map_err(JournalError::storage("pause or resume an id"))
     }
 
     /// Keeps a dead letter unless its key is there already; true when it is new. Durable after the next

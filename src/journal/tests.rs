@@ -83,7 +83,7 @@ impl Bench {
     }
 
     fn stream(&self, id: &str) -> Option<Arc<Stream>> {
-        self.journal().shared.index.lock().streams.get(&id_of(id)).cloned()
+        self.journal().stream(&id_of(id))
     }
 
     /// Reads up to `max` records of `id` and settles them as stored.

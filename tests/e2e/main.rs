@@ -24,4 +24,5 @@ mod post;
 mod settings;
 mod shutdown;
 mod sinks;
+mod streams;
 mod wire;

@@ -15,6 +15,8 @@ const PLANTS: &[&str] = &[
     "bury_on_unknown",
     "retry_for_ever",
     "session_lingers",
+    "pause_in_memory",
+    "shutdown_drains_paused",
 ];
 
 fn main() {
