@@ -15,7 +15,10 @@ const luminance = (c) => {
   return .2126 * r + .7152 * g + .0722 * b;
 };
 const rgba = (text) => { const n = text.match(/[\d.]+/g).map(Number); return [n.slice(0, 3), n[3] ?? 1]; };
-const ground = (e) => { for (; e; e = e.parentElement) { const [c, a] = rgba(getComputedStyle(e).backgroundColor); if (a === 1) return c; } return [255, 255, 255]; };
+const ground = (e) => {
+  const [colour, alpha] = rgba(getComputedStyle(e).backgroundColor);
+  return alpha === 1 || e.parentElement === null ? colour : ground(e.parentElement);
+};
 let least = [99, ''];
 for (const e of document.querySelectorAll('body *')) {
   const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());

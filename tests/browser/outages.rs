@@ -1,22 +1,26 @@
 //! What an operator sees of an outage, of the sink and of the node itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::driver::Browser;
 use crate::page::loaded;
+use crate::support::http;
 use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
 
-/// Reports that go on until the task is aborted, one every few milliseconds.
+/// Between two reports of the traffic.
+const BETWEEN: Duration = Duration::from_millis(5);
+
+/// Reports that go on until the task is aborted, some hundred a second at most.
 pub fn traffic(node: &Node) -> tokio::task::JoinHandle<()> {
     let ingest = node.ingest();
     tokio::spawn(async move {
         for seq in 0_u64.. {
             let report = json!({"op": "report", "id": format!("sensor-{}", seq % 40), "seq": seq, "data": {"n": seq}});
-            crate::support::http::post(ingest, "/reports", "application/json", report.to_string()).await;
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            http::post(ingest, "/reports", "application/json", report.to_string()).await;
+            tokio::time::sleep(BETWEEN).await;
         }
     })
 }

@@ -6,7 +6,7 @@ use crate::driver::Browser;
 use crate::support::http;
 use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
-use crate::support::wait::eventually;
+use crate::support::wait::{eventually, same};
 
 /// Waits until the page shows a status and its lists.
 pub async fn loaded(browser: &Browser) {
@@ -95,4 +95,33 @@ async fn what_a_client_says_is_shown_as_text() {
     browser.shows("#stream h1", "<script>window.hit=1</script>").await;
     assert_eq!(browser.script("return window.hit").await, Value::Null);
     assert_eq!(browser.script("return document.querySelectorAll('main img, main script').length").await, 0);
+}
+
+/// The browser's own requests stand in for a node that wants a token.
+const WANTS_A_TOKEN: &str = "const real = window.fetch;
+    window.fetch = (address, options = {}) => (options.headers?.Authorization === 'Bearer s3cret'
+      ? real(address, options) : Promise.resolve(new Response('{}', { status: 401 })))";
+
+#[tokio::test]
+async fn a_token_is_asked_for_where_the_node_wants_one_and_kept_for_the_tab_alone() {
+    let (node, browser) = (Node::new().start().await, Browser::start().await);
+    browser.open(node.admin(), "").await;
+    loaded(&browser).await;
+    browser.script(WANTS_A_TOKEN).await;
+    browser.shows("#ask", "wants a token").await;
+    // Escape gives no token, and the question is asked again.
+    browser.script("document.querySelector('#ask input').name = 'first'").await;
+    browser.keys("\u{e00c}").await;
+    browser.click("#ask input:not([name])").await;
+    browser.keys("wrong\u{e007}").await;
+    browser.shows("#ask", "does not take this token").await;
+    browser.type_into("#ask input", "s3cret\u{e007}").await;
+    let kept = eventually("the question to be over", async || {
+        let state =
+            browser.script("return [document.getElementById('ask').open, {...sessionStorage}, localStorage.length]");
+        same(state.await, json!([false, {"forebay-token": "s3cret"}, 0]))
+    });
+    kept.await;
+    node.post(r#"{"op":"report","id":"slow","seq":1}"#).await;
+    browser.shows("#behind", "1 since start").await;
 }

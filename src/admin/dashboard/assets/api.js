@@ -14,10 +14,10 @@ export class Problem extends Error {
   }
 }
 
-/** What to call, once for all who wait, when the server wants a token; it resolves to one. */
+/** What to call, once for all who wait, when the server wants a token, or refused one; it resolves to one. */
 export const onTokenNeeded = (ask) => {
   let asking = null;
-  askForToken = () => (asking ??= ask().finally(() => { asking = null; }));
+  askForToken = (wasRefused) => (asking ??= ask(wasRefused).finally(() => { asking = null; }));
 };
 
 export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
@@ -30,32 +30,35 @@ export function withQuery(address, parameters) {
   return set.length === 0 ? address : `${address}?${new URLSearchParams(set)}`;
 }
 
-/** The whole answer, a success; asks for a token and tries again where the server wants one. */
-export async function request(address, options = {}) {
+/**
+ * The whole answer, a success; asks for a token and tries again where the server wants one. `options` is asked for
+ * those of each attempt, so that no clock runs while a person looks for the token.
+ */
+export async function request(address, options = () => ({})) {
   for (;;) {
     const token = sessionStorage.getItem(TOKEN);
     const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
-    const answer = await fetch(address, { cache: 'no-store', headers, ...options });
+    const answer = await fetch(address, { cache: 'no-store', headers, ...options() })
+      .catch(() => { throw new Problem(0, 'the node does not answer'); });
     if (answer.ok) return answer;
-    if (answer.status === 401) {
-      // Another request may have got a token meanwhile.
-      if (sessionStorage.getItem(TOKEN) === token) sessionStorage.setItem(TOKEN, await askForToken(token !== null));
-      continue;
+    if (answer.status !== 401) {
+      const problem = await answer.json().catch(() => ({}));
+      throw new Problem(answer.status, problem.detail ?? `the server answers ${answer.status}`);
     }
-    const problem = await answer.json().catch(() => ({}));
-    throw new Problem(answer.status, problem.detail ?? `the server answers ${answer.status}`);
+    // Another request may have got a token meanwhile.
+    if (sessionStorage.getItem(TOKEN) === token) sessionStorage.setItem(TOKEN, await askForToken(token !== null));
   }
 }
 
 /** The JSON of an answer that is due soon. */
 export async function get(address) {
-  const answer = await request(address, { signal: AbortSignal.timeout(PATIENCE) });
+  const answer = await request(address, () => ({ signal: AbortSignal.timeout(PATIENCE) }));
   return answer.json();
 }
 
 /** An action; it takes as long as it takes. */
 export async function act(method, address) {
-  const answer = await request(address, { method });
+  const answer = await request(address, () => ({ method }));
   return answer.json().catch(() => ({}));
 }
 
@@ -64,17 +67,25 @@ export async function act(method, address) {
  * EventSource cannot send a token.
  */
 export async function events(onStatus, signal) {
-  const stalled = new AbortController();
-  let watchdog = setTimeout(() => stalled.abort(), PATIENCE);
+  let stalled;
+  let watchdog;
+  const watch = () => {
+    clearTimeout(watchdog);
+    watchdog = setTimeout(() => stalled.abort(), PATIENCE);
+  };
+  const attempt = () => {
+    stalled = new AbortController();
+    watch();
+    return { signal: AbortSignal.any([signal, stalled.signal]) };
+  };
   try {
-    const answer = await request('api/v1/events', { signal: AbortSignal.any([signal, stalled.signal]) });
+    const answer = await request('api/v1/events', attempt);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let pending = '';
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      clearTimeout(watchdog);
-      watchdog = setTimeout(() => stalled.abort(), PATIENCE);
+      watch();
       const blocks = (pending + value).split(/\r?\n\r?\n/);
       pending = blocks.pop();
       for (const block of blocks) {

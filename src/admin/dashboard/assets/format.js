@@ -20,6 +20,7 @@ export function bytes(n) {
 
 /** A span of seconds, in its two largest units. */
 export function span(seconds) {
+  if (seconds > 0 && seconds < 1) return '< 1 s';
   const s = Math.max(0, Math.round(seconds));
   const [d, h, min] = [Math.floor(s / 86400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60];
   if (d > 0) return `${d} d ${h} h`;

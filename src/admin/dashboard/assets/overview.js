@@ -24,7 +24,7 @@ function faults({ ready, not_ready, sink, audit, journal }) {
   if (journal.damaged > 0) fault('bad', `${plural(journal.damaged, 'entry', 'entries')} of the journal were set aside as damaged`, 'Check the disk.');
   if (sink.state === 'up' && sink.last_error) fault('warn', 'The sink fails over some ids', 'They are tried again; other ids go on.');
   if (sink.state === 'up' && journal.oldest_age_s > BEHIND) fault('warn', 'It is behind', `The oldest report has waited for ${span(journal.oldest_age_s)}.`);
-  if (audit.dead > 0) fault('warn', `${plural(audit.dead, 'dead letter', 'dead letters')}`, 'The sink refused them for what they are; someone should decide.');
+  if (audit.dead > 0) fault('warn', `${plural(audit.dead, 'dead letter waits', 'dead letters wait')} for a decision`, 'The sink refuses them for what they are.');
   return found;
 }
 
@@ -52,7 +52,7 @@ function health({ ready, not_ready, sink, audit, connections }) {
 function drain({ sink, journal, audit: { backlog } }) {
   if (backlog === 0) return ['Nothing waits', ''];
   const slope = trend();
-  if (sink.state !== 'up') return ['Once the sink is back', slope > 0 ? `growing by ${rate(slope)}/s` : ''];
+  if (sink.state !== 'up') return ['Not draining', slope > 0 ? `growing by ${rate(slope)}/s` : 'until the sink is back'];
   if (slope === null) return ['Measuring', 'from the last minute'];
   const stored = live.samples.at(-1).storedRate;
   if (journal.oldest_age_s < BEHIND && backlog < stored * KEPT_UP) return ['Keeping up', `${span(backlog / stored)} of storing`];
