@@ -4,7 +4,7 @@
 #   tests/run.sh --test e2e poison                  one binary, tests with `poison` in their name
 #   FOREBAY_CRASH_ROUNDS=100 tests/run.sh --test e2e an_acked_report_survives
 # FOREBAY_CRASH_ROUNDS (10): rounds of kill -9. FOREBAY_OUTAGE_SECONDS (5): how long the database stays away.
-# FOREBAY_SCREENSHOTS=1 tests/run.sh --test browser looks: writes docs/images anew.
+# FOREBAY_SCREENSHOTS=docs/images tests/run.sh --test browser looks: takes the pictures of the docs anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/sbin"

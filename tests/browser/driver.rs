@@ -171,16 +171,13 @@ impl Browser {
         lines.as_array().expect("a list").clone()
     }
 
-    /// Writes what is shown as PNG to docs/images, where FOREBAY_SCREENSHOTS is set.
+    /// Writes what is shown as PNG to the folder that FOREBAY_SCREENSHOTS names, where it is set.
     pub async fn picture(&self, name: &str) {
-        if std::env::var_os("FOREBAY_SCREENSHOTS").is_none() {
-            return;
-        }
+        let Some(folder) = std::env::var_os("FOREBAY_SCREENSHOTS") else { return };
         let picture = self.devtools("Page.captureScreenshot", json!({"format": "png"})).await;
         let picture = base64(picture["data"].as_str().expect("a picture"));
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images");
-        std::fs::create_dir_all(&folder).expect("docs can be written");
-        std::fs::write(folder.join(name).with_extension("png"), picture).expect("docs can be written");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(name).with_extension("png");
+        std::fs::write(file, picture).expect("the folder is there");
     }
 
     async fn devtools(&self, command: &str, parameters: Value) -> Value {

@@ -1,4 +1,4 @@
-//! How the page looks: in light and dark, on a phone, in an outage. With FOREBAY_SCREENSHOTS set, docs/images has it.
+//! How the page looks: in light and dark, on a phone, in an outage. FOREBAY_SCREENSHOTS=docs/images renews the pictures.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ return least;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_is_readable_in_both_themes_and_on_a_phone() {
     let mut mariadb = MariaDb::start().await;
-    let (node, browser) = (with_dead_letters(&mariadb, 3).await, Browser::start().await);
+    let (mut node, browser) = (with_dead_letters(&mariadb, 3).await, Browser::start().await);
     let traffic = traffic(&node);
     browser.prefer("light").await;
     browser.open(node.admin(), "").await;
@@ -60,7 +60,21 @@ async fn the_page_is_readable_in_both_themes_and_on_a_phone() {
     settled(&browser).await;
     contrast(&browser, "an outage").await;
     browser.picture("dashboard-outage").await;
+    browser.open(node.admin(), "#/id/sensor-7").await;
+    browser.shows("#stream tbody", r#"{"n":"#).await;
+    contrast(&browser, "an id").await;
+    browser.picture("dashboard-id").await;
+    browser.open(node.admin(), "#/dead").await;
+    browser.press("meter-7~0~1").await;
+    browser.shows("#ask pre", "kwh").await;
+    browser.picture("dashboard-dead").await;
+    browser.press("Close").await;
+    fits(&browser, 360).await;
+    browser.picture("dashboard-dead-phone").await;
     traffic.abort();
+    node.kill();
+    browser.shows("#gone", "has not answered since").await;
+    browser.picture("dashboard-gone-phone").await;
 }
 
 /// Waits until the charts have something to show, where a picture is taken.
