@@ -55,6 +55,11 @@ pub(super) fn parsed<T: FromStr<Err: Display>>(key: &str, value: Option<&str>) -
     value.map(parse).transpose()
 }
 
+/// The same of a value that may be empty, as forms leave it, which is as if it were not there.
+pub(super) fn parsed_or_empty<T: FromStr<Err: Display>>(key: &str, value: Option<&str>) -> Result<Option<T>, Problem> {
+    parsed(key, value.filter(|text| !text.is_empty()))
+}
+
 /// How many entries a page has at the most.
 pub(super) fn page_limit(limit: Option<&str>) -> Result<usize, Problem> {
     let Some(limit) = limit else { return Ok(PAGE) };

@@ -9,8 +9,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
-use super::asked::{Asked, Named, Nothing, page_limit, parsed};
+use super::asked::{Asked, Named, Nothing, page_limit, parsed, parsed_or_empty};
+use super::openapi::{AfterText, IdText, KeyText};
+use super::problem::{BadRequest, Conflict, NotFound, Unavailable, Unreadable};
 use super::view::{instant, raw_json};
 use super::{Node, Problem};
 use crate::engine::{DeadLetters, Retried, RetryError};
@@ -21,26 +24,34 @@ use crate::report::{Id, Key};
 const EXPORT_PAGE: usize = 200;
 
 /// What a list takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// Letters of this id alone.
+    #[param(inline, value_type = Option<IdText>)]
     id: Option<String>,
     /// Entries of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
     /// `next` of the page before.
+    #[param(inline, value_type = Option<AfterText>)]
     after: Option<String>,
 }
 
 /// What takes nothing but an id.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OfId {
+    /// Letters of this id alone.
+    #[param(inline, value_type = Option<IdText>)]
     id: Option<String>,
 }
 
 /// A dead letter, for people and programs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 pub(super) struct LetterView {
     key: String,
     id: String,
@@ -53,15 +64,18 @@ pub(super) struct LetterView {
     /// Seconds, as the client said.
     time: Option<f64>,
     code: i32,
+    #[schema(value_type = Option<String>)]
     peer: Option<std::net::IpAddr>,
     data_bytes: usize,
     /// As it was sent; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
 }
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetters)]
 pub(super) struct Page {
     dead_letters: Vec<LetterView>,
     /// What `after` takes for the next page; none on the last.
@@ -69,7 +83,8 @@ pub(super) struct Page {
 }
 
 /// What became of a retry.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Retried)]
 pub(super) struct RetriedView {
     stored: u64,
     duplicates: u64,
@@ -78,7 +93,14 @@ pub(super) struct RetriedView {
     last_refusal: Option<RefusalView>,
 }
 
-#[derive(Debug, Serialize)]
+/// How many letters were discarded.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Discarded {
+    discarded: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Refusal)]
 struct RefusalView {
     key: String,
     error_code: Option<u32>,
@@ -86,12 +108,20 @@ struct RefusalView {
 }
 
 /// `GET /api/v1/dead-letters?id=&limit=&after=`
+#[utoipa::path(
+    get,
+    path = "/api/v1/dead-letters",
+    tag = "dead letters",
+    operation_id = "list_dead_letters",
+    params(ListQuery),
+    responses((status = 200, description = "A page of dead letters in order of key, without their data", body = Page), BadRequest, Unreadable)
+)]
 pub(super) async fn list(
     State(node): State<Arc<Node>>,
     Asked(ListQuery { id, limit, after }): Asked<ListQuery>,
 ) -> Result<Json<Page>, Problem> {
     let limit = page_limit(limit.as_deref())?;
-    let after = parsed::<Key>("after", after.as_deref())?;
+    let after = parsed_or_empty::<Key>("after", after.as_deref())?;
     let letters = node.engine.dead_letters();
     let mut letters = letters.list(parsed::<Id>("id", id.as_deref())?, after, limit + 1).await.map_err(unreadable)?;
     let has_more = letters.len() > limit;
@@ -101,6 +131,14 @@ pub(super) async fn list(
 }
 
 /// `GET /api/v1/dead-letters/export?id=`: all of them as NDJSON, one a line.
+#[utoipa::path(
+    get,
+    path = "/api/v1/dead-letters/export",
+    tag = "dead letters",
+    operation_id = "export_dead_letters",
+    params(OfId),
+    responses((status = 200, description = "All of them, a DeadLetter with its data a line", content_type = "application/x-ndjson", body = String), BadRequest)
+)]
 pub(super) async fn export(
     State(node): State<Arc<Node>>,
     Asked(OfId { id }): Asked<OfId>,
@@ -112,6 +150,14 @@ pub(super) async fn export(
 }
 
 /// `GET /api/v1/dead-letters/{key}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/dead-letters/{key}",
+    tag = "dead letters",
+    operation_id = "show_dead_letter",
+    params(("key" = inline(KeyText), Path, description = "`id~source~seq`")),
+    responses((status = 200, description = "The letter with its data", body = LetterView), BadRequest, NotFound, Unreadable)
+)]
 pub(super) async fn show(
     State(node): State<Arc<Node>>,
     Named(key): Named<Key>,
@@ -123,16 +169,32 @@ pub(super) async fn show(
 }
 
 /// `DELETE /api/v1/dead-letters/{key}`: discards it for good.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/dead-letters/{key}",
+    tag = "dead letters",
+    operation_id = "discard_dead_letter",
+    params(("key" = inline(KeyText), Path, description = "`id~source~seq`")),
+    responses((status = 200, description = "It is gone for good", body = Discarded), BadRequest, NotFound, Unreadable, Unavailable)
+)]
 pub(super) async fn discard(
     State(node): State<Arc<Node>>,
     Named(key): Named<Key>,
     Asked(Nothing {}): Asked<Nothing>,
-) -> Result<Json<serde_json::Value>, Problem> {
+) -> Result<Json<Discarded>, Problem> {
     let was_there = node.engine.dead_letters().discard(key).await.map_err(not_tried)?;
-    if was_there { Ok(Json(serde_json::json!({"discarded": 1}))) } else { Err(not_there(key)) }
+    if was_there { Ok(Json(Discarded { discarded: 1 })) } else { Err(not_there(key)) }
 }
 
 /// `POST /api/v1/dead-letters/{key}/retry`: 409 where the sink refuses it again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/dead-letters/{key}/retry",
+    tag = "dead letters",
+    operation_id = "retry_dead_letter",
+    params(("key" = inline(KeyText), Path, description = "`id~source~seq`")),
+    responses((status = 200, description = "It is in the sink", body = RetriedView), BadRequest, NotFound, Conflict, Unreadable, Unavailable)
+)]
 pub(super) async fn retry(
     State(node): State<Arc<Node>>,
     Named(key): Named<Key>,
@@ -146,6 +208,14 @@ pub(super) async fn retry(
 }
 
 /// `POST /api/v1/dead-letters/retry?id=`
+#[utoipa::path(
+    post,
+    path = "/api/v1/dead-letters/retry",
+    tag = "dead letters",
+    operation_id = "retry_dead_letters",
+    params(OfId),
+    responses((status = 200, description = "What became of them", body = RetriedView), BadRequest, Unreadable, Unavailable)
+)]
 pub(super) async fn retry_all(
     State(node): State<Arc<Node>>,
     Asked(OfId { id }): Asked<OfId>,

@@ -13,12 +13,15 @@
 mod asked;
 mod dashboard;
 mod dead_letters;
+mod events;
 mod host;
+mod openapi;
 mod problem;
 mod status;
 mod streams;
 mod view;
 
+use std::future::IntoFuture;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,7 +53,10 @@ pub(crate) struct Node {
     started: Instant,
     listen: SocketAddr,
     connections: Arc<AtomicUsize>,
+    /// Cancelled when the node begins to stop, and when this listener ends.
     stopping: CancellationToken,
+    stop: CancellationToken,
+    events: events::Events,
 }
 
 impl Admin {
@@ -81,15 +87,23 @@ impl Admin {
         stop: CancellationToken,
     ) -> io::Result<()> {
         let Self { listener, local_addr: listen, node_id } = self;
-        let node = Arc::new(Node { engine, node_id, started: Instant::now(), listen, connections, stopping });
-        axum::serve(listener, router(node)).with_graceful_shutdown(stop.cancelled_owned()).await
+        let (started, events) = (Instant::now(), events::Events::default());
+        let ending = stop.clone().cancelled_owned();
+        let node = Arc::new(Node { engine, node_id, started, listen, connections, stopping, stop, events });
+        let serve = axum::serve(listener, router(Arc::clone(&node))).with_graceful_shutdown(ending);
+        tokio::select! {
+            ended = serve.into_future() => ended,
+            () = events::make(node) => unreachable!("events are made for as long as anybody listens"),
+        }
     }
 }
 
 fn router(node: Arc<Node>) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(status::healthy))
         .route("/readyz", get(status::ready))
+        .route("/api/openapi.json", get(openapi::describe))
+        .route("/api/v1/events", get(events::events))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/audit", get(status::audit))
         .route("/api/v1/dead-letters", get(dead_letters::list))

@@ -6,14 +6,36 @@ use std::sync::atomic::Ordering;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::asked::{Asked, Nothing};
+use super::problem::{BadRequest, Unavailable};
 use super::view::{instant, seconds};
 use super::{Node, Problem};
 use crate::engine::Status;
 use crate::metrics::Audit;
 
+/// `GET /healthz`: 200 while the process serves. Like `/readyz` it takes whatever query a prober adds.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "node",
+    responses((status = 200, description = "The process serves", content_type = "text/plain", body = String))
+)]
+pub(super) async fn healthy() -> &'static str {
+    "ok\n"
+}
+
 /// `GET /readyz`: 200 while reports are taken, else 503 and why not.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "node",
+    responses(
+        (status = 200, description = "Reports are taken", content_type = "text/plain", body = String),
+        Unavailable,
+    )
+)]
 pub(super) async fn ready(State(node): State<Arc<Node>>) -> Result<&'static str, Problem> {
     match node.why_not_ready(node.engine.not_ready()) {
         None => Ok("ready\n"),
@@ -22,18 +44,30 @@ pub(super) async fn ready(State(node): State<Arc<Node>>) -> Result<&'static str,
 }
 
 /// `GET /api/v1/status`
+#[utoipa::path(
+    get,
+    path = "/api/v1/status",
+    tag = "node",
+    responses((status = 200, description = "How the node stands", body = StatusView), BadRequest)
+)]
 pub(super) async fn status(State(node): State<Arc<Node>>, Asked(Nothing {}): Asked<Nothing>) -> Json<StatusView> {
     Json(node.status().await)
 }
 
 /// `GET /api/v1/audit`
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit",
+    tag = "node",
+    responses((status = 200, description = "Where every report is, as one snapshot", body = AuditView), BadRequest)
+)]
 pub(super) async fn audit(State(node): State<Arc<Node>>, Asked(Nothing {}): Asked<Nothing>) -> Json<AuditView> {
     Json(AuditView::new(node.engine.audit()))
 }
 
 impl Node {
     /// How the node stands. Looks at every id, so away from the tasks that must not wait.
-    async fn status(self: &Arc<Self>) -> StatusView {
+    pub(super) async fn status(self: &Arc<Self>) -> StatusView {
         let node = Arc::clone(self);
         let view = move || StatusView::new(&node, node.engine.status());
         tokio::task::spawn_blocking(view).await.expect("looking at the node does not panic")
@@ -45,8 +79,10 @@ impl Node {
 }
 
 /// What an operator sees first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Status)]
 pub(super) struct StatusView {
+    #[schema(value_type = String)]
     version: &'static str,
     node_id: u16,
     uptime_s: f64,
@@ -59,7 +95,8 @@ pub(super) struct StatusView {
     audit: AuditView,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Journal)]
 struct JournalView {
     reports: u64,
     bytes: u64,
@@ -69,15 +106,18 @@ struct JournalView {
     damaged: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Sink)]
 struct SinkView {
+    #[schema(value_type = String, pattern = "^(up|down|blocked)$")]
     state: &'static str,
     last_error: Option<String>,
     since: String,
 }
 
 /// The audit, and whether it balances.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Audit)]
 pub(super) struct AuditView {
     #[serde(flatten)]
     audit: Audit,

@@ -8,8 +8,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
-use super::asked::{Asked, Named, Nothing, page_limit, parsed};
+use super::asked::{Asked, Named, Nothing, page_limit, parsed_or_empty};
+use super::openapi::IdText;
+use super::problem::{BadRequest, Conflict, Unavailable, Unreadable};
 use super::view::{instant, raw_json, seconds};
 use super::{Node, Problem};
 use crate::engine::{Busy, Cursor, Listing, Order, Paused, StreamStatus};
@@ -17,33 +20,42 @@ use crate::journal::{JournalError, LastBatch, LastError, PauseError};
 use crate::report::{Id, Key, Position, Report};
 
 /// What the list takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// `backlog`, `oldest` or `id`.
+    #[param(pattern = "^(backlog|oldest|id)$")]
     sort: Option<String>,
     /// Entries of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
     /// `next` of the page before.
     after: Option<String>,
     /// What the ids begin with.
+    #[param(pattern = "^[A-Za-z0-9._:-]{0,64}$")]
     prefix: Option<String>,
 }
 
 /// What a look into a backlog takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PeekQuery {
     /// Entries of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
     /// `next` of the page before.
+    #[param(pattern = "^[0-9]{0,16}$")]
     after: Option<String>,
 }
 
 /// One id.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Stream)]
 pub(super) struct StreamView {
     id: String,
+    #[schema(value_type = String, pattern = "^(waiting|draining|retrying|paused|drained)$")]
     state: &'static str,
     /// Reports that are not in the sink.
     backlog: u64,
@@ -60,7 +72,8 @@ pub(super) struct StreamView {
 }
 
 /// The last batch of an id.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LastBatch)]
 pub(super) struct BatchView {
     at: String,
     reports: u64,
@@ -70,7 +83,8 @@ pub(super) struct BatchView {
 }
 
 /// What the sink said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LastError)]
 pub(super) struct ErrorView {
     at: String,
     message: String,
@@ -78,7 +92,8 @@ pub(super) struct ErrorView {
 }
 
 /// A page of streams.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Streams)]
 pub(super) struct StreamsPage {
     streams: Vec<StreamView>,
     /// What `after` takes for the next page; none on the last.
@@ -88,7 +103,8 @@ pub(super) struct StreamsPage {
 }
 
 /// A report that waits for the sink.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QueuedReport)]
 pub(super) struct QueuedView {
     key: String,
     position: u64,
@@ -96,13 +112,16 @@ pub(super) struct QueuedView {
     /// Seconds, as the client said.
     time: Option<f64>,
     code: i32,
+    #[schema(value_type = Option<String>)]
     peer: Option<IpAddr>,
     /// As it was sent.
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
 }
 
 /// A page of queued reports.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QueuedReports)]
 pub(super) struct QueuedPage {
     reports: Vec<QueuedView>,
     /// What `after` takes for the next page; none on the last.
@@ -110,6 +129,14 @@ pub(super) struct QueuedPage {
 }
 
 /// `GET /api/v1/streams?sort=&limit=&after=&prefix=`
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams",
+    tag = "streams",
+    operation_id = "list_streams",
+    params(ListQuery),
+    responses((status = 200, description = "A page of the ids that have backlog or are paused", body = StreamsPage), BadRequest, Unavailable)
+)]
 pub(super) async fn list(
     State(node): State<Arc<Node>>,
     Asked(query): Asked<ListQuery>,
@@ -121,11 +148,11 @@ pub(super) async fn list(
         })?,
     };
     let limit = page_limit(query.limit.as_deref())?;
-    let after = parsed::<Cursor>("after", query.after.as_deref())?;
+    let after = parsed_or_empty::<Cursor>("after", query.after.as_deref())?;
     if after.is_some_and(|after| after.order != order) {
         return Err(Problem::bad_request("`after` is of a list with another `sort`"));
     }
-    let prefix = parsed::<Id>("prefix", query.prefix.as_deref().filter(|prefix| !prefix.is_empty()))?;
+    let prefix = parsed_or_empty::<Id>("prefix", query.prefix.as_deref())?;
     let prefix = prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
     let listing = Listing { order, limit, after: after.map(|after| after.place), prefix };
     let page =
@@ -135,6 +162,14 @@ pub(super) async fn list(
 }
 
 /// `GET /api/v1/streams/{id}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{id}",
+    tag = "streams",
+    operation_id = "show_stream",
+    params(("id" = inline(IdText), Path, description = "The id")),
+    responses((status = 200, description = "The id, with backlog or without", body = StreamView), BadRequest)
+)]
 pub(super) async fn show(
     State(node): State<Arc<Node>>,
     Named(id): Named<Id>,
@@ -144,19 +179,35 @@ pub(super) async fn show(
 }
 
 /// `GET /api/v1/streams/{id}/reports?limit=&after=`
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{id}/reports",
+    tag = "streams",
+    operation_id = "peek_stream",
+    params(("id" = inline(IdText), Path, description = "The id"), PeekQuery),
+    responses((status = 200, description = "A page of queued reports, oldest first, of at most 1 MiB of data (or one report)", body = QueuedPage), BadRequest, Unreadable)
+)]
 pub(super) async fn reports(
     State(node): State<Arc<Node>>,
     Named(id): Named<Id>,
     Asked(query): Asked<PeekQuery>,
 ) -> Result<Json<QueuedPage>, Problem> {
     let limit = page_limit(query.limit.as_deref())?;
-    let after = parsed::<PositionText>("after", query.after.as_deref())?.map(|after| after.0);
+    let after = parsed_or_empty::<PositionText>("after", query.after.as_deref())?.map(|after| after.0);
     let peeked = node.engine.streams().peek(id, after, limit).await.map_err(unreadable)?;
     let reports = peeked.reports.iter().map(|(position, report)| QueuedView::new(id, *position, report)).collect();
     Ok(Json(QueuedPage { reports, next: peeked.next.map(|position| position.0.to_string()) }))
 }
 
 /// `POST /api/v1/streams/{id}/flush`
+#[utoipa::path(
+    post,
+    path = "/api/v1/streams/{id}/flush",
+    tag = "streams",
+    operation_id = "flush_stream",
+    params(("id" = inline(IdText), Path, description = "The id")),
+    responses((status = 200, description = "It is being drained", body = StreamView), BadRequest, Conflict)
+)]
 pub(super) async fn flush(
     State(node): State<Arc<Node>>,
     Named(id): Named<Id>,
@@ -168,6 +219,14 @@ pub(super) async fn flush(
 }
 
 /// `POST /api/v1/streams/{id}/pause`
+#[utoipa::path(
+    post,
+    path = "/api/v1/streams/{id}/pause",
+    tag = "streams",
+    operation_id = "pause_stream",
+    params(("id" = inline(IdText), Path, description = "The id")),
+    responses((status = 200, description = "It is paused, durably", body = StreamView), BadRequest, Conflict, Unavailable)
+)]
 pub(super) async fn pause(
     State(node): State<Arc<Node>>,
     Named(id): Named<Id>,
@@ -177,6 +236,14 @@ pub(super) async fn pause(
 }
 
 /// `POST /api/v1/streams/{id}/resume`
+#[utoipa::path(
+    post,
+    path = "/api/v1/streams/{id}/resume",
+    tag = "streams",
+    operation_id = "resume_stream",
+    params(("id" = inline(IdText), Path, description = "The id")),
+    responses((status = 200, description = "It is not paused, durably, and being drained", body = StreamView), BadRequest, Unavailable)
+)]
 pub(super) async fn resume(
     State(node): State<Arc<Node>>,
     Named(id): Named<Id>,

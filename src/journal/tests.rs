@@ -1,6 +1,7 @@
 //! The journal as a whole, driven without flushers: append, read, settle, bury, reopen.
 
 mod damage;
+mod pauses;
 
 use std::sync::mpsc;
 
@@ -357,6 +358,9 @@ proptest! {
             }
             let audit = bench.counters.snapshot();
             prop_assert!(audit.balanced());
+            let peeked = bench.journal().peek(&id_of("0"), None, 1_000, 1 << 20).expect("a sound journal");
+            let peeked: Vec<_> = peeked.reports.into_iter().filter_map(|(_, report)| report.data).collect();
+            prop_assert!(peeked.iter().eq(model[0].iter().map(String::as_bytes)));
             prop_assert_eq!(audit.backlog, model.iter().map(|m| m.len() as u64).sum::<u64>());
         }
     }

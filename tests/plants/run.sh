@@ -12,6 +12,8 @@ truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_surv
 plain_insert             | e2e::exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_mariadb | INSERT without ON DUPLICATE KEY
 position_from_last_entry | e2e::positions::no_key_is_reused_after_draining_to_empty_and_restarting_six_times | positions follow the last entry found
 marker_overtakes         | e2e::done::a_marker_never_overtakes_the_reports_before_it                   | a marker goes ahead of its commit
+pause_in_memory          | e2e::streams::a_paused_id_is_taken_and_not_drained_over_sigkill_and_sigterm_until_it_is_resumed | a pause is told and not written
+shutdown_drains_paused   | e2e::streams::a_paused_id_is_taken_and_not_drained_over_sigkill_and_sigterm_until_it_is_resumed | a shutdown drains what is paused
 read_before_sync         | lib::journal::tests::what_is_not_synced_is_not_read                         | what is not synced is drained
 open_without_looking     | lib::journal::tests::damage::a_damaged_header_of_any_segment_is_seen        | sled opens a log that nobody walked
 truncate_before_store    | mysql::cuts::a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing | the same
