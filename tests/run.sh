@@ -4,6 +4,7 @@
 #   tests/run.sh --test e2e poison                  one binary, tests with `poison` in their name
 #   FOREBAY_CRASH_ROUNDS=100 tests/run.sh --test e2e an_acked_report_survives
 # FOREBAY_CRASH_ROUNDS (10): rounds of kill -9. FOREBAY_OUTAGE_SECONDS (5): how long the database stays away.
+# FOREBAY_SCREENSHOTS=docs/images tests/run.sh --test browser looks: takes the pictures of the docs anew.
 # FOREBAY_API_EXAMPLES (10): requests made up for each operation of the admin API.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +12,7 @@ PATH="$PATH:/usr/sbin"
 
 # What the tests call, and the package that has it.
 needed=(mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc
-  systemd-analyze:systemd)
+  systemd-analyze:systemd chromium:chromium chromedriver:chromium-driver)
 missing=()
 # Where the check of the admin API against its description lives; Debian has no package of it.
 schemathesis=target/schemathesis

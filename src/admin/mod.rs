@@ -11,6 +11,7 @@
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
 mod asked;
+mod dashboard;
 mod dead_letters;
 mod events;
 mod host;
@@ -116,6 +117,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/api/v1/streams/{id}/flush", post(streams::flush))
         .route("/api/v1/streams/{id}/pause", post(streams::pause))
         .route("/api/v1/streams/{id}/resume", post(streams::resume))
+        .merge(dashboard::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&node), host::check))
