@@ -111,6 +111,10 @@ impl Engine {
     /// Hands appends to the commit thread, in order. Never blocks. Each with a `reply_to` is answered once, in order,
     /// unless the journal fails. `reserved` are the bytes that [`Engine::reserve`] gave for them.
     pub fn append(&self, appends: Vec<Append>, reserved: usize) {
+        #[cfg(forebay_plant = "refuse_in_an_outage")]
+        if self.health.status().state != sink::SinkState::Up {
+            self.stop_accepting();
+        }
         self.journal.append(appends, reserved);
     }
 

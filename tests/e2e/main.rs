@@ -22,6 +22,7 @@ mod outage;
 mod poison;
 mod positions;
 mod post;
+mod races;
 mod service;
 mod settings;
 mod shutdown;
