@@ -67,3 +67,33 @@ fn the_image_copies_what_is_there_and_does_not_run_as_root() {
     let at = |wanted: &str| instructions.iter().rposition(|line| line.first() == Some(&wanted));
     assert!(at("USER") > at("FROM") && at("HEALTHCHECK") > at("FROM"), "{dockerfile}");
 }
+
+/// What `cargo deb` puts into the package, but for what docs/deploy/deb.sh makes before.
+#[test]
+fn the_package_has_what_its_unit_and_its_reader_want() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest: toml::Table = read(&root.join("Cargo.toml")).parse().expect("a manifest");
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().expect("assets");
+    let mut places = Vec::new();
+    for asset in assets {
+        let part = |at: usize| asset[at].as_str().expect("a text");
+        let (folder, file) = part(0).rsplit_once('/').expect("a path");
+        let (before, after) = file.split_once('*').unwrap_or((file, ""));
+        let is_there = |entry: std::fs::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with(before) && name.ends_with(after)
+        };
+        let found = std::fs::read_dir(root.join(folder)).is_ok_and(|mut all| all.any(|e| e.is_ok_and(is_there)));
+        assert!(found || folder.starts_with("target/"), "there is no {}", part(0));
+        places.push(part(1).to_owned());
+    }
+    let script = read(&deploy().join("deb.sh"));
+    for made in assets.iter().filter_map(|asset| asset[0].as_str()).filter(|path| path.starts_with("target/")) {
+        let folder = made.rsplit_once('/').expect("a path").0;
+        assert!(script.contains(folder) || made == "target/release/forebay", "nobody makes {made}");
+    }
+    // The unit starts /usr/bin/forebay with /etc/forebay/forebay.toml.
+    for place in ["usr/bin/", "lib/systemd/system/", "etc/forebay/forebay.toml"] {
+        assert!(places.iter().any(|found| found == place), "{place} in {places:?}");
+    }
+}

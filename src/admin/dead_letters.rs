@@ -238,7 +238,9 @@ impl Lines {
         self.after = Some(last.key());
         let mut lines = Vec::new();
         for letter in &letters {
-            serde_json::to_writer(&mut lines, &LetterView::new(letter, true)).expect("writing to memory cannot fail");
+            let line = serde_json::to_string(&LetterView::new(letter, true)).expect("a letter is JSON");
+            // The data is as it was sent, line ends between its parts too; within texts JSON has them escaped.
+            lines.extend(line.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
             lines.push(b'\n');
         }
         Ok(Some((lines.into(), self)))

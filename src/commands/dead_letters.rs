@@ -81,12 +81,12 @@ pub struct Letter {
     pub error_code: Option<u32>,
     pub reason: String,
     pub dead_at: String,
-    accepted_at: String,
-    time: Option<f64>,
-    code: i32,
-    peer: Option<String>,
-    data_bytes: u64,
-    data: Option<Box<RawValue>>,
+    pub accepted_at: String,
+    pub time: Option<f64>,
+    pub code: i32,
+    pub peer: Option<String>,
+    pub data_bytes: u64,
+    pub data: Option<Box<RawValue>>,
 }
 
 /// What became of a retry.

@@ -62,6 +62,16 @@ async fn a_node_that_goes_is_seen_and_the_terminal_is_given_back_on_a_signal() {
     top.is_restored().await;
 }
 
+/// In a pipe it is as the API has it; the same value on a terminal, where it moves no cursor.
+#[tokio::test]
+async fn json_on_a_terminal_is_escaped() {
+    let mariadb = MariaDb::start().await;
+    let node = with_dead_letters(&mariadb).await;
+    let mut terminal = Terminal::start(&["dead-letters", "show", "s0~0~2", "--json", "--admin", &url(&node)]);
+    assert_eq!(terminal.ended().await.code(), Some(0));
+    terminal.shows(&["\\u009b2J\\u202e\\u001b[2J"]).await;
+}
+
 #[tokio::test]
 async fn top_without_a_terminal_says_what_to_use_instead() {
     let node = Node::new().start().await;

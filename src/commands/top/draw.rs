@@ -147,3 +147,54 @@ fn draw_letters(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot) {
     let table = Table::new(letters, [Constraint::Fill(2), Constraint::Length(7), Constraint::Fill(4)]);
     frame.render_widget(table.block(Block::new().borders(Borders::TOP).title(title)), area);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::super::super::dead_letters::Letter;
+    use super::super::view::tests::{hearing, snapshot};
+    use super::*;
+
+    fn screen(view: &View, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test has a screen");
+        terminal.draw(|frame| draw(frame, view, Instant::now())).expect("it is drawn");
+        terminal.backend().to_string()
+    }
+
+    fn busy() -> View {
+        let start = Instant::now();
+        let mut last = snapshot(start + Duration::from_secs(1), 2.0, 1_000, 10);
+        let stream = |n: u64| Stream {
+            id: format!("id-{n}-\u{1b}[2J{}", "x".repeat(60)),
+            state: "retrying".to_owned(),
+            backlog: n * 1_000_000,
+            ..Stream::default()
+        };
+        last.streams = (0..100).map(stream).collect();
+        last.letters = (0..10).map(|n| Letter { key: format!("s~0~{n}"), ..Letter::default() }).collect();
+        hearing([snapshot(start, 1.0, 0, 0), last])
+    }
+
+    #[test]
+    fn any_size_of_screen_is_drawn_on() {
+        for (width, height) in [(1, 1), (7, 3), (20, 9), (80, 24), (300, 100)] {
+            for view in [busy(), hearing([]), hearing([snapshot(Instant::now(), 1.0, 0, 0)])] {
+                assert!(!screen(&view, width, height).contains('\u{1b}'));
+            }
+        }
+    }
+
+    #[test]
+    fn eighty_by_twenty_four_has_all_of_it() {
+        let screen = screen(&busy(), 80, 24);
+        for part in ["WELL", "node", "backlog", "sink", "ids by backlog", "s~0~2", "q quit"] {
+            assert!(screen.contains(part), "{part} in\n{screen}");
+        }
+        assert!(screen.contains("1,000 accepted/s, 10 drained/s, 0 dead/s"), "{screen}");
+        assert!(screen.contains(" 8,000,000 "), "numbers have room:\n{screen}");
+    }
+}

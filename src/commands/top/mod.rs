@@ -21,8 +21,13 @@ use view::View;
 /// How long a key may wait to be seen, and a figure to be drawn.
 const FRAME: Duration = Duration::from_millis(100);
 
-/// Flags of `forebay top`. Keys: `q`, Esc and Ctrl-C quit, `s` sorts by backlog or by age, space holds the view.
+/// What the keys do, for `--help` and the manual page.
+const KEYS: &str = "Keys: q, Esc and Ctrl-C quit; s sorts ids by backlog or by the age of their oldest report; space \
+                    holds the view.";
+
+/// Flags of `forebay top`.
 #[derive(clap::Args)]
+#[command(after_help = KEYS)]
 pub struct Arguments {
     #[command(flatten)]
     client: client::Arguments,

@@ -149,3 +149,82 @@ fn push(history: &mut VecDeque<u64>, rate: f64) {
     }
     history.push_back(rate.round() as u64);
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::super::status::{Audit, Status};
+    use super::*;
+
+    /// A node that is well, and started this many seconds before.
+    pub fn snapshot(at: Instant, uptime_s: f64, accepted: u64, stored: u64) -> Snapshot {
+        let audit = Audit { accepted, stored, backlog: accepted - stored, balanced: true, ..Audit::default() };
+        let mut status = Status { ready: true, uptime_s, audit, ..Status::default() };
+        status.sink.state = "up".to_owned();
+        Snapshot { at, status, streams: Vec::new(), letters: Vec::new() }
+    }
+
+    pub fn hearing(snapshots: impl IntoIterator<Item = Snapshot>) -> View {
+        let mut view = View::new("http://localhost:7002".to_owned());
+        for snapshot in snapshots {
+            view.hear(Polled { snapshot: Some(Arc::new(snapshot)), error: None });
+        }
+        view
+    }
+
+    #[test]
+    fn rates_are_of_the_time_between_two_answers() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(2);
+        let view = hearing([snapshot(start, 10.0, 1_000, 0), snapshot(later, 12.0, 1_400, 600)]);
+        assert_eq!(view.rates, Rates { accepted: 200.0, drained: 300.0, dead: 0.0 });
+        assert_eq!(view.outlook(), "drained in 8s");
+        assert_eq!((view.accepted.back(), view.stored.back()), (Some(&200), Some(&300)));
+        let view = hearing([snapshot(start, 10.0, 0, 0), snapshot(later, 12.0, 5_000, 0)]);
+        assert_eq!(view.outlook(), "grows by 2,500/s");
+        let view = hearing([snapshot(start, 10.0, 1_000, 1_000), snapshot(later, 1.0, 10, 10)]);
+        assert_eq!((view.rates, view.outlook().as_str()), (Rates::default(), "nothing waits"), "a new start");
+    }
+
+    #[test]
+    fn the_verdict_names_the_worst_first() {
+        let now = Instant::now();
+        let mut worse = snapshot(now, 1.0, 1, 1);
+        let mut verdicts = vec![hearing([worse.clone()]).verdict(now)];
+        worse.status.audit.dead = 2;
+        verdicts.push(hearing([worse.clone()]).verdict(now));
+        worse.status.sink.last_error = Some("a trigger".to_owned());
+        verdicts.push(hearing([worse.clone()]).verdict(now));
+        worse.status.sink.state = "blocked".to_owned();
+        verdicts.push(hearing([worse.clone()]).verdict(now));
+        worse.status.audit.balanced = false;
+        verdicts.push(hearing([worse.clone()]).verdict(now));
+        worse.status.ready = false;
+        worse.status.not_ready = Some("the disk\u{1b}[2J".to_owned());
+        verdicts.push(hearing([worse.clone()]).verdict(now));
+        verdicts.push(hearing([worse.clone()]).verdict(now + Duration::from_secs(9)));
+        let texts: Vec<&str> = verdicts.iter().map(|(_, text)| text.as_str()).collect();
+        let wanted = [
+            "WELL",
+            "2 DEAD LETTERS",
+            "THE SINK FAILS over some ids; they wait",
+            "SINK BLOCKED; reports are kept in the journal",
+            "THE AUDIT DOES NOT BALANCE",
+            "NOT READY: the disk\\u{1b}[2J",
+            "NO ANSWER for 9s",
+        ];
+        assert_eq!(texts, wanted);
+        let grades: Vec<Grade> = verdicts.iter().map(|(grade, _)| *grade).collect();
+        assert_eq!(grades[..4], [Grade::Well, Grade::Warning, Grade::Warning, Grade::Bad]);
+    }
+
+    #[test]
+    fn history_is_bounded_and_a_held_view_stays() {
+        let start = Instant::now();
+        let at = |n: u64| snapshot(start + Duration::from_secs(n), n as f64, n, n);
+        let mut view = hearing((0..HISTORY as u64 + 50).map(at));
+        assert_eq!((view.accepted.len(), view.stored.len()), (HISTORY, HISTORY));
+        view.hold();
+        view.hear(Polled { snapshot: None, error: Some("gone".to_owned()) });
+        assert_eq!(view.error, None);
+    }
+}
