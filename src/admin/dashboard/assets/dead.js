@@ -12,9 +12,6 @@ const PAGE = 20;
 let of = null;
 let table = null;
 
-const code = ({ error_code }) => (error_code === null ? '' : ` (${error_code})`);
-const reason = (letter) => `${letter.reason}${code(letter)}`;
-
 /** What became of a retry, as a sentence. */
 function became({ stored, duplicates, refused, last_refusal }) {
   const parts = [];
@@ -63,7 +60,7 @@ async function show(key) {
   const letter = JSON.parse(answer);
   const body = [
     facts([
-      ['Reason', reason(letter)], ['Id', letter.id], ['Source', letter.source], ['Seq', letter.seq], ['Code', letter.code],
+      ['Reason', letter.reason], ['Id', letter.id], ['Source', letter.source], ['Seq', letter.seq], ['Code', letter.code],
       ['Time', letter.time === null ? null : `${letter.time} s`], ['Accepted', time(letter.accepted_at)],
       ['Dead since', time(letter.dead_at)], ['Peer', letter.peer], ['Data', bytes(letter.data_bytes)],
     ]),
@@ -97,7 +94,7 @@ function make({ key }) {
 }
 
 function update(row, letter) {
-  text(row.children[1], reason(letter));
+  text(row.children[1], letter.reason);
   text(row.children[2], time(letter.dead_at));
   text(row.children[3], bytes(letter.data_bytes));
 }

@@ -3,7 +3,7 @@
 import { act, get, path, rawData, request, withQuery } from './api.js';
 import { ask, doing } from './dialog.js';
 import { button, byId, el, facts, text } from './dom.js';
-import { ago, bytes, count, span, time } from './format.js';
+import { ago, bytes, count, plural, span, time } from './format.js';
 import { lastBatch, state } from './streams.js';
 import { paged } from './table.js';
 
@@ -86,10 +86,10 @@ function fill({ head, body, flush, pause }, stream) {
   text(pause, stream.paused ? 'Resume' : 'Pause');
   flush.disabled = stream.paused || stream.backlog + stream.markers === 0;
   const list = facts([
-    ['Backlog', `${count(stream.backlog)} reports`], ['Markers', count(stream.markers)], ['Size', bytes(stream.bytes)],
+    ['Backlog', plural(stream.backlog, 'report', 'reports')], ['Markers', count(stream.markers)], ['Size', bytes(stream.bytes)],
     ['Oldest waits', stream.backlog + stream.markers === 0 ? '–' : span(stream.oldest_age_s)], ['Last batch', lastBatch(batch)],
     ['Next attempt', stream.next_attempt_s === null ? null : `in ${span(stream.next_attempt_s)}`],
-    ['Last error', error ? `${ago(error.at)}: ${error.message}${error.code === null ? '' : ` (${error.code})`}` : null],
+    ['Last error', error ? `${ago(error.at)}: ${error.message}` : null],
   ]);
   if (body.textContent !== list.textContent) body.replaceChildren(list);
 }
