@@ -111,6 +111,10 @@ impl Engine {
     /// Hands appends to the commit thread, in order. Never blocks. Each with a `reply_to` is answered once, in order,
     /// unless the journal fails. `reserved` are the bytes that [`Engine::reserve`] gave for them.
     pub fn append(&self, appends: Vec<Append>, reserved: usize) {
+        #[cfg(forebay_plant = "refuse_in_an_outage")]
+        if self.health.status().state != sink::SinkState::Up {
+            self.stop_accepting();
+        }
         self.journal.append(appends, reserved);
     }
 
@@ -148,6 +152,15 @@ impl Engine {
         self.journal.failed().await
     }
 
+    /// Resolves once the commit thread has synced after this call: it lives, and the disk answers.
+    ///
+    /// # Errors
+    /// Why the journal failed.
+    pub async fn commit(&self) -> Result<(), Arc<JournalError>> {
+        self.journal.commit_queued().await;
+        self.journal.failure().map_or(Ok(()), Err)
+    }
+
     /// Drains for at most `shutdown.drain`, stops flushers and the commit thread, and syncs once more.
     ///
     /// # Errors
@@ -165,6 +178,16 @@ impl Engine {
         }
         let journal = self.journal.clone();
         tokio::task::spawn_blocking(move || journal.stop()).await.expect("stopping the journal does not panic")
+    }
+
+    /// Closes the journal's files after [`Engine::shut_down`], if this is the last handle. Blocks.
+    ///
+    /// # Errors
+    /// When the journal's storage cannot end as it wants to.
+    pub fn close(self) -> Result<(), JournalError> {
+        let Self { journal, flushers, dead_letters, .. } = self;
+        drop((flushers, dead_letters));
+        journal.close()
     }
 }
 

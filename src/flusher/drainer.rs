@@ -10,6 +10,7 @@ use super::task::{Drained, Handover};
 use crate::journal::{Journal, JournalError, Receipt, Taken};
 use crate::report::Batch;
 use crate::sink::{Outcome, Sink, Writer};
+use crate::sync::blocking;
 
 /// Time between two tries to read a journal that cannot be read.
 const READ_RETRY: Duration = Duration::from_secs(1);
@@ -122,7 +123,7 @@ impl<S: Sink> Drainer<S> {
             let read = move || -> Result<Vec<Taken>, JournalError> {
                 streams.iter().map(|s| journal.read(s, limits.catch_up_batch, limits.max_bytes)).collect()
             };
-            match tokio::task::spawn_blocking(read).await.expect("reading the journal does not panic") {
+            match blocking(read).await {
                 Ok(taken) => return taken,
                 Err(error) if error.is_damage() => {
                     // The next start searches the files for what is whole.

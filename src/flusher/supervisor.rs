@@ -29,7 +29,7 @@ pub struct Limits {
 
 /// All flushers and drainers of a node; a cheap handle.
 #[derive(Clone)]
-pub struct Flushers(Arc<Shared>);
+pub struct Flushers(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) policy: Policy,
@@ -40,7 +40,7 @@ pub(super) struct Shared {
     pub(super) handovers: mpsc::UnboundedSender<Handover>,
     journal: OnceLock<Journal>,
     /// Handovers for the drainers, until they start.
-    queue: Handovers,
+    pub(super) queue: Handovers,
     runtime: Handle,
     flushers: TaskTracker,
     drainers: TaskTracker,
@@ -124,6 +124,7 @@ impl Drain for Flushers {
                 self.0.flushers.spawn_on(flusher, &self.0.runtime);
             }
             Flusher::Waiting if !self.0.policy.is_full(state.backlog()) => {}
+            Flusher::Idle if cfg!(forebay_plant = "let_an_id_return_unseen") => {}
             Flusher::Waiting | Flusher::Idle => {
                 state.flusher = Flusher::Working;
                 stream.wake.notify_one();

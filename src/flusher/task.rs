@@ -113,6 +113,11 @@ impl Doubt {
 fn next(stream: &Stream, shared: &Shared) -> Decision {
     let mut state = stream.lock();
     let decision = shared.policy.decide(state.backlog(), shared.hurry.load(Ordering::Acquire), Instant::now());
+    #[cfg(forebay_plant = "note_too_late")]
+    {
+        drop(state);
+        state = stream.lock();
+    }
     state.urgent &= decision != Decision::Act;
     state.flusher = match decision {
         Decision::Act => Flusher::Working,

@@ -30,6 +30,8 @@ mod index;
 mod lanes;
 mod limits;
 mod log;
+#[cfg(all(test, feature = "models"))]
+mod models;
 pub mod offline;
 mod pauses;
 mod peek;
@@ -39,6 +41,7 @@ mod queue;
 mod read;
 mod recovery;
 mod salvage;
+#[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
 mod stream;
 #[cfg(test)]
@@ -47,7 +50,6 @@ mod value;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -70,6 +72,7 @@ pub use value::Value;
 use crate::config;
 use crate::metrics::Counters;
 use crate::report::Id;
+use crate::sync::thread::{self, JoinHandle};
 use commit::Committer;
 use index::Index;
 use limits::Limits;
@@ -157,7 +160,8 @@ fn mend(settings: &config::Journal) -> Result<(), JournalError> {
     if cfg!(forebay_plant = "open_without_looking") {
         return Ok(());
     }
-    let Some(_locked) = log::lock(&settings.dir)? else { return Ok(()) };
+    // Held while the log is read.
+    let _locked = log::lock(&settings.dir)?;
     match log::inspect(&settings.dir)?.first() {
         Some(hole) => salvage::salvage(settings, &JournalError::Damaged(hole.to_string())),
         None => Ok(()),
@@ -253,7 +257,7 @@ impl Opened {
             }
             failed_by.queue.close();
         };
-        let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(commit);
+        let thread = thread::Builder::new().name("commit".to_owned()).spawn(commit);
         let thread = thread.expect("the system starts a thread while the process starts");
         Journal { shared, thread: Arc::new(Mutex::new(Some(thread))) }
     }
@@ -374,6 +378,14 @@ impl Journal {
             thread.join().expect("the commit thread catches its panics");
         }
         self.failure().map_or(Ok(()), Err)
+    }
+
+    /// Closes the files of a journal that was stopped, if no other handle to it is left. Blocks.
+    ///
+    /// # Errors
+    /// When the storage cannot end as it wants to.
+    pub fn close(self) -> Result<(), JournalError> {
+        Arc::into_inner(self.shared).map_or(Ok(()), |shared| shared.store.close())
     }
 }
 

@@ -1,6 +1,5 @@
 //! The way to the commit thread: one list under a lock, taken whole.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -10,6 +9,7 @@ use super::dead_letters::DeadLetter;
 use super::lanes::Lane;
 use super::pauses::PauseError;
 use crate::report::{Id, Key};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What the commit thread is asked to do; it does it in the order of the asking.
 pub(super) enum Command {
@@ -88,6 +88,11 @@ impl Queue {
     pub(super) fn take(&self, into: &mut Vec<Command>, patience: Option<Duration>) {
         let mut waiting = self.lock();
         while waiting.commands.is_empty() {
+            #[cfg(forebay_plant = "lose_a_wake_up")]
+            {
+                drop(waiting);
+                waiting = self.lock();
+            }
             waiting.thread_sleeps = true;
             let Some(patience) = patience else {
                 waiting = self.wake.wait(waiting).expect(NO_PANIC);

@@ -17,6 +17,16 @@ const PLANTS: &[&str] = &[
     "session_lingers",
     "pause_in_memory",
     "shutdown_drains_paused",
+    "last_answer_wins",
+    "lose_a_wake_up",
+    "leave_in_commit",
+    "let_an_id_return_unseen",
+    "note_too_late",
+    "refuse_silently",
+    "refuse_in_an_outage",
+    "go_on_after_failed_sync",
+    "trust_the_bytes",
+    "forget_the_dead",
 ];
 
 fn main() {

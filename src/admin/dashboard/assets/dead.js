@@ -22,7 +22,8 @@ function became({ stored, duplicates, refused, last_refusal }) {
 }
 
 async function retry(key, pressed) {
-  const body = [el('p', {}, 'The report is given to the sink again. Where the cause is gone it becomes a row; otherwise it stays a dead letter.'), el('p', { class: 'id' }, key)];
+  const what = 'The report is given to the sink again. Where the cause is gone it becomes a row, else it stays here.';
+  const body = [el('p', {}, what), el('p', { class: 'id' }, key)];
   if (await ask('Retry this dead letter?', body, [{ value: 'retry', label: 'Retry' }])) {
     await doing(pressed, async () => became(await act('POST', path('dead-letters', key, 'retry'))));
     refresh();
@@ -30,7 +31,8 @@ async function retry(key, pressed) {
 }
 
 async function discard(key, pressed) {
-  const body = [el('p', {}, 'The report is removed for good. It will never be in the sink. There is no way back.'), el('p', { class: 'id' }, key)];
+  const what = 'The report is removed for good. It will never be in the sink. There is no way back.';
+  const body = [el('p', {}, what), el('p', { class: 'id' }, key)];
   if (await ask('Discard this dead letter?', body, [{ value: 'discard', label: 'Discard for good', harms: true }])) {
     await doing(pressed, async () => {
       await act('DELETE', path('dead-letters', key));
@@ -86,7 +88,8 @@ async function download(event) {
 }
 
 function make({ key }) {
-  const act = (label, action) => button(label, (event) => action(key, event.currentTarget), { 'aria-label': `${label} ${key}` });
+  const act = (label, action) => (
+    button(label, (event) => action(key, event.currentTarget), { 'aria-label': `${label} ${key}` }));
   return el('tr', {},
     el('th', { scope: 'row', class: 'id' }, el('button', { type: 'button', class: 'plain', onclick: () => show(key) }, key)),
     el('td', { class: 'error' }), el('td', { class: 'wide' }), el('td', { class: 'number wide' }),

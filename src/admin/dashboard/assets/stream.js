@@ -25,7 +25,8 @@ const shortened = (data) => (data.length > SHOWN ? `${data.slice(0, SHOWN)}… (
 function frame(id) {
   const flush = button('Flush now', () => doing(flush, () => flushNow(id)));
   const pause = button('Pause', () => pauseOrResume(id, pause));
-  const [head, rows, note, pages] = [el('p', { role: 'status' }), el('tbody'), el('p', { class: 'note' }), el('div', { class: 'pages' })];
+  const [head, rows] = [el('p', { role: 'status' }), el('tbody')];
+  const [note, pages] = [el('p', { class: 'note' }), el('div', { class: 'pages' })];
   const title = el('h1', { class: 'id', tabindex: '-1' }, id);
   byId('stream').replaceChildren(
     el('p', {}, el('a', { href: '#/ids' }, '← All ids')),
@@ -70,7 +71,8 @@ async function flushNow(id) {
 async function pauseOrResume(id, pressed) {
   const resuming = pressed.textContent === 'Resume';
   if (!resuming) {
-    const body = [el('p', {}, 'Its reports stay in the journal, and are acknowledged as before, until it is resumed; also after a restart.'), el('p', { class: 'id' }, id)];
+    const what = 'Until it is resumed, also over a restart, its reports stay in the journal. They are acknowledged as before.';
+    const body = [el('p', {}, what), el('p', { class: 'id' }, id)];
     if (!await ask('Pause this id?', body, [{ value: 'pause', label: 'Pause' }])) return;
   }
   await doing(pressed, async () => {
