@@ -82,7 +82,7 @@ async fn an_id_is_paused_and_resumed_by_clicking() {
     let (node, browser) = (Node::new().start().await, Browser::start().await);
     browser.open(node.admin(), "#/id/meter-7").await;
     browser.press("Pause").await;
-    browser.shows("#ask", "until it is resumed").await;
+    browser.shows("#ask", "Until it is resumed").await;
     browser.click("#ask .main").await;
     browser.shows("#toasts", "meter-7 is paused").await;
     node.post(r#"{"op":"report","id":"meter-7","seq":1,"data":{"kwh":"<b>12"}}"#).await;

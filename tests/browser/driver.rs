@@ -155,7 +155,7 @@ impl Browser {
         lines.filter(|line| !(line.contains("/metrics") && line.contains("404"))).collect()
     }
 
-    /// The URLs of all requests since it was last asked for.
+    /// The URLs of all requests since it was last asked for, those to the browser's own pages left out.
     pub async fn requests(&self) -> Vec<String> {
         let lines = self.log("performance").await;
         let message = |line: &Value| -> Value {
@@ -163,7 +163,9 @@ impl Browser {
         };
         let events = lines.iter().map(|line| message(line)["message"].take());
         let sent = events.filter(|event| event["method"] == "Network.requestWillBeSent");
-        sent.filter_map(|event| event["params"]["request"]["url"].as_str().map(str::to_owned)).collect()
+        let urls = sent.filter_map(|event| event["params"]["request"]["url"].as_str().map(str::to_owned));
+        // It begins with its own page for new tabs.
+        urls.filter(|url| !url.starts_with("chrome:") && !url.starts_with("data:")).collect()
     }
 
     async fn log(&self, kind: &str) -> Vec<Value> {

@@ -12,9 +12,6 @@ const PAGE = 20;
 let of = null;
 let table = null;
 
-const code = ({ error_code }) => (error_code === null ? '' : ` (${error_code})`);
-const reason = (letter) => `${letter.reason}${code(letter)}`;
-
 /** What became of a retry, as a sentence. */
 function became({ stored, duplicates, refused, last_refusal }) {
   const parts = [];
@@ -25,7 +22,8 @@ function became({ stored, duplicates, refused, last_refusal }) {
 }
 
 async function retry(key, pressed) {
-  const body = [el('p', {}, 'The report is given to the sink again. Where the cause is gone it becomes a row; otherwise it stays a dead letter.'), el('p', { class: 'id' }, key)];
+  const what = 'The report is given to the sink again. Where the cause is gone it becomes a row, else it stays here.';
+  const body = [el('p', {}, what), el('p', { class: 'id' }, key)];
   if (await ask('Retry this dead letter?', body, [{ value: 'retry', label: 'Retry' }])) {
     await doing(pressed, async () => became(await act('POST', path('dead-letters', key, 'retry'))));
     refresh();
@@ -33,7 +31,8 @@ async function retry(key, pressed) {
 }
 
 async function discard(key, pressed) {
-  const body = [el('p', {}, 'The report is removed for good. It will never be in the sink. There is no way back.'), el('p', { class: 'id' }, key)];
+  const what = 'The report is removed for good. It will never be in the sink. There is no way back.';
+  const body = [el('p', {}, what), el('p', { class: 'id' }, key)];
   if (await ask('Discard this dead letter?', body, [{ value: 'discard', label: 'Discard for good', harms: true }])) {
     await doing(pressed, async () => {
       await act('DELETE', path('dead-letters', key));
@@ -63,7 +62,7 @@ async function show(key) {
   const letter = JSON.parse(answer);
   const body = [
     facts([
-      ['Reason', reason(letter)], ['Id', letter.id], ['Source', letter.source], ['Seq', letter.seq], ['Code', letter.code],
+      ['Reason', letter.reason], ['Id', letter.id], ['Source', letter.source], ['Seq', letter.seq], ['Code', letter.code],
       ['Time', letter.time === null ? null : `${letter.time} s`], ['Accepted', time(letter.accepted_at)],
       ['Dead since', time(letter.dead_at)], ['Peer', letter.peer], ['Data', bytes(letter.data_bytes)],
     ]),
@@ -89,7 +88,8 @@ async function download(event) {
 }
 
 function make({ key }) {
-  const act = (label, action) => button(label, (event) => action(key, event.currentTarget), { 'aria-label': `${label} ${key}` });
+  const act = (label, action) => (
+    button(label, (event) => action(key, event.currentTarget), { 'aria-label': `${label} ${key}` }));
   return el('tr', {},
     el('th', { scope: 'row', class: 'id' }, el('button', { type: 'button', class: 'plain', onclick: () => show(key) }, key)),
     el('td', { class: 'error' }), el('td', { class: 'wide' }), el('td', { class: 'number wide' }),
@@ -97,7 +97,7 @@ function make({ key }) {
 }
 
 function update(row, letter) {
-  text(row.children[1], reason(letter));
+  text(row.children[1], letter.reason);
   text(row.children[2], time(letter.dead_at));
   text(row.children[3], bytes(letter.data_bytes));
 }

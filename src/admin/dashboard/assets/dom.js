@@ -46,7 +46,8 @@ export function keyed(parent, items, keyOf, make, update) {
 
 /** A list of named figures; `tone` is `ok`, `warn` or `bad`. */
 export function tiles(parent, figures) {
-  const make = ({ name }) => el('div', { class: 'tile' }, el('h3', {}, name), el('p', { class: 'figure' }), el('p', { class: 'muted' }));
+  const make = ({ name }) => el('div', { class: 'tile' },
+    el('h3', {}, name), el('p', { class: 'figure' }), el('p', { class: 'muted' }));
   keyed(parent, figures, ({ name }) => name, make, (tile, { value, more, tone }) => {
     tile.dataset.tone = tone ?? '';
     text(tile.children[1], value);

@@ -42,5 +42,5 @@ export const ago = (at) => `${span((Date.now() - new Date(at)) / 1000)} ago`;
 export function latency(seconds) {
   if (seconds >= 1) return `${seconds.toFixed(1)} s`;
   const ms = seconds * 1000;
-  return ms >= 10 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(1)} ms`;
+  return ms >= 10 || ms === 0 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(1)} ms`;
 }

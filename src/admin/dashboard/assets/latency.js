@@ -37,7 +37,10 @@ async function read() {
   const before = readings[0];
   // A node that was started again counts from zero.
   if (before && now.ack.at(-1)?.[1] < before.ack.at(-1)?.[1]) readings.length = 0;
-  else if (before) live.latency = Object.fromEntries(Object.keys(HISTOGRAMS).map((key) => [key, percentile(before[key], now[key])]));
+  else if (before) {
+    const latencies = Object.keys(HISTOGRAMS).map((key) => [key, percentile(before[key], now[key])]);
+    live.latency = Object.fromEntries(latencies);
+  }
   readings.push(now);
   if (readings.length > READINGS) readings.shift();
 }

@@ -1,7 +1,7 @@
 // Is it well, how far behind, and what did the sink say.
 
 import { byId, el, keyed, text, tiles } from './dom.js';
-import { ago, bytes, count, plural, rate, span, time } from './format.js';
+import { bytes, count, plural, rate, span, time } from './format.js';
 import { live, trend } from './live.js';
 
 /** The oldest report waits longer than this many seconds: some multiple of what a tick is. */
@@ -11,20 +11,26 @@ const KEPT_UP = 30;
 /** Events that the page remembers. */
 const SEEN = 50;
 
+const STATES = { up: 'Up', down: 'Down', blocked: 'Blocked' };
+
 const seen = [];
 
 /** What is not as it should be, worst first: {tone, title, more}. */
 function faults({ ready, not_ready, sink, audit, journal }) {
+  const isUp = sink.state === 'up';
+  const damaged = `${plural(journal.damaged, 'entry', 'entries')} of the journal set aside as damaged`;
+  const dead = `${plural(audit.dead, 'dead letter waits', 'dead letters wait')} for a decision`;
+  const oldest = `The oldest report has waited for ${span(journal.oldest_age_s)}.`;
   const found = [];
   const fault = (tone, title, more) => found.push({ tone, title, more });
   if (!ready) fault('bad', 'Reports are not taken', not_ready);
-  if (sink.state === 'blocked') fault('bad', 'The sink is blocked', `It needs a person. Reports are kept in the journal meanwhile.`);
-  if (sink.state === 'down') fault('bad', 'The sink is down', `Reports are kept in the journal meanwhile, and go on by themselves.`);
-  if (!audit.balanced) fault('bad', 'The books do not balance', 'A report is unaccounted for. Please keep the journal and tell the makers.');
-  if (journal.damaged > 0) fault('bad', `${plural(journal.damaged, 'entry', 'entries')} of the journal were set aside as damaged`, 'Check the disk.');
-  if (sink.state === 'up' && sink.last_error) fault('warn', 'The sink fails over some ids', 'They are tried again; other ids go on.');
-  if (sink.state === 'up' && journal.oldest_age_s > BEHIND) fault('warn', 'It is behind', `The oldest report has waited for ${span(journal.oldest_age_s)}.`);
-  if (audit.dead > 0) fault('warn', `${plural(audit.dead, 'dead letter waits', 'dead letters wait')} for a decision`, 'The sink refuses them for what they are.');
+  if (sink.state === 'blocked') fault('bad', 'The sink is blocked', 'It needs a person. Reports are kept meanwhile.');
+  if (sink.state === 'down') fault('bad', 'The sink is down', 'Reports are kept meanwhile, and go on by themselves.');
+  if (!audit.balanced) fault('bad', 'The books do not balance', 'A report is unaccounted for: keep the journal.');
+  if (journal.damaged > 0) fault('bad', damaged, 'Check the disk.');
+  if (isUp && sink.last_error) fault('warn', 'The sink fails over some ids', 'They are tried again; other ids go on.');
+  if (isUp && journal.oldest_age_s > BEHIND) fault('warn', 'It is behind', oldest);
+  if (audit.dead > 0) fault('warn', dead, 'The sink refuses them for what they are.');
   return found;
 }
 
@@ -33,7 +39,8 @@ function verdict(status) {
   const title = found[0]?.title ?? 'All is well';
   byId('well').dataset.tone = found[0]?.tone ?? 'ok';
   text(byId('verdict'), title);
-  const points = found.length === 0 ? [{ title: 'Reports are taken, the sink stores them, and every one is accounted for.' }] : found;
+  const well = { title: 'Reports are taken, the sink stores them, and every one is accounted for.' };
+  const points = found.length === 0 ? [well] : found;
   const say = ({ title: point, more }, n) => (n === 0 && found.length > 0 ? more ?? '' : more ? `${point}. ${more}` : point);
   keyed(byId('points'), points.map(say), (line) => line, () => el('li'), text);
   document.title = `${live.goneSince === null ? title : 'No answer'} · Forebay`;
@@ -41,11 +48,14 @@ function verdict(status) {
 
 function health({ ready, not_ready, sink, audit, connections }) {
   const since = `for ${span((Date.now() - new Date(sink.since)) / 1000)}`;
+  const clients = plural(connections, 'connection', 'connections');
+  const came = `${count(audit.recovered + audit.accepted)} came, ${count(audit.stored)} stored`;
+  const discarded = audit.discarded > 0 ? `${count(audit.discarded)} discarded` : 'refused by the sink';
   tiles(byId('health'), [
-    { name: 'Taking reports', value: ready ? 'Yes' : 'No', more: not_ready ?? plural(connections, 'connection', 'connections'), tone: ready ? 'ok' : 'bad' },
-    { name: 'Sink', value: { up: 'Up', down: 'Down', blocked: 'Blocked' }[sink.state] ?? sink.state, more: since, tone: sink.state === 'up' ? 'ok' : 'bad' },
-    { name: 'Books', value: audit.balanced ? 'Balanced' : 'Not balanced', more: `${count(audit.recovered + audit.accepted)} came, ${count(audit.stored)} stored`, tone: audit.balanced ? 'ok' : 'bad' },
-    { name: 'Dead letters', value: count(audit.dead), more: audit.discarded > 0 ? `${count(audit.discarded)} discarded` : 'refused by the sink', tone: audit.dead > 0 ? 'warn' : 'ok' },
+    { name: 'Taking reports', value: ready ? 'Yes' : 'No', more: not_ready ?? clients, tone: ready ? 'ok' : 'bad' },
+    { name: 'Sink', value: STATES[sink.state] ?? sink.state, more: since, tone: sink.state === 'up' ? 'ok' : 'bad' },
+    { name: 'Books', value: audit.balanced ? 'Balanced' : 'Not balanced', more: came, tone: audit.balanced ? 'ok' : 'bad' },
+    { name: 'Dead letters', value: count(audit.dead), more: discarded, tone: audit.dead > 0 ? 'warn' : 'ok' },
   ]);
 }
 
@@ -65,12 +75,14 @@ function behind(status) {
   const [left, why] = drain(status);
   const last = live.samples.at(-1);
   const perSecond = (n) => (n === null || n === undefined ? '–' : `${rate(n)}/s`);
+  const { stored, duplicates } = audit;
+  const known = duplicates > 0 ? `${count(duplicates)} were there already` : `${count(stored)} since start`;
   tiles(byId('behind'), [
     { name: 'Backlog', value: count(audit.backlog), more: audit.backlog === 1 ? 'report' : 'reports' },
-    { name: 'Oldest waits', value: audit.backlog === 0 && journal.oldest_age_s === 0 ? '–' : span(journal.oldest_age_s), more: plural(journal.streams, 'id', 'ids') },
+    { name: 'Oldest waits', value: journal.oldest_age_s === 0 ? '–' : span(journal.oldest_age_s), more: plural(journal.streams, 'id', 'ids') },
     { name: 'Time to drain', value: left, more: why },
     { name: 'Accepted', value: perSecond(last?.acceptedRate), more: `${count(audit.accepted)} since start` },
-    { name: 'Stored', value: perSecond(last?.storedRate), more: audit.duplicates > 0 ? `${count(audit.duplicates)} were there already` : `${count(audit.stored)} since start` },
+    { name: 'Stored', value: perSecond(last?.storedRate), more: known },
     { name: 'Journal', value: bytes(journal.bytes), more: `${bytes(journal.bytes_on_disk)} on disk` },
   ]);
 }
@@ -78,7 +90,7 @@ function behind(status) {
 function said({ sink }) {
   const now = byId('sink-now');
   now.dataset.tone = sink.state === 'up' ? (sink.last_error ? 'warn' : 'ok') : 'bad';
-  const line = `${{ up: 'Up', down: 'Down', blocked: 'Blocked until a person puts it right,' }[sink.state] ?? sink.state} since ${time(sink.since)}.`;
+  const line = `${STATES[sink.state] ?? sink.state} since ${time(sink.since)}.`;
   const error = sink.last_error ?? (sink.state === 'up' ? 'No error stands.' : '');
   if (now.children.length === 0) now.append(el('p'), el('pre', { tabindex: '0' }));
   text(now.children[0], line);
@@ -97,15 +109,19 @@ function notice(status) {
   if (before !== null) {
     if (uptime_s < before.uptime_s) note('warn', 'The node was started again');
     if (ready !== before.ready) note(ready ? 'ok' : 'bad', ready ? 'Reports are taken again' : `Reports are not taken: ${not_ready}`);
-    if (sink.state !== before.sink.state) note(sink.state === 'up' ? 'ok' : 'bad', sink.state === 'up' ? 'The sink is up again' : `The sink is ${sink.state}: ${sink.last_error}`);
-    else if (sink.last_error && sink.last_error !== before.sink.last_error) note('warn', sink.last_error);
-    if (audit.dead > before.audit.dead) note('warn', `${plural(audit.dead - before.audit.dead, 'report', 'reports')} became dead letters`);
+    if (sink.state !== before.sink.state) {
+      if (sink.state === 'up') note('ok', 'The sink is up again');
+      else note('bad', `The sink is ${sink.state}: ${sink.last_error}`);
+    } else if (sink.last_error && sink.last_error !== before.sink.last_error) note('warn', sink.last_error);
+    const died = audit.dead - before.audit.dead;
+    if (died > 0) note('warn', died === 1 ? '1 report became a dead letter' : `${count(died)} reports became dead letters`);
   } else note('ok', 'This page was opened');
   before = status;
 }
 
 function history() {
-  const make = ({ at, tone, what }) => el('li', { 'data-tone': tone }, el('time', { datetime: new Date(at).toISOString() }, time(at)), el('span', {}, what));
+  const make = ({ at, tone, what }) => el('li', { 'data-tone': tone },
+    el('time', { datetime: new Date(at).toISOString() }, time(at)), el('span', {}, what));
   keyed(byId('seen'), seen, ({ key }) => key, make, () => {});
 }
 
@@ -127,5 +143,6 @@ export function gone() {
   if (banner.hidden) return;
   if (banner.children.length === 0) banner.append(el('strong'), el('span', { 'aria-live': 'off' }));
   text(banner.children[0], `The node has not answered since ${time(live.goneSince)}.`);
-  text(banner.children[1], live.status === null ? 'This page tries again by itself.' : `What you see is ${ago(live.goneSince).replace(' ago', '')} old. This page comes back by itself.`);
+  const old = live.status === null ? '' : `What you see is ${span((Date.now() - live.at) / 1000)} old. `;
+  text(banner.children[1], `${old}This page tries again by itself.`);
 }

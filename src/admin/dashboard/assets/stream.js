@@ -3,7 +3,7 @@
 import { act, get, path, rawData, request, withQuery } from './api.js';
 import { ask, doing } from './dialog.js';
 import { button, byId, el, facts, text } from './dom.js';
-import { ago, bytes, count, span, time } from './format.js';
+import { ago, bytes, count, plural, span, time } from './format.js';
 import { lastBatch, state } from './streams.js';
 import { paged } from './table.js';
 
@@ -25,7 +25,8 @@ const shortened = (data) => (data.length > SHOWN ? `${data.slice(0, SHOWN)}… (
 function frame(id) {
   const flush = button('Flush now', () => doing(flush, () => flushNow(id)));
   const pause = button('Pause', () => pauseOrResume(id, pause));
-  const [head, rows, note, pages] = [el('p', { role: 'status' }), el('tbody'), el('p', { class: 'note' }), el('div', { class: 'pages' })];
+  const [head, rows] = [el('p', { role: 'status' }), el('tbody')];
+  const [note, pages] = [el('p', { class: 'note' }), el('div', { class: 'pages' })];
   const title = el('h1', { class: 'id', tabindex: '-1' }, id);
   byId('stream').replaceChildren(
     el('p', {}, el('a', { href: '#/ids' }, '← All ids')),
@@ -70,7 +71,8 @@ async function flushNow(id) {
 async function pauseOrResume(id, pressed) {
   const resuming = pressed.textContent === 'Resume';
   if (!resuming) {
-    const body = [el('p', {}, 'Its reports stay in the journal, and are acknowledged as before, until it is resumed; also after a restart.'), el('p', { class: 'id' }, id)];
+    const what = 'Until it is resumed, also over a restart, its reports stay in the journal. They are acknowledged as before.';
+    const body = [el('p', {}, what), el('p', { class: 'id' }, id)];
     if (!await ask('Pause this id?', body, [{ value: 'pause', label: 'Pause' }])) return;
   }
   await doing(pressed, async () => {
@@ -86,10 +88,10 @@ function fill({ head, body, flush, pause }, stream) {
   text(pause, stream.paused ? 'Resume' : 'Pause');
   flush.disabled = stream.paused || stream.backlog + stream.markers === 0;
   const list = facts([
-    ['Backlog', `${count(stream.backlog)} reports`], ['Markers', count(stream.markers)], ['Size', bytes(stream.bytes)],
+    ['Backlog', plural(stream.backlog, 'report', 'reports')], ['Markers', count(stream.markers)], ['Size', bytes(stream.bytes)],
     ['Oldest waits', stream.backlog + stream.markers === 0 ? '–' : span(stream.oldest_age_s)], ['Last batch', lastBatch(batch)],
     ['Next attempt', stream.next_attempt_s === null ? null : `in ${span(stream.next_attempt_s)}`],
-    ['Last error', error ? `${ago(error.at)}: ${error.message}${error.code === null ? '' : ` (${error.code})`}` : null],
+    ['Last error', error ? `${ago(error.at)}: ${error.message}` : null],
   ]);
   if (body.textContent !== list.textContent) body.replaceChildren(list);
 }

@@ -28,7 +28,9 @@ export const lastBatch = (batch) => {
 
 function make({ id }) {
   const cell = (kind) => el('td', { class: kind });
-  return el('tr', {}, el('th', { scope: 'row', class: 'id' }, el('a', { href: linkTo(id) }, id)), cell(), cell('number'), cell('number'), cell('number wide'), cell('wide'), cell('wide error'));
+  return el('tr', {}, el('th', { scope: 'row', class: 'id' }, el('a', { href: linkTo(id) }, id)),
+    cell(), cell('number'), cell('number'), cell('number wide'), cell('wide'),
+    el('td', { class: 'wide error' }, el('div', { class: 'clamp' })));
 }
 
 function update(row, stream) {
@@ -38,7 +40,7 @@ function update(row, stream) {
   text(cells[3], stream.backlog + stream.markers === 0 ? '–' : span(stream.oldest_age_s));
   text(cells[4], bytes(stream.bytes));
   text(cells[5], lastBatch(stream.last_batch));
-  text(cells[6], stream.last_error?.message ?? '');
+  text(cells[6].firstChild, stream.last_error?.message ?? '');
 }
 
 function headers() {
@@ -58,7 +60,9 @@ export function start() {
     keyOf: ({ id }) => id,
     make,
     update,
-    empty: () => (prefix === '' ? 'Nothing waits: all that was acknowledged is in the sink or in the dead letters.' : `No id with a backlog starts with “${prefix}”.`),
+    empty: () => (prefix === ''
+      ? 'Nothing waits: all that was acknowledged is in the sink or in the dead letters.'
+      : `No id with a backlog starts with “${prefix}”.`),
   });
   for (const head of document.querySelectorAll('#ids th[data-sort]')) {
     head.firstElementChild.addEventListener('click', () => {
