@@ -7,7 +7,7 @@ use super::commit::now_micros;
 use super::stream::State;
 
 /// Bytes of an error's text that are kept for each id; the log has all of it.
-pub const MAX_ERROR_BYTES: usize = 256;
+const MAX_ERROR_BYTES: usize = 256;
 
 /// How an id's last batches went.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,7 +40,7 @@ pub struct LastBatch {
 pub struct LastError {
     /// When, in microseconds of the epoch.
     pub at: u64,
-    /// Its text, at most [`MAX_ERROR_BYTES`] of it.
+    /// Its text, at most 256 bytes of it.
     pub message: Box<str>,
     /// The sink's error number.
     pub code: Option<u32>,

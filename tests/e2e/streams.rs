@@ -300,6 +300,33 @@ async fn an_outage_is_seen_at_the_ids_that_it_holds_up_and_a_pause_in_it_holds()
 }
 
 #[tokio::test]
+async fn an_id_that_the_sink_fails_over_says_why_and_when_it_is_tried_again() {
+    let mariadb = MariaDb::start().await;
+    let node = patient().set("sink.url", mariadb.url()).set("flush.catch_up_batch", 10).start().await;
+    // The tables are there once a row is.
+    node.post(r#"[{"op":"report","id":"first"},{"op":"done","id":"first"}]"#).await;
+    node.drained().await;
+    let trigger = "CREATE TRIGGER odd BEFORE INSERT ON reports FOR EACH ROW IF NEW.seq BETWEEN 10 AND 19 THEN \
+                   SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1644, MESSAGE_TEXT = 'not now'; END IF";
+    mariadb.run(&[trigger]).await;
+    let reports: Vec<String> = (0..20).map(|seq| report("a", seq, "1")).collect();
+    node.post(format!("[{}]", reports.join(","))).await;
+    let seen = eventually("the second batch to be put back", async || {
+        let a = stream(&node, "a").await;
+        if a["state"] == "retrying" && a["next_attempt_s"].is_number() { Ok(a) } else { Err(a.to_string()) }
+    });
+    let a = seen.await;
+    assert_eq!((&a["backlog"], &a["last_error"]["code"]), (&json!(10), &json!(1644)), "{a}");
+    assert!(a["last_error"]["message"].as_str().is_some_and(|text| text.contains("not now")), "{a}");
+    let batch = &a["last_batch"];
+    assert_eq!((&batch["reports"], &batch["stored"], &batch["dead"]), (&json!(10), &json!(10), &json!(0)), "{a}");
+    assert!(a["next_attempt_s"].as_f64().is_some_and(|wait| (0.0..=10.0).contains(&wait)), "{a}");
+    mariadb.run(&["DROP TRIGGER odd"]).await;
+    post(&node, &format!("{LIST}/a/flush")).await;
+    assert_eq!(node.drained().await["stored"], 21);
+}
+
+#[tokio::test]
 async fn a_thousand_ids_are_paged_while_more_come() {
     const IDS: u64 = 3_000;
     let node = patient().set("sink.url", DEAD).start().await;
