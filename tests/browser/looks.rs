@@ -1,4 +1,5 @@
-//! How the page looks: in light and dark, on a phone, in an outage. FOREBAY_SCREENSHOTS=docs/images renews the pictures.
+//! How the page looks: in light and dark, on a phone, in an outage. FOREBAY_SCREENSHOTS=docs/images takes the
+//! pictures anew.
 
 use serde_json::{Value, json};
 
@@ -70,11 +71,10 @@ async fn the_page_is_readable_in_both_themes_and_on_a_phone() {
     browser.picture("dashboard-dead").await;
     browser.press("Close").await;
     fits(&browser, 360).await;
-    browser.picture("dashboard-dead-phone").await;
     traffic.abort();
     node.kill();
     browser.shows("#gone", "has not answered since").await;
-    browser.picture("dashboard-gone-phone").await;
+    browser.picture("dashboard-gone").await;
 }
 
 /// Waits until the charts have something to show, where a picture is taken.
