@@ -12,6 +12,7 @@
 
 mod dead_letters;
 mod host;
+mod metrics;
 mod problem;
 mod status;
 
@@ -86,6 +87,7 @@ fn router(node: Arc<Node>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
+        .route("/metrics", get(metrics::page))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/audit", get(status::audit))
         .route("/api/v1/dead-letters", get(dead_letters::list))

@@ -139,6 +139,7 @@ impl<'a, K: Keeper> Reader<'a, K> {
     }
 
     fn push(&mut self, array: bool, intake: &mut Intake) {
+        self.connection.count_refused(&intake.slots);
         let first = self.next_ticket;
         self.next_ticket += intake.slots.len() as u64;
         self.outbox.push(array, first, &mut intake.slots);
