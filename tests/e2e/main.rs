@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod alerts;
 mod crash;
 mod damage;
 mod dead_letters;
