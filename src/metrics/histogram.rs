@@ -131,7 +131,7 @@ fn bucket<M: Measure>(value: u64) -> usize {
 
 /// A time of more than 584 years is not measured.
 fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    time.as_secs().saturating_mul(SECOND).saturating_add(u64::from(time.subsec_nanos()))
 }
 
 #[cfg(test)]

@@ -32,9 +32,9 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Messages from `peer` that were read just now; the first gets `first_ticket`, and their answers go to `outlet`.
-    pub(super) fn new(outlet: Arc<dyn Outlet>, peer: IpAddr, first_ticket: u64) -> Self {
-        Self { outlet, peer, first_ticket, since: Instant::now(), slots: Vec::new(), appends: Vec::new() }
+    /// Messages from `peer` that came at `since`; the first gets `first_ticket`, and their answers go to `outlet`.
+    pub(super) fn new(outlet: Arc<dyn Outlet>, peer: IpAddr, first_ticket: u64, since: Instant) -> Self {
+        Self { outlet, peer, first_ticket, since, slots: Vec::new(), appends: Vec::new() }
     }
 
     /// Takes one message, which was read from `text`; `gate` may refuse what would change something.
@@ -102,7 +102,7 @@ pub(super) mod tests {
     }
 
     fn taken(text: &'static str, gate: &mut dyn FnMut(Wish) -> Result<(), Refusal>) -> Intake {
-        let mut intake = Intake::new(Arc::new(Nobody), IpAddr::from([127, 0, 0, 1]), 5);
+        let mut intake = Intake::new(Arc::new(Nobody), IpAddr::from([127, 0, 0, 1]), 5, Instant::now());
         let bytes = Bytes::from_static(text.as_bytes());
         match parse(text, 1000) {
             Parsed::One(item) => intake.take(&bytes, item, gate),

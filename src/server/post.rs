@@ -10,7 +10,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::collector::Collector;
 use super::http::{Answer, json, problem, with};
@@ -105,7 +105,7 @@ pub(super) async fn take(request: Request<Incoming>, connection: &Connection) ->
         Ok(Err(Unread::NoRoom)) | Err(_) => return late(),
     };
     let collector = Arc::new(Collector::default());
-    let mut intake = Intake::new(Arc::clone(&collector) as Arc<dyn Outlet>, connection.peer(), 0);
+    let mut intake = Intake::new(Arc::clone(&collector) as Arc<dyn Outlet>, connection.peer(), 0, Instant::now());
     let mut gate = |_: Wish| match connection.stop().is_cancelled() {
         true => Err(Refusal::shutting_down()),
         false => Ok(()),
@@ -276,7 +276,7 @@ mod tests {
 
     fn sorted(body: impl Into<Bytes>, lines: bool) -> Vec<Option<RefusalKind>> {
         let collector: Arc<dyn Outlet> = Arc::new(Collector::default());
-        let mut intake = Intake::new(collector, [127, 0, 0, 1].into(), 0);
+        let mut intake = Intake::new(collector, [127, 0, 0, 1].into(), 0, Instant::now());
         sort(&body.into(), lines, 50, &mut intake, &mut |_| Ok(()));
         assert!(intake.appends.len() <= intake.slots.len(), "no append is without a slot");
         intake.slots.iter().map(|slot| slot.refusal().map(|refusal| refusal.kind)).collect()

@@ -133,7 +133,8 @@ impl<'a, K: Keeper> Reader<'a, K> {
 
     fn intake(&mut self) -> Intake {
         let outlet = Arc::clone(&self.outbox) as Arc<dyn Outlet>;
-        let mut intake = Intake::new(outlet, self.connection.peer(), self.next_ticket);
+        // The clock was read when the bytes were: no further look at it for each frame.
+        let mut intake = Intake::new(outlet, self.connection.peer(), self.next_ticket, self.heard.last());
         intake.slots = mem::take(&mut self.slots);
         intake
     }
