@@ -32,3 +32,8 @@ fn every_entry_of_the_corpus_holds() {
 fn every_session_of_the_corpus_holds() {
     replay("frames", harness::frames);
 }
+
+#[test]
+fn every_history_of_the_corpus_holds() {
+    replay("engine", harness::engine);
+}

@@ -4,13 +4,21 @@
 #   tests/run.sh --test e2e poison                  one binary, tests with `poison` in their name
 #   FOREBAY_CRASH_ROUNDS=100 tests/run.sh --test e2e an_acked_report_survives
 # FOREBAY_CRASH_ROUNDS (10): rounds of kill -9. FOREBAY_OUTAGE_SECONDS (5): how long the database stays away.
+# FOREBAY_SCREENSHOTS=docs/images tests/run.sh --test browser looks: takes the pictures of the docs anew.
+# FOREBAY_API_EXAMPLES (10): requests made up for each operation of the admin API.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/sbin"
 
 # What the tests call, and the package that has it.
-needed=(promtool:prometheus mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc)
+needed=(mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc
+  promtool:prometheus systemd-analyze:systemd chromium:chromium chromedriver:chromium-driver)
 missing=()
+# Where the check of the admin API against its description lives; Debian has no package of it.
+schemathesis=target/schemathesis
+if [[ ! -x $schemathesis/bin/schemathesis ]]; then
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+fi
 for pair in "${needed[@]}"; do
   command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
@@ -25,6 +33,13 @@ if ((${#missing[@]})); then
   # A database server of the machine's own is not wanted: each test starts one for itself.
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
     apt-get install -y -q --no-install-recommends "${missing[@]}"
+fi
+
+if [[ ! -x $schemathesis/bin/schemathesis ]]; then
+  echo "tests/run.sh: installing schemathesis into $schemathesis"
+  mkdir -p target
+  python3 -m venv "$schemathesis"
+  "$schemathesis/bin/pip" install -q --disable-pip-version-check 'schemathesis==4.32.5'
 fi
 
 if cargo nextest --version >/dev/null 2>&1; then

@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("report", 0),
     ("config", 0),
     ("metrics", 0),
+    ("sync", 0),
     ("journal", 1),
     ("sink", 1),
     ("flusher", 2),
@@ -29,6 +30,7 @@ const ONLY: &[(&str, &str)] = &[
     ("mysql_async", "sink"),
     ("rusqlite", "sink"),
     ("prometheus_client", "metrics"),
+    ("ratatui", "commands"),
 ];
 
 /// Lines of a file in `src/`, its tests included.

@@ -2,6 +2,7 @@
 //! corpora without a fuzzer.
 
 mod config;
+mod engine;
 mod entry;
 mod frames;
 mod message;
@@ -9,6 +10,7 @@ mod stand_ins;
 mod wire;
 
 pub use config::config;
+pub use engine::engine;
 pub use entry::entry;
 pub use frames::frames;
 pub use message::message;

@@ -1,45 +1,57 @@
 //! Dead letters over HTTP: list, show, export, retry, discard.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
+use super::asked::{Asked, Named, Nothing, page_limit, parsed, parsed_or_empty};
+use super::openapi::{AfterText, IdText, KeyText};
+use super::problem::{BadRequest, Conflict, NotFound, Unavailable, Unreadable};
+use super::view::{instant, raw_json};
 use super::{Node, Problem};
 use crate::engine::{DeadLetters, Retried, RetryError};
 use crate::journal::{DeadLetter, JournalError};
 use crate::report::{Id, Key};
 
-/// Letters on a page, unless asked for otherwise, and at most.
-const PAGE: usize = 100;
-const MAX_PAGE: usize = 1_000;
 /// Letters that an export reads at a time.
 const EXPORT_PAGE: usize = 200;
 
 /// What a list takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Letters of this id alone.
+    #[param(inline, value_type = Option<IdText>)]
     id: Option<String>,
-    limit: Option<usize>,
+    /// Entries of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<String>,
+    /// `next` of the page before.
+    #[param(inline, value_type = Option<AfterText>)]
     after: Option<String>,
 }
 
 /// What takes nothing but an id.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OfId {
+    /// Letters of this id alone.
+    #[param(inline, value_type = Option<IdText>)]
     id: Option<String>,
 }
 
 /// A dead letter, for people and programs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 pub(super) struct LetterView {
     key: String,
     id: String,
@@ -52,15 +64,18 @@ pub(super) struct LetterView {
     /// Seconds, as the client said.
     time: Option<f64>,
     code: i32,
+    #[schema(value_type = Option<String>)]
     peer: Option<std::net::IpAddr>,
     data_bytes: usize,
     /// As it was sent; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
 }
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetters)]
 pub(super) struct Page {
     dead_letters: Vec<LetterView>,
     /// What `after` takes for the next page; none on the last.
@@ -68,7 +83,8 @@ pub(super) struct Page {
 }
 
 /// What became of a retry.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Retried)]
 pub(super) struct RetriedView {
     stored: u64,
     duplicates: u64,
@@ -77,7 +93,14 @@ pub(super) struct RetriedView {
     last_refusal: Option<RefusalView>,
 }
 
-#[derive(Debug, Serialize)]
+/// How many letters were discarded.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Discarded {
+    discarded: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Refusal)]
 struct RefusalView {
     key: String,
     error_code: Option<u32>,
@@ -85,18 +108,22 @@ struct RefusalView {
 }
 
 /// `GET /api/v1/dead-letters?id=&limit=&after=`
+#[utoipa::path(
+    get,
+    path = "/api/v1/dead-letters",
+    tag = "dead letters",
+    operation_id = "list_dead_letters",
+    params(ListQuery),
+    responses((status = 200, description = "A page of dead letters in order of key, without their data", body = Page), BadRequest, Unreadable)
+)]
 pub(super) async fn list(
     State(node): State<Arc<Node>>,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    Asked(ListQuery { id, limit, after }): Asked<ListQuery>,
 ) -> Result<Json<Page>, Problem> {
-    let Query(Asked { id, limit, after }) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let limit = limit.unwrap_or(PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Problem::bad_request(format!("`limit` is {limit}; it may be 1 to {MAX_PAGE}")));
-    }
-    let after = after.map(|after| key(&after)).transpose()?;
+    let limit = page_limit(limit.as_deref())?;
+    let after = parsed_or_empty::<Key>("after", after.as_deref())?;
     let letters = node.engine.dead_letters();
-    let mut letters = letters.list(of(id)?, after, limit + 1).await.map_err(unreadable)?;
+    let mut letters = letters.list(parsed::<Id>("id", id.as_deref())?, after, limit + 1).await.map_err(unreadable)?;
     let has_more = letters.len() > limit;
     letters.truncate(limit);
     let next = letters.last().filter(|_| has_more).map(|last| last.key().to_string());
@@ -104,40 +131,76 @@ pub(super) async fn list(
 }
 
 /// `GET /api/v1/dead-letters/export?id=`: all of them as NDJSON, one a line.
+#[utoipa::path(
+    get,
+    path = "/api/v1/dead-letters/export",
+    tag = "dead letters",
+    operation_id = "export_dead_letters",
+    params(OfId),
+    responses((status = 200, description = "All of them, a DeadLetter with its data a line", content_type = "application/x-ndjson", body = String), BadRequest)
+)]
 pub(super) async fn export(
     State(node): State<Arc<Node>>,
-    asked: Result<Query<OfId>, axum::extract::rejection::QueryRejection>,
+    Asked(OfId { id }): Asked<OfId>,
 ) -> Result<Response, Problem> {
-    let Query(OfId { id }) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let lines = Lines { letters: node.engine.dead_letters().clone(), of: of(id)?, after: None };
+    let lines =
+        Lines { letters: node.engine.dead_letters().clone(), of: parsed::<Id>("id", id.as_deref())?, after: None };
     let stream = futures_util::stream::try_unfold(lines, Lines::next);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
 }
 
 /// `GET /api/v1/dead-letters/{key}`
-pub(super) async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Result<Json<LetterView>, Problem> {
-    let key = key(&name)?;
+#[utoipa::path(
+    get,
+    path = "/api/v1/dead-letters/{key}",
+    tag = "dead letters",
+    operation_id = "show_dead_letter",
+    params(("key" = inline(KeyText), Path, description = "`id~source~seq`")),
+    responses((status = 200, description = "The letter with its data", body = LetterView), BadRequest, NotFound, Unreadable)
+)]
+pub(super) async fn show(
+    State(node): State<Arc<Node>>,
+    Named(key): Named<Key>,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Json<LetterView>, Problem> {
     let letter = node.engine.dead_letters().get(key).await.map_err(unreadable)?;
     let letter = letter.ok_or_else(|| not_there(key))?;
     Ok(Json(LetterView::new(&letter, true)))
 }
 
 /// `DELETE /api/v1/dead-letters/{key}`: discards it for good.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/dead-letters/{key}",
+    tag = "dead letters",
+    operation_id = "discard_dead_letter",
+    params(("key" = inline(KeyText), Path, description = "`id~source~seq`")),
+    responses((status = 200, description = "It is gone for good", body = Discarded), BadRequest, NotFound, Unreadable, Unavailable)
+)]
 pub(super) async fn discard(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
-) -> Result<Json<serde_json::Value>, Problem> {
-    let key = key(&name)?;
+    Named(key): Named<Key>,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Json<Discarded>, Problem> {
     let was_there = node.engine.dead_letters().discard(key).await.map_err(not_tried)?;
-    if was_there { Ok(Json(serde_json::json!({"discarded": 1}))) } else { Err(not_there(key)) }
+    if was_there { Ok(Json(Discarded { discarded: 1 })) } else { Err(not_there(key)) }
 }
 
 /// `POST /api/v1/dead-letters/{key}/retry`: 409 where the sink refuses it again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/dead-letters/{key}/retry",
+    tag = "dead letters",
+    operation_id = "retry_dead_letter",
+    params(("key" = inline(KeyText), Path, description = "`id~source~seq`")),
+    responses((status = 200, description = "It is in the sink", body = RetriedView), BadRequest, NotFound, Conflict, Unreadable, Unavailable)
+)]
 pub(super) async fn retry(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(key): Named<Key>,
+    Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<RetriedView>, Problem> {
-    let retried = node.engine.dead_letters().retry(key(&name)?).await.map_err(not_tried)?;
+    let retried = node.engine.dead_letters().retry(key).await.map_err(not_tried)?;
     match retried.last_refusal {
         Some((_, error)) => Err(Problem::new(StatusCode::CONFLICT, format!("the sink refuses it again: {error}"))),
         None => Ok(Json(RetriedView::new(retried))),
@@ -145,12 +208,19 @@ pub(super) async fn retry(
 }
 
 /// `POST /api/v1/dead-letters/retry?id=`
+#[utoipa::path(
+    post,
+    path = "/api/v1/dead-letters/retry",
+    tag = "dead letters",
+    operation_id = "retry_dead_letters",
+    params(OfId),
+    responses((status = 200, description = "What became of them", body = RetriedView), BadRequest, Unreadable, Unavailable)
+)]
 pub(super) async fn retry_all(
     State(node): State<Arc<Node>>,
-    asked: Result<Query<OfId>, axum::extract::rejection::QueryRejection>,
+    Asked(OfId { id }): Asked<OfId>,
 ) -> Result<Json<RetriedView>, Problem> {
-    let Query(OfId { id }) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let retried = node.engine.dead_letters().retry_all(of(id)?).await.map_err(not_tried)?;
+    let retried = node.engine.dead_letters().retry_all(parsed::<Id>("id", id.as_deref())?).await.map_err(not_tried)?;
     Ok(Json(RetriedView::new(retried)))
 }
 
@@ -168,7 +238,9 @@ impl Lines {
         self.after = Some(last.key());
         let mut lines = Vec::new();
         for letter in &letters {
-            serde_json::to_writer(&mut lines, &LetterView::new(letter, true)).expect("writing to memory cannot fail");
+            let line = serde_json::to_string(&LetterView::new(letter, true)).expect("a letter is JSON");
+            // The data is as it was sent, line ends between its parts too; within texts JSON has them escaped.
+            lines.extend(line.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
             lines.push(b'\n');
         }
         Ok(Some((lines.into(), self)))
@@ -178,9 +250,7 @@ impl Lines {
 impl LetterView {
     pub(super) fn new(letter: &DeadLetter, with_data: bool) -> Self {
         let DeadLetter { id, report, code, reason, dead_at } = letter;
-        let data = report.data.as_deref().filter(|_| with_data);
-        // What the parser took is JSON; anything else would be damage that its checksum shows.
-        let data = data.and_then(|data| RawValue::from_string(String::from_utf8_lossy(data).into_owned()).ok());
+        let data = report.data.as_deref().filter(|_| with_data).and_then(raw_json);
         Self {
             key: letter.key().to_string(),
             id: id.to_string(),
@@ -209,19 +279,6 @@ impl RetriedView {
         });
         Self { stored, duplicates, refused, last_refusal }
     }
-}
-
-fn instant(micros: u64) -> String {
-    humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(micros)).to_string()
-}
-
-fn key(text: &str) -> Result<Key, Problem> {
-    text.parse().map_err(|error| Problem::bad_request(format!("`{}` {error}", text.escape_debug())))
-}
-
-fn of(id: Option<String>) -> Result<Option<Id>, Problem> {
-    let parse = |id: String| Id::new(&id).map_err(|error| Problem::bad_request(format!("`id`: {error}")));
-    id.map(parse).transpose()
 }
 
 fn not_there(key: Key) -> Problem {

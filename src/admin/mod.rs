@@ -10,12 +10,19 @@
 //!
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
+mod asked;
+mod dashboard;
 mod dead_letters;
+mod events;
 mod host;
 mod metrics;
+mod openapi;
 mod problem;
 mod status;
+mod streams;
+mod view;
 
+use std::future::IntoFuture;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,7 +54,10 @@ pub(crate) struct Node {
     started: Instant,
     listen: SocketAddr,
     connections: Arc<AtomicUsize>,
+    /// Cancelled when the node begins to stop, and when this listener ends.
     stopping: CancellationToken,
+    stop: CancellationToken,
+    events: events::Events,
 }
 
 impl Admin {
@@ -78,16 +88,24 @@ impl Admin {
         stop: CancellationToken,
     ) -> io::Result<()> {
         let Self { listener, local_addr: listen, node_id } = self;
-        let node = Arc::new(Node { engine, node_id, started: Instant::now(), listen, connections, stopping });
-        axum::serve(listener, router(node)).with_graceful_shutdown(stop.cancelled_owned()).await
+        let (started, events) = (Instant::now(), events::Events::default());
+        let ending = stop.clone().cancelled_owned();
+        let node = Arc::new(Node { engine, node_id, started, listen, connections, stopping, stop, events });
+        let serve = axum::serve(listener, router(Arc::clone(&node))).with_graceful_shutdown(ending);
+        tokio::select! {
+            ended = serve.into_future() => ended,
+            () = events::make(node) => unreachable!("events are made for as long as anybody listens"),
+        }
     }
 }
 
 fn router(node: Arc<Node>) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(status::healthy))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(metrics::page))
+        .route("/api/openapi.json", get(openapi::describe))
+        .route("/api/v1/events", get(events::events))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/audit", get(status::audit))
         .route("/api/v1/dead-letters", get(dead_letters::list))
@@ -95,6 +113,13 @@ fn router(node: Arc<Node>) -> Router {
         .route("/api/v1/dead-letters/retry", post(dead_letters::retry_all))
         .route("/api/v1/dead-letters/{key}", get(dead_letters::show).delete(dead_letters::discard))
         .route("/api/v1/dead-letters/{key}/retry", post(dead_letters::retry))
+        .route("/api/v1/streams", get(streams::list))
+        .route("/api/v1/streams/{id}", get(streams::show))
+        .route("/api/v1/streams/{id}/reports", get(streams::reports))
+        .route("/api/v1/streams/{id}/flush", post(streams::flush))
+        .route("/api/v1/streams/{id}/pause", post(streams::pause))
+        .route("/api/v1/streams/{id}/resume", post(streams::resume))
+        .merge(dashboard::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&node), host::check))

@@ -2,6 +2,8 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
 
 /// An error that a person or a program can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +39,64 @@ impl Problem {
     }
 }
 
+/// A problem on the wire.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemView {
+    /// Always `about:blank`: the status says what kind of problem it is.
+    #[schema(value_type = String)]
+    r#type: &'static str,
+    /// The status in words.
+    #[schema(value_type = String)]
+    title: &'static str,
+    /// The status code.
+    status: u16,
+    /// What happened, to what, and what to do.
+    detail: String,
+}
+
+/// What every operation of the API may answer to a request that cannot be meant.
+#[derive(IntoResponses)]
+#[response(
+    status = 400,
+    description = "A value of path or query is not allowed, or a key of the query not known; `detail` names it",
+    content_type = "application/problem+json"
+)]
+pub(super) struct BadRequest(#[expect(dead_code, reason = "describes only")] ProblemView);
+
+/// There is no such thing.
+#[derive(IntoResponses)]
+#[response(status = 404, description = "There is no such dead letter", content_type = "application/problem+json")]
+pub(super) struct NotFound(#[expect(dead_code, reason = "describes only")] ProblemView);
+
+/// Not as things are.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "Not as things are now; `detail` says why, and what would have to change",
+    content_type = "application/problem+json"
+)]
+pub(super) struct Conflict(#[expect(dead_code, reason = "describes only")] ProblemView);
+
+/// The disk.
+#[derive(IntoResponses)]
+#[response(status = 500, description = "The journal cannot be read", content_type = "application/problem+json")]
+pub(super) struct Unreadable(#[expect(dead_code, reason = "describes only")] ProblemView);
+
+/// Not now.
+#[derive(IntoResponses)]
+#[response(
+    status = 503,
+    description = "Not now: the node is stopping, the sink takes nothing, or too many ask at once",
+    content_type = "application/problem+json"
+)]
+pub(super) struct Unavailable(#[expect(dead_code, reason = "describes only")] ProblemView);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+        let title = self.status.canonical_reason().unwrap_or("Error");
+        let view = ProblemView { r#type: "about:blank", title, status: self.status.as_u16(), detail: self.detail };
+        let body = serde_json::to_string(&view).expect("a problem is texts and a number");
+        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
     }
 }

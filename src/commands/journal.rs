@@ -14,6 +14,7 @@ use forebay::report::{Body, Id, Report};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::text::json_line;
 use super::{Failure, print};
 
 /// Flags of `forebay journal`.
@@ -194,6 +195,7 @@ fn line<'a>(id: &'a Id, report: &'a Report) -> Line<'a> {
 }
 
 fn write_line(out: &mut impl io::Write, line: Line<'_>) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &line)?;
-    out.write_all(b"\n")
+    // The data is as it was sent, line ends between its parts too.
+    let json = serde_json::to_string(&line)?;
+    writeln!(out, "{}", json_line(&json))
 }

@@ -1,6 +1,7 @@
 //! The journal as a whole, driven without flushers: append, read, settle, bury, reopen.
 
 mod damage;
+mod pauses;
 
 use std::sync::mpsc;
 
@@ -78,13 +79,15 @@ impl Bench {
         };
         let count = contents.len();
         self.journal().append((0..).zip(contents).map(append).collect(), 0);
+        // An answer that will never come shows at once.
+        drop(outlet);
         let answers: Vec<_> = answers.iter().take(count).collect();
         assert!(answers.iter().map(|(ticket, _)| *ticket).eq(0..count as u64), "answers come in order");
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
     fn stream(&self, id: &str) -> Option<Arc<Stream>> {
-        self.journal().shared.index.lock().streams.get(&id_of(id)).cloned()
+        self.journal().stream(&id_of(id))
     }
 
     /// Reads up to `max` records of `id` and settles them as stored.
@@ -358,6 +361,9 @@ proptest! {
             }
             let audit = bench.metrics.audit.snapshot();
             prop_assert!(audit.balanced());
+            let peeked = bench.journal().peek(&id_of("0"), None, 1_000, 1 << 20).expect("a sound journal");
+            let peeked: Vec<_> = peeked.reports.into_iter().filter_map(|(_, report)| report.data).collect();
+            prop_assert!(peeked.iter().eq(model[0].iter().map(String::as_bytes)));
             prop_assert_eq!(audit.backlog, model.iter().map(|m| m.len() as u64).sum::<u64>());
         }
     }

@@ -82,6 +82,14 @@ async fn a_whole_journal_is_checked_and_exported() {
 }
 
 #[tokio::test]
+async fn a_report_is_one_line_of_an_export_though_its_data_has_line_ends() {
+    let mut node = Node::new().set("sink.url", DEAD).start().await;
+    Client::connect(node.ingest()).await.report("a", 1, "{\"n\":\n\r\n1}").await;
+    node.kill();
+    assert_eq!(exported(&journal("export", &node)), [("a".to_owned(), 1, "{\"n\":1}".to_owned())]);
+}
+
+#[tokio::test]
 async fn a_journal_in_use_or_none_at_all_is_refused_with_the_reason() {
     let node = Node::new().start().await;
     let output = journal("check", &node);

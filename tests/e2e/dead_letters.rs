@@ -33,7 +33,7 @@ async fn problem(node: &Node, method: &str, path: &str, status: u16) -> String {
 }
 
 /// Three ids with eight reports each, all refused for their code, and one more whose data is refused.
-async fn with_dead_letters(mariadb: &MariaDb) -> Node {
+pub(crate) async fn with_dead_letters(mariadb: &MariaDb) -> Node {
     let node = Node::new().set("sink.url", mariadb.url()).start().await;
     // The tables are there once a row is.
     node.post(r#"{"op":"report","id":"first","seq":0}"#).await;

@@ -2,6 +2,7 @@
 //! each process used, and tables. Knows Forebay from outside only.
 #![allow(dead_code, reason = "each benchmark uses another part of it")]
 
+pub mod admin;
 pub mod client;
 pub mod database;
 pub mod disk;

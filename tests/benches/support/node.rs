@@ -84,6 +84,11 @@ impl Node {
         self.addresses.expect("the node runs").0
     }
 
+    /// Where operators ask.
+    pub fn admin(&self) -> SocketAddr {
+        self.addresses.expect("the node runs").1
+    }
+
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the node runs").id()

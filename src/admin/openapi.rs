@@ -1,0 +1,72 @@
+//! The description of the admin API, made from the handlers.
+
+use std::sync::LazyLock;
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use utoipa::{OpenApi, ToSchema};
+
+use super::asked::{Asked, Nothing};
+use super::problem::{BadRequest, ProblemView};
+use super::{dead_letters, events, status, streams};
+
+/// An id.
+#[derive(ToSchema)]
+#[schema(pattern = "^[A-Za-z0-9._:-]{1,64}$")]
+pub(super) struct IdText(#[expect(dead_code, reason = "describes only")] String);
+
+/// A key: id, source (0 to 65535) and seq.
+#[derive(ToSchema)]
+#[schema(
+    pattern = "^[A-Za-z0-9._:-]{1,64}~([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])~[0-9]{1,16}$"
+)]
+pub(super) struct KeyText(#[expect(dead_code, reason = "describes only")] String);
+
+/// The key that a page ended with, or nothing for the first page.
+#[derive(ToSchema)]
+#[schema(
+    pattern = "^([A-Za-z0-9._:-]{1,64}~([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])~[0-9]{1,16})?$"
+)]
+pub(super) struct AfterText(#[expect(dead_code, reason = "describes only")] String);
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Forebay admin API", description = "What operators see and do. Errors are problems (RFC 9457)."),
+    components(schemas(ProblemView)),
+    paths(
+        status::healthy,
+        status::ready,
+        status::status,
+        status::audit,
+        events::events,
+        streams::list,
+        streams::show,
+        streams::reports,
+        streams::flush,
+        streams::pause,
+        streams::resume,
+        dead_letters::list,
+        dead_letters::export,
+        dead_letters::retry_all,
+        dead_letters::show,
+        dead_letters::discard,
+        dead_letters::retry,
+        describe,
+    )
+)]
+struct Api;
+
+/// Made once: it is the same for as long as the program runs.
+static DESCRIPTION: LazyLock<String> =
+    LazyLock::new(|| Api::openapi().to_json().expect("a description is texts and numbers"));
+
+/// `GET /api/openapi.json`
+#[utoipa::path(
+    get,
+    path = "/api/openapi.json",
+    tag = "node",
+    responses((status = 200, description = "This description", content_type = "application/json", body = serde_json::Value), BadRequest)
+)]
+pub(super) async fn describe(Asked(Nothing {}): Asked<Nothing>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION.as_str()).into_response()
+}
