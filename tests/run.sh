@@ -12,7 +12,7 @@ PATH="$PATH:/usr/sbin"
 
 # What the tests call, and the package that has it.
 needed=(mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc
-  systemd-analyze:systemd chromium:chromium chromedriver:chromium-driver)
+  promtool:prometheus systemd-analyze:systemd chromium:chromium chromedriver:chromium-driver)
 missing=()
 # Where the check of the admin API against its description lives; Debian has no package of it.
 schemathesis=target/schemathesis

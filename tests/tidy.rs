@@ -29,6 +29,7 @@ const ONLY: &[(&str, &str)] = &[
     ("bincode", "journal"),
     ("mysql_async", "sink"),
     ("rusqlite", "sink"),
+    ("prometheus_client", "metrics"),
     ("ratatui", "commands"),
 ];
 

@@ -15,6 +15,7 @@ mod dashboard;
 mod dead_letters;
 mod events;
 mod host;
+mod metrics;
 mod openapi;
 mod problem;
 mod status;
@@ -102,6 +103,7 @@ fn router(node: Arc<Node>) -> Router {
     Router::new()
         .route("/healthz", get(status::healthy))
         .route("/readyz", get(status::ready))
+        .route("/metrics", get(metrics::page))
         .route("/api/openapi.json", get(openapi::describe))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/status", get(status::status))

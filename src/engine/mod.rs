@@ -14,9 +14,9 @@ use std::sync::Arc;
 use crate::config::{Settings, SinkTarget};
 use crate::flusher::{Flushers, Limits, Policy};
 use crate::journal::{Append, Journal, JournalError, JournalStatus, Opened, Surroundings};
-use crate::metrics::{Audit, Counters};
+use crate::metrics::{Audit, JournalReading, Metrics, Reading, SinkReading};
 use crate::sink;
-use crate::sink::{AnySink, Health, HealthStatus, SinkError, Writer};
+use crate::sink::{AnySink, Class, Health, HealthStatus, SinkError, SinkState, Writer};
 
 pub use dead_letters::{DeadLetters, Retried, RetryError};
 pub use listing::{Cursor, CursorError, Order, Place};
@@ -29,7 +29,7 @@ pub struct Engine {
     flushers: Flushers,
     sink: Arc<AnySink>,
     health: Arc<Health>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     dead_letters: DeadLetters,
     streams: Streams,
     drain: std::time::Duration,
@@ -67,13 +67,13 @@ impl Engine {
     pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
         let sink = Arc::new(sink::open(&settings.sink)?);
         let flushers = Flushers::new(Policy { batch: settings.flush.batch as u64, tick: settings.flush.tick });
-        let counters = Arc::new(Counters::default());
-        let journal = open_journal(settings, &flushers, &counters).await?;
-        let health = Arc::new(Health::default());
+        let metrics = counted(settings);
+        let journal = open_journal(settings, &flushers, &metrics).await?;
+        let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let dead_letters = DeadLetters::new(&journal, &sink, &settings.sink);
         let streams = Streams::new(&journal, &flushers, &health);
         let drain = settings.shutdown.drain;
-        let engine = Self { journal, flushers, sink, health, counters, dead_letters, streams, drain };
+        let engine = Self { journal, flushers, sink, health, metrics, dead_letters, streams, drain };
         engine.start_draining(settings);
         Ok(engine)
     }
@@ -125,7 +125,7 @@ impl Engine {
 
     /// Where every report is, at one instant.
     pub fn audit(&self) -> Audit {
-        self.counters.snapshot()
+        self.metrics.audit.snapshot()
     }
 
     /// What an operator sees first.
@@ -135,6 +135,38 @@ impl Engine {
             journal: self.journal.status(),
             sink: self.health.status(),
             audit: self.audit(),
+        }
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What a scrape is told besides what is counted; what the engine does not know is left at its default. May read
+    /// the disk.
+    pub fn reading(&self) -> Reading {
+        let Status { not_ready, journal, sink, audit } = self.status();
+        let state = |state: SinkState| (state.name(), sink.state == state);
+        let retries = |class: Class| (class.name(), self.health.retries(class));
+        Reading {
+            ready: not_ready.is_none(),
+            audit,
+            journal: JournalReading {
+                bytes: journal.bytes,
+                backlog_bytes: journal.backlog_bytes,
+                disk_bytes: journal.bytes_on_disk,
+                free_disk_bytes: journal.free_disk,
+                streams: journal.streams,
+                oldest_age: journal.oldest_age.unwrap_or_default(),
+                damaged: journal.damaged,
+            },
+            sink: SinkReading {
+                states: [SinkState::Up, SinkState::Down, SinkState::Blocked].map(state),
+                retries: [Class::Transient, Class::Outage, Class::Operator].map(retries),
+                outages: self.health.outages(),
+            },
+            ..Reading::default()
         }
     }
 
@@ -191,19 +223,28 @@ impl Engine {
     }
 }
 
+/// Nothing yet, under the limits of the settings.
+fn counted(settings: &Settings) -> Arc<Metrics> {
+    let metrics = Metrics::default();
+    metrics.limits.journal_bytes.set(settings.journal.max_bytes);
+    metrics.limits.free_disk_bytes.set(settings.journal.min_free_disk);
+    metrics.limits.connections.set(settings.ingest.max_connections as u64);
+    Arc::new(metrics)
+}
+
 /// Opens the journal away from the tasks that must not wait for a disk.
 async fn open_journal(
     settings: &Settings,
     flushers: &Flushers,
-    counters: &Arc<Counters>,
+    metrics: &Arc<Metrics>,
 ) -> Result<Journal, JournalError> {
     let around = Surroundings {
         node_id: settings.node_id,
         max_queued_bytes: settings.ingest.max_queued_bytes,
         max_entry_records: settings.flush.catch_up_batch.min(settings.sink.max_rows),
     };
-    let (journal, counters) = (settings.journal.clone(), Arc::clone(counters));
-    let opened = tokio::task::spawn_blocking(move || Opened::open(&journal, around, counters)).await;
+    let (journal, metrics) = (settings.journal.clone(), Arc::clone(metrics));
+    let opened = tokio::task::spawn_blocking(move || Opened::open(&journal, around, metrics)).await;
     let opened = opened.expect("opening the journal does not panic")?;
     Ok(opened.start(Arc::new(flushers.clone())))
 }

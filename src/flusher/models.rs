@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{Flushers, Limits, Policy};
 use crate::config;
 use crate::journal::{Answer, Append, Content, Journal, Opened, Outlet, ReplyTo, Surroundings};
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::report::{Batch, Body, Draft, Id, Marker};
 use crate::sink::{Connection, Sink, SinkError, Stored, Writer};
 use crate::sync::{Condvar, Mutex, check, thread};
@@ -110,7 +110,7 @@ struct Run {
     journal: Journal,
     flushers: Flushers,
     sink: ModelSink,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     /// Clients that have all their answers.
     ended: Arc<AtomicUsize>,
     clients: Vec<thread::JoinHandle<Vec<(Id, u64)>>>,
@@ -129,14 +129,14 @@ impl Run {
             cache_bytes: 0,
         };
         let around = Surroundings { node_id: 1, max_queued_bytes: 1 << 20, max_entry_records: 8 };
-        let counters = Arc::new(Counters::default());
-        let opened = Opened::open(&settings, around, Arc::clone(&counters)).expect("a journal in memory");
+        let metrics = Arc::new(Metrics::default());
+        let opened = Opened::open(&settings, around, Arc::clone(&metrics)).expect("a journal in memory");
         let journal = opened.start(Arc::new(flushers.clone()));
         let sink = ModelSink::default();
         let health = Arc::default();
         let writers = (0..2).map(|_| Writer::new(Arc::new(sink.clone()), Arc::clone(&health))).collect();
         flushers.start(&journal, writers, Limits { catch_up_batch: 8, max_rows: 8, max_bytes: 1 << 20 });
-        Self { journal, flushers, sink, counters, ended: Arc::default(), clients: Vec::new() }
+        Self { journal, flushers, sink, metrics, ended: Arc::default(), clients: Vec::new() }
     }
 
     /// A client that sends these reports, one when the one before is answered, and then a marker for the first id.
@@ -146,7 +146,14 @@ impl Run {
             let ear = Arc::new(Ear::default());
             let ask = |id: Id, content: Content| {
                 let outlet: Arc<dyn Outlet> = Arc::clone(&ear) as _;
-                journal.append(vec![Append { id, content, reply_to: Some(ReplyTo { outlet, ticket: 0 }) }], 0);
+                journal.append(
+                    vec![Append {
+                        id,
+                        content,
+                        reply_to: Some(ReplyTo { outlet, ticket: 0, since: tokio::time::Instant::now() }),
+                    }],
+                    0,
+                );
                 matches!(ear.next(), Answer::Kept(_))
             };
             let mut kept = Vec::new();
@@ -177,7 +184,7 @@ impl Run {
         self.journal.assert_lanes_are_held_by_the_index();
         assert_eq!(self.journal.streams(), 0, "an id without backlog is not known");
         self.journal.stop().expect("no failure");
-        let audit = self.counters.snapshot();
+        let audit = self.metrics.audit.snapshot();
         assert!(audit.balanced() && audit.backlog == 0, "{audit:?}");
         let mut rows = std::mem::take(&mut self.sink.tables().rows);
         for client in self.clients {
@@ -287,7 +294,7 @@ fn a_stop_without_patience_ends_every_task_and_forgets_nothing() {
         run.flushers.drain_and_stop(Duration::ZERO).await;
         run.journal.assert_lanes_are_held_by_the_index();
         run.journal.stop().expect("no failure");
-        let audit = run.counters.snapshot();
+        let audit = run.metrics.audit.snapshot();
         let rows = run.sink.tables().rows.values().map(Vec::len).sum::<usize>() as u64;
         assert!(audit.balanced() && (audit.accepted, audit.stored) == (4, rows), "{audit:?}, {rows} rows");
         assert!(audit.backlog == 0 || run.journal.streams() > 0, "{audit:?}");

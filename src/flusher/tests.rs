@@ -17,7 +17,7 @@ use crate::journal::{
     Answer, Append, Content, Drain, Flusher, Journal, JournalError, Opened, Outlet, ReplyTo, State, Stream,
     Surroundings,
 };
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::report::{Batch, Body, Draft, Id, Marker, Record};
 use crate::sink::{Class, Connection, Sink, SinkError, SqliteSink, Stored, Writer, sqlite::SqliteConnection};
 
@@ -80,12 +80,12 @@ impl Outlet for Ear {
 /// One node's journal and sink, without a runtime of flushers.
 struct Bench {
     dir: tempfile::TempDir,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a folder for the test"), counters: Arc::default() }
+        Self { dir: tempfile::tempdir().expect("a folder for the test"), metrics: Arc::default() }
     }
 
     fn path(&self) -> &Path {
@@ -104,8 +104,8 @@ impl Bench {
         };
         let around = Surroundings { node_id: 1, max_queued_bytes: 1 << 20, max_entry_records: LIMITS.catch_up_batch };
         loop {
-            self.counters = Arc::default();
-            match Opened::open(&settings, around, Arc::clone(&self.counters)) {
+            self.metrics = Arc::default();
+            match Opened::open(&settings, around, Arc::clone(&self.metrics)) {
                 Err(JournalError::InUse { .. }) => std::thread::yield_now(),
                 opened => return opened.expect("a journal").start(drain),
             }
@@ -174,7 +174,7 @@ async fn append_all(journal: &Journal) -> Arc<Stream> {
     let append = |(ticket, content)| Append {
         id: id(),
         content,
-        reply_to: Some(ReplyTo { outlet: Arc::clone(&outlet), ticket }),
+        reply_to: Some(ReplyTo { outlet: Arc::clone(&outlet), ticket, since: tokio::time::Instant::now() }),
     };
     journal.append((0..).zip(contents()).map(append).collect(), 0);
     for _ in 0..=REPORTS {
@@ -282,9 +282,9 @@ async fn at_every_wait(victim: Victim, restart: bool) {
             journal = bench.open(Arc::new(flushers.clone()));
             flushers.start(&journal, vec![bench.writer()], LIMITS);
             flushers.drain_and_stop(Duration::from_secs(60)).await;
-            assert_eq!(bench.counters.snapshot().dead, 1, "the poison is a dead letter, once");
+            assert_eq!(bench.metrics.audit.snapshot().dead, 1, "the poison is a dead letter, once");
         }
-        let audit = bench.counters.snapshot();
+        let audit = bench.metrics.audit.snapshot();
         assert!(audit.balanced() && audit.backlog == 0, "dropped at poll {polls}: {audit:?}");
         assert_eq!(journal.streams(), 0);
         journal.stop().expect("a sound journal");

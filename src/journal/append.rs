@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::entry::number;
 use crate::report::{Draft, Id, Marker, Number, Position, Refusal};
 
@@ -31,6 +33,8 @@ pub struct ReplyTo {
     pub outlet: Arc<dyn Outlet>,
     /// The outlet's own name for the message.
     pub ticket: u64,
+    /// When the message was there to be read.
+    pub since: Instant,
 }
 
 /// The answer to an append.

@@ -21,7 +21,7 @@ use super::positions::Positions;
 use super::queue::{Buried, Command, Revision};
 use super::stream::{Committed, DoneWaiter, Stream};
 use super::{Drain, Shared};
-use crate::metrics::Revised;
+use crate::metrics::{Metrics, Revised, Tally};
 use crate::report::{Id, Marker, Position};
 
 /// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
@@ -109,7 +109,9 @@ impl Committer {
                 Cycle { must_sync, ..Cycle::default() }
             };
             if cycle.must_sync && self.dirty.is_some() {
+                let began = Instant::now();
                 let synced = self.shared.store.sync();
+                self.shared.metrics.syncs.observe(began.elapsed());
                 if cfg!(not(forebay_plant = "go_on_after_failed_sync")) {
                     synced?;
                 }
@@ -217,7 +219,7 @@ impl Committer {
             dead_letters::encode(letter, &mut self.value);
             if self.shared.store.keep_dead(&key, &self.value)? {
                 buried.new += 1;
-                self.shared.grow(self.value.len() as u64);
+                self.shared.dead_changed(self.value.len() as u64, 0);
             } else {
                 buried.known += 1;
             }
@@ -237,11 +239,10 @@ impl Committer {
             if self.shared.store.dead_letter(&key)?.is_some() {
                 dead_letters::encode(letter, &mut self.value);
                 let old = self.shared.store.change_dead(&key, Some(&self.value))?.unwrap_or(0);
-                self.shared.grow(self.value.len() as u64);
-                self.shared.shrink(old as u64);
+                self.shared.dead_changed(self.value.len() as u64, old as u64);
             }
         } else if let Some(old) = self.shared.store.change_dead(&key, None)? {
-            self.shared.shrink(old as u64);
+            self.shared.dead_changed(0, old as u64);
             match revision {
                 Revision::Stored { is_new: true, .. } => revised.stored += 1,
                 Revision::Stored { is_new: false, .. } => revised.duplicates += 1,
@@ -289,8 +290,13 @@ impl Committer {
     /// Lets the world know of what is durable: counters, flushers, and last the clients.
     fn release(&mut self, cycle: Cycle) {
         let Cycle { groups, answers, reserved, buried, revised, waiting, pauses, .. } = cycle;
-        self.shared.counters.accepted(groups.iter().map(|g| g.reports).sum());
-        self.shared.counters.revised(revised);
+        let metrics = &*self.shared.metrics;
+        let reports = groups.iter().map(|g| g.reports).sum();
+        metrics.audit.accepted(reports);
+        metrics.audit.revised(revised);
+        if !groups.is_empty() {
+            metrics.commits.observe(reports);
+        }
         self.shared.grow(groups.iter().map(|g| g.bytes).sum());
         for (to, verdict) in &answers {
             if let Verdict::Written { group, index } = verdict {
@@ -306,7 +312,7 @@ impl Committer {
             state.committed(&added, group.first, through, now);
             self.drain.backlog_grew(&group.stream, &mut state);
         }
-        answer(answers, &groups, self.shared.node_id);
+        answer(answers, &groups, self.shared.node_id, metrics);
         // Last: whoever waits for all that was queued before finds its flushers started.
         for (buried, done) in buried {
             // A flusher that is gone asks again after the restart.
@@ -368,18 +374,27 @@ fn note_done_waiter(group: &Group, index: usize, to: &ReplyTo) {
 }
 
 /// Gives each outlet all its answers of this cycle at once, in the order of its appends.
-fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16) {
+fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16, metrics: &Metrics) {
+    let mut acks = Tally::default();
     let outlet = |to: &ReplyTo| Arc::as_ptr(&to.outlet).cast::<()>();
     answers.sort_by_key(|(to, _)| outlet(to));
     let mut answers = answers.into_iter().peekable();
     while let Some((first, _)) = answers.peek() {
         let to: Arc<dyn Outlet> = Arc::clone(&first.outlet);
         let this = outlet(first);
+        // One look at the clock for each connection.
+        let now = Instant::now();
         to.answer(&mut std::iter::from_fn(|| {
             let (to, verdict) = answers.next_if(|(to, _)| outlet(to) == this)?;
-            Some((to.ticket, verdict.into_answer(groups, node_id)))
+            let answer = verdict.into_answer(groups, node_id);
+            match &answer {
+                Answer::Kept(_) => acks.observe(now.saturating_duration_since(to.since)),
+                Answer::Refused(refusal) => metrics.refused.add(refusal.kind.name()),
+            }
+            Some((to.ticket, answer))
         }));
     }
+    metrics.acks.add(&acks);
 }
 
 impl Verdict {

@@ -70,7 +70,7 @@ pub use stream::{Backlog, Flusher, State, Stream};
 pub use value::Value;
 
 use crate::config;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::report::Id;
 use crate::sync::thread::{self, JoinHandle};
 use commit::Committer;
@@ -108,7 +108,7 @@ struct Shared {
     store: Store,
     index: Index,
     queue: Queue,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     limits: Limits,
     node_id: u16,
     max_entry_records: usize,
@@ -116,6 +116,8 @@ struct Shared {
     reservations: Semaphore,
     /// Bytes of entries and dead letters.
     bytes: AtomicU64,
+    /// Bytes of the dead letters among them.
+    dead_bytes: AtomicU64,
     /// Entries that were set aside since start.
     damaged: AtomicU64,
     stopping: AtomicBool,
@@ -130,8 +132,12 @@ struct Shared {
 pub struct JournalStatus {
     /// Bytes of entries and dead letters.
     pub bytes: u64,
+    /// Bytes of entries alone.
+    pub backlog_bytes: u64,
     /// Bytes of its files.
     pub bytes_on_disk: u64,
+    /// Free bytes of its disk; 0 where that is not known.
+    pub free_disk: u64,
     /// Ids with backlog.
     pub streams: u64,
     /// Age of the oldest record that is not in the sink.
@@ -155,16 +161,16 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, JournalError>) -> Result<T, Journ
         .unwrap_or_else(|_| Err(JournalError::Damaged("the storage gave up on them".to_owned())))
 }
 
-/// Salvages what sled would skip without a word.
-fn mend(settings: &config::Journal) -> Result<(), JournalError> {
+/// Salvages what sled would skip without a word; whether there was anything.
+fn mend(settings: &config::Journal) -> Result<bool, JournalError> {
     if cfg!(forebay_plant = "open_without_looking") {
-        return Ok(());
+        return Ok(false);
     }
     // Held while the log is read.
     let _locked = log::lock(&settings.dir)?;
     match log::inspect(&settings.dir)?.first() {
-        Some(hole) => salvage::salvage(settings, &JournalError::Damaged(hole.to_string())),
-        None => Ok(()),
+        Some(hole) => salvage::salvage(settings, &JournalError::Damaged(hole.to_string())).map(|()| true),
+        None => Ok(false),
     }
 }
 
@@ -193,16 +199,15 @@ impl Opened {
     ///
     /// # Errors
     /// When the folder or the storage cannot be used; not for damaged entries, which are set aside.
-    pub fn open(
-        settings: &config::Journal,
-        around: Surroundings,
-        counters: Arc<Counters>,
-    ) -> Result<Self, JournalError> {
+    pub fn open(settings: &config::Journal, around: Surroundings, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
         salvage::finish_interrupted(&settings.dir)?;
-        mend(settings)?;
+        if mend(settings)? {
+            metrics.salvages.add(1);
+        }
         let (store, found) = match open_and_recover(settings) {
             Err(error) if error.is_damage() => {
                 salvage::salvage(settings, &error)?;
+                metrics.salvages.add(1);
                 reopen_and_recover(settings)?
             }
             opened => opened?,
@@ -211,7 +216,7 @@ impl Opened {
         store.set_stamp(positions.last())?;
         store.sync()?;
         store.note_synced(positions.last())?;
-        counters.recovered(found.reports, found.dead);
+        metrics.audit.recovered(found.reports, found.dead);
         tracing::info!(
             reports = found.reports,
             streams = found.streams.len(),
@@ -224,7 +229,7 @@ impl Opened {
             store,
             index: Index::new(found.streams, found.lanes, found.paused),
             queue: Queue::default(),
-            counters,
+            metrics,
             limits: Limits {
                 max_bytes: settings.max_bytes,
                 max_backlog_per_id: settings.max_backlog_per_id,
@@ -234,6 +239,7 @@ impl Opened {
             max_entry_records: around.max_entry_records,
             reservations: Semaphore::new(around.max_queued_bytes),
             bytes: AtomicU64::new(found.bytes),
+            dead_bytes: AtomicU64::new(found.dead_bytes),
             damaged: AtomicU64::new(found.damaged),
             stopping: AtomicBool::new(false),
             failure: watch::Sender::new(None),
@@ -330,9 +336,13 @@ impl Journal {
 
     /// What an operator sees.
     pub fn status(&self) -> JournalStatus {
+        let bytes = self.shared.bytes();
         JournalStatus {
-            bytes: self.shared.bytes(),
+            bytes,
+            // Two counters that change beside each other.
+            backlog_bytes: bytes.saturating_sub(self.shared.dead_bytes.load(Ordering::Relaxed)),
             bytes_on_disk: self.shared.store.bytes_on_disk(),
+            free_disk: self.shared.store.free_disk().unwrap_or(0),
             streams: self.streams() as u64,
             oldest_age: self.oldest().map(|oldest| oldest.elapsed()),
             damaged: self.shared.damaged.load(Ordering::Relaxed),
@@ -412,6 +422,14 @@ impl Shared {
 
     fn shrink(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes bytes of dead letters that came and went.
+    fn dead_changed(&self, more: u64, less: u64) {
+        for bytes in [&self.bytes, &self.dead_bytes] {
+            bytes.fetch_add(more, Ordering::Relaxed);
+            bytes.fetch_sub(less, Ordering::Relaxed);
+        }
     }
 
     fn is_stopping(&self) -> bool {

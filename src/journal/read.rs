@@ -142,7 +142,7 @@ impl Journal {
             released
         };
         let Settlement { stored, duplicates, dead, total } = settlement;
-        self.shared.counters.settled(stored, duplicates, dead + receipt.missing);
+        self.shared.metrics.audit.settled(stored, duplicates, dead + receipt.missing);
         self.shared.shrink(receipt.bytes);
         self.shared.queue.push(Command::Truncate(receipt.keys));
         for waiter in released {

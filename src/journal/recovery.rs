@@ -26,6 +26,8 @@ pub(super) struct Found {
     pub(super) dead: u64,
     /// Bytes of entries and dead letters.
     pub(super) bytes: u64,
+    /// Bytes of the dead letters among them.
+    pub(super) dead_bytes: u64,
     /// Entries that were set aside now.
     pub(super) damaged: u64,
     /// The highest position of any entry.
@@ -55,6 +57,7 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
         reports: 0,
         dead: 0,
         bytes: 0,
+        dead_bytes: 0,
         damaged: 0,
         highest: 0,
     };
@@ -68,6 +71,7 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
         found.streams.insert(id, Arc::new(stream));
     }
     scan_dead(store, &mut found)?;
+    found.bytes += found.dead_bytes;
     Ok(found)
 }
 
@@ -106,7 +110,7 @@ fn scan_dead(store: &Store, found: &mut Found) -> Result<(), JournalError> {
         match dead_letters::decode(&key, &value) {
             Ok(_) => {
                 found.dead += 1;
-                found.bytes += (key.len() + value.len()) as u64;
+                found.dead_bytes += (key.len() + value.len()) as u64;
             }
             Err(damage) => tracing::error!(key = %key.escape_ascii(), %damage, "a dead letter is damaged"),
         }

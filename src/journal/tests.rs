@@ -32,7 +32,7 @@ impl Outlet for Ear {
 struct Bench {
     dir: TempDir,
     settings: config::Journal,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     /// None only while it is reopened: the lock on its files goes with the last handle.
     open: Option<Journal>,
 }
@@ -53,14 +53,14 @@ impl Bench {
             cache_bytes: 16 << 20,
         };
         change(&mut settings);
-        let (journal, counters) = open(&settings);
-        Self { dir, settings, counters, open: Some(journal) }
+        let (journal, metrics) = open(&settings);
+        Self { dir, settings, metrics, open: Some(journal) }
     }
 
     fn reopen(&mut self) {
         self.open.take().expect("open").stop().expect("a sound journal");
-        let (journal, counters) = open(&self.settings);
-        (self.open, self.counters) = (Some(journal), counters);
+        let (journal, metrics) = open(&self.settings);
+        (self.open, self.metrics) = (Some(journal), metrics);
     }
 
     fn journal(&self) -> &Journal {
@@ -71,10 +71,11 @@ impl Bench {
     fn append(&self, id: &str, contents: Vec<Content>) -> Vec<Answer> {
         let (tell, answers) = mpsc::channel();
         let outlet: Arc<dyn Outlet> = Arc::new(Ear(tell));
+        let since = Instant::now();
         let append = |(ticket, content)| Append {
             id: id_of(id),
             content,
-            reply_to: Some(ReplyTo { outlet: Arc::clone(&outlet), ticket }),
+            reply_to: Some(ReplyTo { outlet: Arc::clone(&outlet), ticket, since }),
         };
         let count = contents.len();
         self.journal().append((0..).zip(contents).map(append).collect(), 0);
@@ -109,17 +110,17 @@ impl Drop for Bench {
     }
 }
 
-fn open(settings: &config::Journal) -> (Journal, Arc<Counters>) {
-    let counters = Arc::new(Counters::default());
+fn open(settings: &config::Journal) -> (Journal, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::default());
     let around = Surroundings { node_id: 3, max_queued_bytes: 1 << 20, max_entry_records: 8 };
     let opened = loop {
-        match Opened::open(settings, around, Arc::clone(&counters)) {
+        match Opened::open(settings, around, Arc::clone(&metrics)) {
             // Threads of sled's own may hold the last handle of the journal before for a moment more.
             Err(JournalError::InUse { .. }) => std::thread::yield_now(),
             opened => break opened.expect("a journal"),
         }
     };
-    (opened.start(Arc::new(Idle)), counters)
+    (opened.start(Arc::new(Idle)), metrics)
 }
 
 fn id_of(id: &str) -> Id {
@@ -161,14 +162,14 @@ fn backlog_survives_a_restart_and_what_was_settled_does_not_return() {
     bench.append("a", (0..20).map(|n| report(Some(n), &n.to_string())).collect());
     assert_eq!(bench.drain("a", 8).len(), 8, "entries hold at most eight records here");
     bench.reopen();
-    let audit = bench.counters.snapshot();
+    let audit = bench.metrics.audit.snapshot();
     assert_eq!((audit.recovered, audit.backlog), (12, 12));
     let rest: Vec<_> = std::iter::repeat_with(|| bench.drain("a", 8)).take(2).flatten().collect();
     let expected: Vec<_> = (8..20).map(|n| Bytes::from(n.to_string())).collect();
     assert_eq!(rest, expected);
     assert!(bench.stream("a").is_none(), "a drained id costs nothing");
     bench.reopen();
-    assert_eq!(bench.counters.snapshot().recovered, 0);
+    assert_eq!(bench.metrics.audit.snapshot().recovered, 0);
 }
 
 #[test]
@@ -209,7 +210,7 @@ fn a_damaged_entry_is_set_aside_by_name_and_the_rest_is_served() {
     store.insert(lane, &key, &damaged).expect("a sound tree");
     bench.reopen();
     assert_eq!(bench.journal().status().damaged, 1);
-    assert_eq!(bench.counters.snapshot().recovered, 2);
+    assert_eq!(bench.metrics.audit.snapshot().recovered, 2);
     assert_eq!(bench.drain("a", 8), ["0", "2"]);
     bench.reopen();
     assert_eq!(bench.journal().status().damaged, 0, "it was moved, not found again");
@@ -224,7 +225,7 @@ fn damage_that_appears_while_running_is_set_aside_and_the_audit_balances() {
     let (key, _) = bench.journal().shared.store.scan(lane).next().expect("two entries").expect("a sound tree");
     bench.journal().shared.store.insert(lane, &key, b"rubbish").expect("a sound tree");
     assert_eq!(bench.drain("a", 8), ["2"]);
-    let audit = bench.counters.snapshot();
+    let audit = bench.metrics.audit.snapshot();
     assert_eq!((audit.stored, audit.dead, audit.backlog), (1, 1, 0));
     assert!(audit.balanced() && bench.stream("a").is_none());
 }
@@ -253,7 +254,7 @@ async fn a_dead_letter_is_kept_once_and_counted_after_a_restart() {
     let letter = DeadLetter { id: id_of("a"), report, code: Some(1), reason: "no".into(), dead_at: 2 };
     assert_eq!(bench.journal().bury(vec![letter.clone(), letter]).await, Some(Buried { new: 1, known: 1 }));
     bench.reopen();
-    assert_eq!(bench.counters.snapshot().dead, 1);
+    assert_eq!(bench.metrics.audit.snapshot().dead, 1);
 }
 
 #[test]
@@ -278,9 +279,9 @@ fn a_journal_that_cannot_be_opened_is_moved_aside_and_what_is_whole_goes_on() {
     let acks: Vec<_> = data.iter().map(|data| ack(&bench.append("a", vec![report(None, data)])[0])).collect();
     bench.open.take().expect("open").stop().expect("a sound journal");
     std::fs::write(bench.settings.dir.join("conf"), "torn by a power cut").expect("written");
-    let (journal, counters) = open(&bench.settings);
-    (bench.open, bench.counters) = (Some(journal), counters);
-    assert_eq!(bench.counters.snapshot().recovered, 50);
+    let (journal, metrics) = open(&bench.settings);
+    (bench.open, bench.metrics) = (Some(journal), metrics);
+    assert_eq!(bench.metrics.audit.snapshot().recovered, 50);
     let next = ack(&bench.append("b", vec![report(None, "1")])[0]).position();
     assert!(acks.iter().all(|ack| ack.position() < next), "a position was reused");
     let drained: Vec<_> = std::iter::repeat_with(|| bench.drain("a", 50)).take(50).flatten().collect();
@@ -296,13 +297,13 @@ fn a_salvage_that_was_interrupted_is_finished_or_begun_again() {
     bench.open.take().expect("open").stop().expect("a sound journal");
     let (dir, new) = (bench.settings.dir.clone(), bench.dir.path().join("journal.salvaging"));
     std::fs::rename(&dir, &new).expect("renamed");
-    let (journal, counters) = open(&bench.settings);
-    assert_eq!(counters.snapshot().recovered, 1);
+    let (journal, metrics) = open(&bench.settings);
+    assert_eq!(metrics.audit.snapshot().recovered, 1);
     journal.stop().expect("a sound journal");
     drop(journal);
     std::fs::create_dir(&new).expect("made");
-    let (journal, counters) = open(&bench.settings);
-    assert_eq!((counters.snapshot().recovered, new.exists()), (1, false));
+    let (journal, metrics) = open(&bench.settings);
+    assert_eq!((metrics.audit.snapshot().recovered, new.exists()), (1, false));
     journal.stop().expect("a sound journal");
 }
 
@@ -358,7 +359,7 @@ proptest! {
                 }
                 Step::Reopen => bench.reopen(),
             }
-            let audit = bench.counters.snapshot();
+            let audit = bench.metrics.audit.snapshot();
             prop_assert!(audit.balanced());
             let peeked = bench.journal().peek(&id_of("0"), None, 1_000, 1 << 20).expect("a sound journal");
             let peeked: Vec<_> = peeked.reports.into_iter().filter_map(|(_, report)| report.data).collect();

@@ -30,6 +30,18 @@ pub enum RefusalKind {
 }
 
 impl RefusalKind {
+    /// All there are.
+    pub const ALL: [Self; 8] = [
+        Self::BadJson,
+        Self::BadField,
+        Self::UnknownOp,
+        Self::IdMismatch,
+        Self::TooLarge,
+        Self::BacklogFull,
+        Self::ShuttingDown,
+        Self::JournalFull,
+    ];
+
     /// The code on the wire, an HTTP status.
     pub fn code(self) -> u16 {
         match self {

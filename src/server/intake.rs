@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::replies::{Outcome, Slot};
 use crate::journal::{Append, Content, Outlet, ReplyTo};
@@ -23,6 +24,7 @@ pub(super) struct Intake {
     outlet: Arc<dyn Outlet>,
     peer: IpAddr,
     first_ticket: u64,
+    since: Instant,
     /// One for each message, in order; those of appends wait for their answer.
     pub(super) slots: Vec<Slot>,
     /// What is to be made durable, in order.
@@ -30,9 +32,9 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Messages from `peer`; the first gets `first_ticket`, and their answers go to `outlet`.
-    pub(super) fn new(outlet: Arc<dyn Outlet>, peer: IpAddr, first_ticket: u64) -> Self {
-        Self { outlet, peer, first_ticket, slots: Vec::new(), appends: Vec::new() }
+    /// Messages from `peer` that came at `since`; the first gets `first_ticket`, and their answers go to `outlet`.
+    pub(super) fn new(outlet: Arc<dyn Outlet>, peer: IpAddr, first_ticket: u64, since: Instant) -> Self {
+        Self { outlet, peer, first_ticket, since, slots: Vec::new(), appends: Vec::new() }
     }
 
     /// Takes one message, which was read from `text`; `gate` may refuse what would change something.
@@ -60,7 +62,8 @@ impl Intake {
         let ticket = self.first_ticket + self.slots.len() as u64;
         let done = matches!(wish, Wish::Done);
         self.slots.push(Slot { done, ..Slot::new(&echo, Outcome::Waiting) });
-        self.appends.push(Append { id, content, reply_to: Some(ReplyTo { outlet: Arc::clone(&self.outlet), ticket }) });
+        let reply_to = ReplyTo { outlet: Arc::clone(&self.outlet), ticket, since: self.since };
+        self.appends.push(Append { id, content, reply_to: Some(reply_to) });
     }
 
     /// Takes a message that is refused before it is read.
@@ -99,7 +102,7 @@ pub(super) mod tests {
     }
 
     fn taken(text: &'static str, gate: &mut dyn FnMut(Wish) -> Result<(), Refusal>) -> Intake {
-        let mut intake = Intake::new(Arc::new(Nobody), IpAddr::from([127, 0, 0, 1]), 5);
+        let mut intake = Intake::new(Arc::new(Nobody), IpAddr::from([127, 0, 0, 1]), 5, Instant::now());
         let bytes = Bytes::from_static(text.as_bytes());
         match parse(text, 1000) {
             Parsed::One(item) => intake.take(&bytes, item, gate),

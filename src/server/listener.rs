@@ -19,9 +19,11 @@ use tokio_util::task::TaskTracker;
 use super::http;
 use super::post::Bodies;
 use super::presence::Presence;
+use super::replies::Slot;
 use super::stall::Unstalled;
 use crate::config::{Ingest, OnDisconnect, Settings};
 use crate::engine::Engine;
+use crate::metrics::Metrics;
 
 /// The longest header of a request, in bytes; also the least that hyper can be told.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
@@ -57,6 +59,7 @@ struct Shared<K = Engine> {
     stop: CancellationToken,
     tracker: TaskTracker,
     connections: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
 }
 
 /// One connection of a client; it counts for as long as this lives.
@@ -78,6 +81,7 @@ impl<K> Connection<K> {
             engine,
             stop,
             connections: Arc::new(AtomicUsize::new(1)),
+            metrics: Arc::default(),
         };
         Self { shared: Arc::new(shared), peer: Ipv4Addr::LOCALHOST.into(), _permit: None }
     }
@@ -113,6 +117,11 @@ impl<K> Connection<K> {
 
     pub(super) fn tracker(&self) -> &TaskTracker {
         &self.shared.tracker
+    }
+
+    /// Counts what was refused before the engine saw it.
+    pub(super) fn count_refused(&self, slots: &[Slot]) {
+        slots.iter().filter_map(Slot::refusal).for_each(|refusal| self.shared.metrics.refused.add(refusal.kind.name()));
     }
 }
 
@@ -152,6 +161,7 @@ impl Server {
     /// most. The engine must not be shut down before this returns: connections leave their markers when they end.
     pub async fn run(self, engine: Engine, stop: CancellationToken) {
         let Self { listener, ingest, on_disconnect, connections, .. } = self;
+        let metrics = Arc::clone(engine.metrics());
         let shared = Arc::new(Shared {
             bodies: Bodies::new(ingest.max_request_bytes),
             presence: Arc::default(),
@@ -161,6 +171,7 @@ impl Server {
             engine,
             stop,
             connections,
+            metrics,
         });
         tokio::select! {
             () = shared.stop.cancelled() => {}
@@ -201,11 +212,13 @@ async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
         match Arc::clone(&places).try_acquire_owned() {
             Ok(permit) => {
                 shared.connections.fetch_add(1, Ordering::Relaxed);
+                shared.metrics.connections_accepted.add(1);
                 let peer = peer.ip().to_canonical();
                 let connection = Arc::new(Connection { shared: Arc::clone(shared), peer, _permit: Some(permit) });
                 shared.tracker.spawn(serve(socket, connection));
             }
             Err(_) => {
+                shared.metrics.connections_refused.add(1);
                 if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                     shared.tracker.spawn(refuse(socket, permit));
                 }

@@ -10,7 +10,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::collector::Collector;
 use super::http::{Answer, json, problem, with};
@@ -96,21 +96,22 @@ pub(super) async fn take(request: Request<Incoming>, connection: &Connection) ->
     let body = request.into_body();
     let limit = connection.ingest().max_request_bytes;
     if body.size_hint().lower() > limit as u64 {
-        return too_large(limit);
+        return too_large(connection);
     }
     let (text, _room) = match timeout(BODY_TIMEOUT, read(body, limit, connection.bodies())).await {
         Ok(Ok(read)) => read,
-        Ok(Err(Unread::TooLarge)) => return too_large(limit),
+        Ok(Err(Unread::TooLarge)) => return too_large(connection),
         Ok(Err(Unread::Broken)) => return problem(StatusCode::BAD_REQUEST, "the body cannot be read"),
         Ok(Err(Unread::NoRoom)) | Err(_) => return late(),
     };
     let collector = Arc::new(Collector::default());
-    let mut intake = Intake::new(Arc::clone(&collector) as Arc<dyn Outlet>, connection.peer(), 0);
+    let mut intake = Intake::new(Arc::clone(&collector) as Arc<dyn Outlet>, connection.peer(), 0, Instant::now());
     let mut gate = |_: Wish| match connection.stop().is_cancelled() {
         true => Err(Refusal::shutting_down()),
         false => Ok(()),
     };
     sort(&text, lines, connection.ingest().max_report_bytes, &mut intake, &mut gate);
+    connection.count_refused(&intake.slots);
     collector.expect(intake.slots, intake.appends.len());
     append(connection, &collector, intake.appends).await;
     let slots = collector.all().await;
@@ -208,7 +209,7 @@ fn size(append: &Append) -> usize {
 
 /// The status of a whole request: 200 all kept, 207 some, and where none was, that of the first refusal.
 fn status(slots: &[Slot]) -> StatusCode {
-    let mut refusals = slots.iter().filter_map(refusal);
+    let mut refusals = slots.iter().filter_map(Slot::refusal);
     let Some(first) = refusals.next() else { return StatusCode::OK };
     if 1 + refusals.count() < slots.len() {
         return StatusCode::MULTI_STATUS;
@@ -216,29 +217,25 @@ fn status(slots: &[Slot]) -> StatusCode {
     StatusCode::from_u16(first.kind.code()).expect("every refusal's code is a status of HTTP")
 }
 
-fn refusal(slot: &Slot) -> Option<&Refusal> {
-    match &slot.outcome {
-        Outcome::Refused(refusal) => Some(refusal),
-        _ => None,
-    }
-}
-
 /// The longest wait that a refusal asks for, in whole seconds.
 fn retry_after(slots: &[Slot]) -> Option<u64> {
-    slots.iter().filter_map(refusal).filter_map(|refusal| refusal.retry_after_ms).max().map(|ms| ms.div_ceil(1000))
+    slots
+        .iter()
+        .filter_map(Slot::refusal)
+        .filter_map(|refusal| refusal.retry_after_ms)
+        .max()
+        .map(|ms| ms.div_ceil(1000))
 }
 
-fn one_error(status: StatusCode, refusal: Refusal) -> Answer {
-    let slot = Slot::new(&Echo::default(), Outcome::Refused(Box::new(refusal)));
-    let mut replies = Vec::new();
-    encode_unit(true, &[slot], &mut replies);
-    json(status, "application/json", replies)
-}
-
-fn too_large(limit: usize) -> Answer {
+fn too_large(connection: &Connection) -> Answer {
+    let limit = connection.ingest().max_request_bytes;
     let message = format!("the request has more than {limit} bytes (max_request_bytes): send it in parts");
     let refusal = Refusal { kind: RefusalKind::TooLarge, field: None, message, retry_after_ms: None };
-    one_error(StatusCode::PAYLOAD_TOO_LARGE, refusal)
+    let slots = [Slot::new(&Echo::default(), Outcome::Refused(Box::new(refusal)))];
+    connection.count_refused(&slots);
+    let mut replies = Vec::new();
+    encode_unit(true, &slots, &mut replies);
+    json(StatusCode::PAYLOAD_TOO_LARGE, "application/json", replies)
 }
 
 fn late() -> Answer {
@@ -279,10 +276,10 @@ mod tests {
 
     fn sorted(body: impl Into<Bytes>, lines: bool) -> Vec<Option<RefusalKind>> {
         let collector: Arc<dyn Outlet> = Arc::new(Collector::default());
-        let mut intake = Intake::new(collector, [127, 0, 0, 1].into(), 0);
+        let mut intake = Intake::new(collector, [127, 0, 0, 1].into(), 0, Instant::now());
         sort(&body.into(), lines, 50, &mut intake, &mut |_| Ok(()));
         assert!(intake.appends.len() <= intake.slots.len(), "no append is without a slot");
-        intake.slots.iter().map(|slot| refusal(slot).map(|refusal| refusal.kind)).collect()
+        intake.slots.iter().map(|slot| slot.refusal().map(|refusal| refusal.kind)).collect()
     }
 
     #[test]

@@ -133,12 +133,14 @@ impl<'a, K: Keeper> Reader<'a, K> {
 
     fn intake(&mut self) -> Intake {
         let outlet = Arc::clone(&self.outbox) as Arc<dyn Outlet>;
-        let mut intake = Intake::new(outlet, self.connection.peer(), self.next_ticket);
+        // The clock was read when the bytes were: no further look at it for each frame.
+        let mut intake = Intake::new(outlet, self.connection.peer(), self.next_ticket, self.heard.last());
         intake.slots = mem::take(&mut self.slots);
         intake
     }
 
     fn push(&mut self, array: bool, intake: &mut Intake) {
+        self.connection.count_refused(&intake.slots);
         let first = self.next_ticket;
         self.next_ticket += intake.slots.len() as u64;
         self.outbox.push(array, first, &mut intake.slots);

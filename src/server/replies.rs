@@ -84,6 +84,14 @@ impl Slot {
         Self { echo: EchoText::new(echo), outcome, done: false, stake: None }
     }
 
+    /// Why nothing of it was kept, where that is so.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        match &self.outcome {
+            Outcome::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
     /// Notes what became of the message.
     pub(super) fn settle(&mut self, outcome: Outcome) {
         if let Some(stake) = self.stake.take()

@@ -15,6 +15,18 @@ pub enum Class {
     Poison,
 }
 
+impl Class {
+    /// `transient`, `outage`, `operator` or `poison`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Outage => "outage",
+            Self::Operator => "operator",
+            Self::Poison => "poison",
+        }
+    }
+}
+
 /// An error of the sink; its text names no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::{Class, SinkError};
+use crate::metrics::Metrics;
 use crate::report::Id;
 
 /// The first and the longest delay between two questions of the prober.
@@ -60,6 +61,9 @@ pub struct Health {
     transient: AtomicU64,
     outage: AtomicU64,
     operator: AtomicU64,
+    /// How often the state ceased to be up.
+    outages: AtomicU64,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,13 @@ pub(super) enum Turn<'a> {
 
 impl Default for Health {
     fn default() -> Self {
+        Self::new(Arc::default())
+    }
+}
+
+impl Health {
+    /// A sink that is up, as far as is known; its writers count in `metrics`.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
         let status = HealthStatus { state: SinkState::Up, last_error: None, since: now() };
         let view =
             View { status, entered: Instant::now(), code: None, announced: false, lasting: 0, said_lasting: None };
@@ -93,11 +104,11 @@ impl Default for Health {
             transient: AtomicU64::new(0),
             outage: AtomicU64::new(0),
             operator: AtomicU64::new(0),
+            outages: AtomicU64::new(0),
+            metrics,
         }
     }
-}
 
-impl Health {
     /// The health now.
     pub fn status(&self) -> HealthStatus {
         self.view.borrow().status.clone()
@@ -125,6 +136,11 @@ impl Health {
     /// How often a transaction was tried again for an error of this class, since start. Poison is split, not retried.
     pub fn retries(&self, class: Class) -> u64 {
         self.counter(class).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// How often the sink ceased to be up, since start.
+    pub fn outages(&self) -> u64 {
+        self.outages.load(Ordering::Relaxed)
     }
 
     fn counter(&self, class: Class) -> Option<&AtomicU64> {
@@ -179,7 +195,9 @@ impl Health {
                 let entered = view.entered;
                 let was_up = view.status.state == SinkState::Up;
                 view.enter(state);
-                if !was_up {
+                if was_up {
+                    self.outages.fetch_add(1, Ordering::Relaxed);
+                } else {
                     view.entered = entered; // The outage goes on, under another name.
                 }
             }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::backoff::{Backoff, jitter};
 use super::health::{Health, Lasting, Turn};
 use super::{Class, Connection, Sink, SinkError, Stored};
+use crate::metrics::Metrics;
 use crate::report::{Batch, Body};
 
 /// The first and the longest delay before a transaction that met a transient error is sent again.
@@ -221,12 +222,30 @@ impl<S: Sink> Writer<S> {
         if probe || batches.is_empty() {
             connection.probe().await.map_err(SinkError::not_for_a_report).map_err(fail)?;
         }
-        let outcome = if batches.is_empty() { Ok(Vec::new()) } else { connection.store(batches).await };
+        let outcome = if batches.is_empty() {
+            Ok(Vec::new())
+        } else {
+            transact(&mut connection, batches, &self.health.metrics).await
+        };
         if connection.usable() {
             self.connection = Some(connection);
         }
         outcome.map_err(|error| Failure { error, stale, probed: probe })
     }
+}
+
+/// One transaction, which is counted if it is committed.
+async fn transact(
+    connection: &mut impl Connection,
+    batches: &[Batch],
+    metrics: &Metrics,
+) -> Result<Vec<Stored>, SinkError> {
+    let began = Instant::now();
+    let stored = connection.store(batches).await?;
+    metrics.transactions.observe(began.elapsed());
+    metrics.transaction_rows.observe(batches.iter().map(|batch| batch.records.len() as u64).sum());
+    metrics.batches.add(batches.len() as u64);
+    Ok(stored)
 }
 
 impl Piece {

@@ -30,7 +30,7 @@ fn exported(output: &Output) -> Vec<(String, u64, String)> {
 }
 
 /// Sixty reports of three ids, and a sink that is away; stopped by SIGTERM or by SIGKILL.
-async fn with_backlog(kill: bool) -> Node {
+pub async fn with_backlog(kill: bool) -> Node {
     let mut node = Node::new().set("sink.url", DEAD).set("shutdown.drain", "0s").start().await;
     let mut client = Client::connect(node.ingest()).await;
     for seq in 0..60 {

@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod alerts;
 mod commands;
 mod crash;
 mod damage;
@@ -18,6 +19,7 @@ mod exactly_once;
 mod flushing;
 mod frames;
 mod limits;
+mod metrics;
 mod openapi;
 mod oracle;
 mod outage;

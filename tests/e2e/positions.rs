@@ -81,7 +81,7 @@ async fn no_key_is_reused_when_the_clock_steps_back() {
     assert!(seqs.is_sorted_by(|a, b| a < b), "positions only rise: {seqs:?}");
 }
 
-fn libfaketime() -> Option<PathBuf> {
+pub fn libfaketime() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok).map(|entry| entry.path());
     folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|file| file.exists())
 }

@@ -7,6 +7,7 @@ pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod mariadb;
+pub mod metrics;
 pub mod node;
 pub mod proof;
 pub mod proxy;

@@ -152,7 +152,8 @@ impl World {
         let append = |(id, what)| {
             let (ticket, content) = self.model.send(id, what);
             last = ticket;
-            let reply_to = Some(ReplyTo { outlet: Arc::clone(&node.outlet), ticket });
+            let reply_to =
+                Some(ReplyTo { outlet: Arc::clone(&node.outlet), ticket, since: tokio::time::Instant::now() });
             journal::Append { id: Id::new(&id.to_string()).expect("a digit"), content, reply_to }
         };
         let appends = all.into_iter().map(append).collect();

@@ -123,8 +123,8 @@ fn survives(damage: impl FnOnce(&Path)) -> bool {
     copy(&template.settings.dir, &dir);
     damage(&dir);
     let settings = config::Journal { dir: dir.clone(), ..template.settings.clone() };
-    let (journal, counters) = open(&settings);
-    let bench = Bench { dir: folder, settings, counters, open: Some(journal) };
+    let (journal, metrics) = open(&settings);
+    let bench = Bench { dir: folder, settings, metrics, open: Some(journal) };
     let said = bench.journal().status().damaged > 0 || bench.dir.path().join("journal.damaged-1").exists();
     let mut found = std::collections::HashSet::new();
     for id in IDS {

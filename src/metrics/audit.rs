@@ -1,4 +1,4 @@
-//! What is counted, and under which names.
+//! The audit: where every report is, at one instant.
 
 use std::sync::{Mutex, MutexGuard};
 

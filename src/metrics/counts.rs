@@ -1,0 +1,56 @@
+//! Plain counters.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that many may change.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds to it.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Puts another number in its place; for limits, which don't grow with time.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The names of errors on the wire, in the order of docs/protocol.md.
+const REASONS: [&str; 8] = [
+    "bad_json",
+    "bad_field",
+    "unknown_op",
+    "id_mismatch",
+    "too_large",
+    "backlog_full",
+    "shutting_down",
+    "journal_full",
+];
+
+/// Refused messages, by the name of the error.
+#[derive(Debug, Default)]
+pub struct Reasons([Count; REASONS.len()]);
+
+impl Reasons {
+    /// Notes a message that was refused with the error of this name.
+    pub fn add(&self, reason: &str) {
+        let known = REASONS.iter().position(|&name| name == reason);
+        debug_assert!(known.is_some(), "{reason} is in no list");
+        if let Some(known) = known {
+            self.0[known].add(1);
+        }
+    }
+
+    /// Each name, and how many were refused with it.
+    pub fn all(&self) -> [(&'static str, u64); REASONS.len()] {
+        std::array::from_fn(|at| (REASONS[at], self.0[at].get()))
+    }
+}
