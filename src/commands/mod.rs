@@ -2,6 +2,7 @@
 
 mod check_config;
 mod journal;
+mod load;
 mod logging;
 mod schema;
 mod serve;
@@ -27,6 +28,8 @@ enum Command {
     CheckConfig(settings::Arguments),
     /// Print the statements that make the sink's tables.
     Schema(schema::Arguments),
+    /// Put a node under load, measure it, and hold the sink against what was acknowledged.
+    Load(Box<load::Arguments>),
     /// Look into a journal that no node has open.
     Journal(journal::Arguments),
 }
@@ -40,6 +43,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve(arguments) => serve::run(arguments),
         Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
+        Command::Load(arguments) => load::run(*arguments),
         Command::Journal(arguments) => journal::run(arguments),
     }
 }

@@ -16,6 +16,7 @@ mod exactly_once;
 mod flushing;
 mod frames;
 mod limits;
+mod load;
 mod oracle;
 mod outage;
 mod poison;
