@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio_tungstenite::accept_hdr_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use crate::support::mariadb::MariaDb;
 use crate::support::node::{FOREBAY, Node, Output, run, without_settings};
@@ -290,4 +294,85 @@ fn flags_that_make_no_load_exit_with_two() {
         assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{flags}: {output:?}");
         assert!(!output.stderr.is_empty(), "{flags}");
     }
+}
+
+/// A stand-in for a node, for what a node does not do: one connection, whose nth message is answered by what `answer`
+/// makes of it. The `Authorization` header that came is what the task gives back.
+async fn stand_in<F>(answer: F) -> (String, tokio::task::JoinHandle<String>)
+where
+    F: Fn(u64, &Value) -> Value + Send + 'static,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("ws://{}/ws", listener.local_addr().expect("an address"));
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let mut header = String::new();
+        #[expect(clippy::result_large_err, reason = "the library's own type")]
+        let look = |request: &Request, response: Response| {
+            let found = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+            header = found.unwrap_or_default().to_owned();
+            Ok(response)
+        };
+        let mut socket = accept_hdr_async(stream, look).await.expect("a handshake");
+        let mut n = 0;
+        while let Some(Ok(message)) = socket.next().await {
+            if let Message::Text(text) = message {
+                let reply = answer(n, &serde_json::from_str(&text).expect("a message is JSON"));
+                n += 1;
+                let _ = socket.send(Message::text(reply.to_string())).await;
+            }
+        }
+        header
+    });
+    (url, serving)
+}
+
+fn ack(report: &Value) -> Value {
+    json!({"op": "ack", "id": report["id"], "source": 0, "seq": report["seq"], "ref": report["ref"], "code": 200})
+}
+
+#[tokio::test]
+async fn a_reply_that_does_not_fit_its_report_ends_the_load() {
+    for (field, wrong) in [("seq", json!(5)), ("ref", json!(5)), ("id", json!("other")), ("code", json!(201))] {
+        let answer = move |n, report: &Value| {
+            let mut reply = ack(report);
+            if n == 3 {
+                reply[field] = wrong.clone();
+            }
+            reply
+        };
+        let (url, _serving) = stand_in(answer).await;
+        let (output, json) = load(&url, "--count 10").await;
+        assert_eq!((output.code, &json["acked"], &json["unknown"]), (Some(1), &3.into(), &1.into()), "{field}: {json}");
+        assert!(output.stderr.contains("the node broke the protocol"), "{output:?}");
+    }
+}
+
+/// No coordinated omission: a node that stands still for a second makes every report slow that was due meanwhile, not
+/// the one alone that was in flight.
+#[tokio::test]
+async fn reports_that_had_to_wait_for_those_before_them_count_as_slow() {
+    let hold = |n, report: &Value| {
+        if n == 0 {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
+        ack(report)
+    };
+    let (url, _serving) = stand_in(hold).await;
+    let (output, json) = load(&url, "--count 50 --rate 100").await;
+    assert_eq!((output.code, &json["acked"]), (Some(0), &50.into()), "{output:?}");
+    // All were due within the first half of that second, and none was sent before its end.
+    assert!(json["latency_ms"]["p50"].as_f64() >= Some(500.0), "{json}");
+}
+
+#[tokio::test]
+async fn the_token_of_the_file_is_shown_to_the_node_and_to_nobody_else() {
+    let node = Node::new();
+    let file = node.folder().join("token");
+    std::fs::write(&file, "s3cret\n").expect("written");
+    let (url, serving) = stand_in(|_, report| ack(report)).await;
+    let (output, _) = load(&url, &format!("--count 1 --token-file {}", file.display())).await;
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert_eq!(serving.await.expect("it served"), "Bearer s3cret");
+    assert!(!output.stdout.contains("s3cret") && !output.stderr.contains("s3cret"), "{output:?}");
 }

@@ -23,7 +23,7 @@ use super::alarm::Alarm;
 use super::arguments::{Numbering, Plan};
 use super::ledger::{Part, key_digest};
 use super::message::{Share, Template, reference};
-use super::reply::{self, Told};
+use super::reply::{self, Reply, Told};
 use super::shared::Shared;
 
 /// An open WebSocket.
@@ -34,6 +34,9 @@ const KNOCK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 
 /// How long a node may take over the handshake, or over the end of a connection.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The longest that a node's `retry_after_ms` is waited for.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Opens a WebSocket.
 ///
@@ -276,33 +279,39 @@ impl Connection {
         if replies.len() != length && !text.starts_with('{') {
             return Err(format!("{} replies came to an array of {length}", replies.len()));
         }
-        let mut acked = Vec::with_capacity(length);
         // An array that cannot be read as a whole has one error for all of it.
         let replies = (0..length).map(|at| &replies[at.min(replies.len() - 1)]);
-        for reply in replies {
-            let sent = self.outstanding.pop_front().ok_or("a reply came, and nothing waits for one")?;
-            let id = self.plan.shape.id(self.share.id(sent.nth));
-            match reply.to(&id, sent.reference)? {
-                Told::Acked(source, seq) => {
-                    self.check_key(sent, source, seq)?;
-                    acked.push(sent.due);
-                }
-                Told::Again(error, wait) => {
-                    self.shared.error(error);
-                    let until = Instant::now() + Duration::from_millis(wait.min(60_000));
-                    self.not_before = self.not_before.max(Some(until));
-                    self.again.push_back(sent);
-                }
-                Told::Refused(error) => {
-                    self.shared.error(error);
-                    self.part.refused.push(sent.nth);
-                }
-            }
-        }
+        let mut acked = Vec::with_capacity(length);
+        let booked = replies.into_iter().try_for_each(|reply| self.book_one(reply, &mut acked));
         if !acked.is_empty() {
             self.progress = Instant::now();
             self.shared.acks(self.number, acked.into_iter());
         }
+        booked
+    }
+
+    /// Books the reply to the oldest report. Where it is no reply to that, the report stays without one.
+    fn book_one(&mut self, reply: &Reply<'_>, acked: &mut Vec<Instant>) -> Result<(), String> {
+        let sent = *self.outstanding.front().ok_or("a reply came, and nothing waits for one")?;
+        let id = self.share.id(sent.nth);
+        let told = reply.to(|text| self.plan.shape.number_of(text) == Some(id), sent.reference)?;
+        match told {
+            Told::Acked(source, seq) => {
+                self.check_key(sent, source, seq)?;
+                acked.push(sent.due);
+            }
+            Told::Again(error, wait) => {
+                self.shared.error(error);
+                let until = Instant::now() + Duration::from_millis(wait).min(MAX_WAIT);
+                self.not_before = self.not_before.max(Some(until));
+                self.again.push_back(sent);
+            }
+            Told::Refused(error) => {
+                self.shared.error(error);
+                self.part.refused.push(sent.nth);
+            }
+        }
+        self.outstanding.pop_front();
         Ok(())
     }
 

@@ -103,8 +103,10 @@ impl Ledger {
     /// Of all connections, in order.
     pub fn new(shape: Shape, mut parts: Vec<Part>) -> Self {
         for part in &mut parts {
-            part.refused.sort_unstable();
-            part.unknown.sort_unstable();
+            // By id, so that those of one id are found at once however many there are.
+            let share = part.share;
+            part.refused.sort_unstable_by_key(|nth| (share.own(*nth), *nth));
+            part.unknown.sort_unstable_by_key(|nth| (share.own(*nth), *nth));
         }
         Self { shape, parts }
     }
@@ -156,7 +158,9 @@ impl Part {
     /// Adds what it did with its own id number `own`.
     fn add_to(&self, entry: &mut Entry, own: u64) {
         let own_of = |nths: &[u64]| -> Vec<u64> {
-            nths.iter().filter(|nth| self.share.own(**nth) == own).map(|nth| self.share.number(*nth)).collect()
+            let from = nths.partition_point(|nth| self.share.own(*nth) < own);
+            let own = nths[from..].iter().take_while(|nth| self.share.own(**nth) == own);
+            own.map(|nth| self.share.number(*nth)).collect()
         };
         let (refused, unknown) = (own_of(&self.refused), own_of(&self.unknown));
         refused.iter().for_each(|number| append(&mut entry.refused, *number..*number + 1));

@@ -172,8 +172,8 @@ impl Shape {
     /// The number of an id with this name.
     pub fn number_of(&self, id: &str) -> Option<u64> {
         let digits = id.strip_prefix(self.id_prefix.as_str())?;
-        let number = digits.parse().ok()?;
-        (number < self.ids && self.id(number) == id).then_some(number)
+        let sound = digits.len() == self.id_digits() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        digits.parse().ok().filter(|number| sound && *number < self.ids)
     }
 
     fn id_digits(&self) -> usize {

@@ -42,13 +42,13 @@ pub enum Told<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// What the reply says about the report with this id and reference.
+    /// What the reply says about the report with this reference, whose id `is_id` knows.
     ///
     /// # Errors
     /// Why it is no reply to that.
-    pub fn to(&self, id: &str, reference: u64) -> Result<Told<'a>, String> {
-        if self.reference.is_some_and(|found| found != reference) || self.id.is_some_and(|found| found != id) {
-            return Err(format!("{self:?} came where the reply to {id}, ref {reference}, was due"));
+    pub fn to(&self, is_id: impl Fn(&str) -> bool, reference: u64) -> Result<Told<'a>, String> {
+        if self.reference.is_some_and(|found| found != reference) || self.id.is_some_and(|id| !is_id(id)) {
+            return Err(format!("{self:?} came where the reply to ref {reference} was due"));
         }
         match (self.op, self.code, self.error) {
             ("ack", 200, None) if self.reference.is_some() && self.id.is_some() => match (self.source, self.seq) {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> Result<Told<'_>, String> {
-        read(text, false)?[0].to("a", 5)
+        read(text, false)?[0].to(|id| id == "a", 5)
     }
 
     #[test]
