@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
@@ -38,12 +39,16 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The longest that a node's `retry_after_ms` is waited for.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
+/// Bytes that are read at a time: some 150 acks. The library's own default takes 128 KiB a connection.
+const READ_BUFFER: usize = 16 * 1024;
+
 /// Opens a WebSocket.
 ///
 /// # Errors
 /// Why there is none.
 pub async fn connect(plan: &Plan) -> anyhow::Result<Socket> {
-    let handshake = connect_async_with_config(plan.request.clone(), None, true);
+    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
+    let handshake = connect_async_with_config(plan.request.clone(), Some(config), true);
     let (socket, _) = tokio::time::timeout(HANDSHAKE, handshake).await??;
     Ok(socket)
 }
@@ -66,8 +71,8 @@ enum Ended {
     Lost,
     /// No ack came for too long.
     GaveUp,
-    /// The node said what it never should.
-    Violated(String),
+    /// The node said what it never should, or the client cannot go on.
+    Broken(String),
 }
 
 /// One connection and its reports.
@@ -97,15 +102,12 @@ pub struct Connection {
 
 impl Connection {
     /// Connection number `number`, and what it is to send.
-    ///
-    /// # Errors
-    /// Where the process may open no more files.
-    pub fn new(plan: Arc<Plan>, shared: Arc<Shared>, number: u64) -> std::io::Result<Self> {
+    pub fn new(plan: Arc<Plan>, shared: Arc<Shared>, number: u64) -> Self {
         let share = Share::new(number, plan.connections, plan.shape.ids);
-        Ok(Self {
+        Self {
             share,
             template: plan.template.clone(),
-            alarm: Alarm::new()?,
+            alarm: Alarm::default(),
             next: 0,
             end: plan.reports(number),
             messages: 0,
@@ -118,7 +120,7 @@ impl Connection {
             plan,
             shared,
             number,
-        })
+        }
     }
 
     /// Sends all reports, or until the load stops and all that was sent is answered; what became of them.
@@ -138,8 +140,8 @@ impl Connection {
                     self.shared.gave_up.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
-                Ended::Violated(what) => {
-                    self.shared.violated(what);
+                Ended::Broken(what) => {
+                    self.shared.broken(what);
                     break;
                 }
             }
@@ -173,7 +175,7 @@ impl Connection {
                     Some(ended) => return ended,
                 },
                 rang = self.alarm.until(due) => if let Err(error) = rang {
-                    return Ended::Violated(format!("the timer failed: {error}"));
+                    return Ended::Broken(format!("a timer cannot be had: {error}; raise the limit of open files (ulimit -n)"));
                 },
                 () = &mut stopped, if self.end > self.next => {}
                 _ = check.tick() => if self.is_stuck() {
@@ -257,12 +259,12 @@ impl Connection {
             match message {
                 Some(Ok(Message::Text(text))) => {
                     if let Err(what) = self.book(&text) {
-                        return Some(Ended::Violated(what));
+                        return Some(Ended::Broken(format!("the node broke the protocol: {what}")));
                     }
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
-                    return Some(Ended::Violated("the node sent a binary message".to_owned()));
+                    return Some(Ended::Broken("the node broke the protocol: a binary message".to_owned()));
                 }
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Some(Ended::Lost),
             }

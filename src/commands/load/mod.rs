@@ -132,7 +132,6 @@ async fn drive(plan: &Arc<Plan>, progress: &mut Progress) -> Result<(Arc<Shared>
     let mut running = JoinSet::new();
     for (number, socket) in (0..).zip(sockets) {
         let connection = Connection::new(Arc::clone(plan), Arc::clone(&shared), number);
-        let connection = connection.context("a timer cannot be had; raise the limit of open files (ulimit -n)")?;
         running.spawn(async move { (number, connection.run(socket).await) });
     }
     if let End::Duration(duration) = plan.end {

@@ -45,7 +45,7 @@ pub struct Shared {
     /// Microseconds from there to the last ack.
     last_ack: AtomicU64,
     errors: Mutex<BTreeMap<String, u64>>,
-    violation: Mutex<Option<String>>,
+    broke_off: Mutex<Option<String>>,
     /// One for each thread, so that they don't wait for each other.
     latencies: Vec<Mutex<Histogram<u64>>>,
 }
@@ -67,7 +67,7 @@ impl Shared {
             start: Instant::now(),
             last_ack: AtomicU64::default(),
             errors: Mutex::default(),
-            violation: Mutex::default(),
+            broke_off: Mutex::default(),
             latencies: (0..threads).map(|_| Mutex::new(histogram())).collect(),
         }
     }
@@ -94,15 +94,15 @@ impl Shared {
         }
     }
 
-    /// The node said what it never should: ends the load.
-    pub fn violated(&self, what: String) {
-        self.violation.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(what);
+    /// The node said what it never should, or the client cannot go on: ends the load.
+    pub fn broken(&self, what: String) {
+        self.broke_off.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(what);
         self.stop.cancel();
     }
 
     /// The first such thing.
-    pub fn violation(&self) -> Option<String> {
-        self.violation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn broke_off(&self) -> Option<String> {
+        self.broke_off.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Errors by name.

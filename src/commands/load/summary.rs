@@ -35,7 +35,7 @@ pub struct Summary {
     reconnects: u64,
     gave_up: u64,
     errors: BTreeMap<String, u64>,
-    violation: Option<String>,
+    broke_off: Option<String>,
     acks_per_s: f64,
     bytes_sent: u64,
     bytes_received: u64,
@@ -94,7 +94,7 @@ impl Summary {
             reconnects: get(&shared.reconnects),
             gave_up: get(&shared.gave_up),
             errors: shared.errors(),
-            violation: shared.violation(),
+            broke_off: shared.broke_off(),
             acks_per_s: if acked == 0 { 0.0 } else { acked as f64 / seconds.max(1e-6) },
             bytes_sent: get(&shared.bytes_sent),
             bytes_received: get(&shared.bytes_received),
@@ -116,8 +116,8 @@ impl Summary {
 
     /// Why the load, or what it was held against, is no success.
     pub fn failure(&self) -> Option<String> {
-        if let Some(what) = &self.violation {
-            return Some(format!("the node broke the protocol: {what}"));
+        if let Some(what) = &self.broke_off {
+            return Some(what.clone());
         }
         if self.gave_up > 0 {
             return Some(format!("{} connections gave up: no ack came for as long as --patience", self.gave_up));
