@@ -1,5 +1,7 @@
 //! Forebay: a write-ahead-logged, durable ingest engine.
 
+#![cfg_attr(all(test, feature = "models"), allow(dead_code, reason = "the model has no files"))]
+
 pub mod admin;
 pub mod config;
 pub mod engine;
@@ -10,5 +12,6 @@ pub mod report;
 mod serve;
 pub mod server;
 pub mod sink;
+mod sync;
 
 pub use serve::serve;

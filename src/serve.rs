@@ -1,5 +1,7 @@
 //! One node, from its listeners to its last sync.
 
+mod notify;
+
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,6 +14,8 @@ use crate::admin::Admin;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::server::Server;
+
+use notify::Manager;
 
 /// How long requests of the admin API may still take once the engine has stopped.
 const ADMIN_WAIT: Duration = Duration::from_secs(1);
@@ -27,6 +31,7 @@ const IMPATIENT: i32 = 1;
 /// be), or the last sync fails.
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let manager = Manager::of_environment();
     let server = Server::bind(&settings).await.with_context(|| listening("ingest", settings.ingest.listen))?;
     let admin = Admin::bind(&settings).await.with_context(|| listening("admin", settings.admin.listen))?;
     let engine = Engine::open(&settings).await?;
@@ -36,12 +41,14 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let administering = tokio::spawn(admin.run(engine.clone(), server.connections(), stop.clone(), stop_admin.clone()));
     let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));
     tracing::info!(ingest = %ingest_addr, admin = %admin_addr, "listening");
+    manager.ready();
 
     let ended = tokio::select! {
-        ended = until_stopped(&engine, serving, &stop, &mut signals) => ended,
+        ended = until_stopped(&engine, serving, &stop, &mut signals, &manager) => ended,
         error = engine.failed() => {
             Err(anyhow::Error::new(error).context("the journal failed; nothing was acknowledged after that"))
         }
+        never = manager.watch(&engine) => match never {},
     };
     stop.cancel();
     stop_admin.cancel();
@@ -49,6 +56,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Ok(Ok(Err(error))) = timeout(ADMIN_WAIT, administering).await {
         tracing::warn!(%error, "the admin listener failed");
     }
+    engine.close()?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -63,6 +71,7 @@ async fn until_stopped(
     mut serving: JoinHandle<()>,
     stop: &CancellationToken,
     signals: &mut Signals,
+    manager: &Manager,
 ) -> anyhow::Result<()> {
     let name = tokio::select! {
         name = signals.next() => name,
@@ -72,6 +81,7 @@ async fn until_stopped(
         }
     };
     tracing::info!(signal = name, "stopping; a second signal exits at once");
+    manager.stopping();
     let stopping = async {
         engine.stop_accepting();
         stop.cancel();

@@ -77,3 +77,51 @@ fn schema_names_both_tables() {
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     assert!(text(&out.stdout).contains("reports") && text(&out.stdout).contains("report_streams"));
 }
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let folder = folder();
+    let help = forebay(folder.path(), &["--help"]);
+    let commands: Vec<&str> = text(&help.stdout)
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.contains(&"dead-letters") && commands.contains(&"top"), "{commands:?}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = forebay(folder.path(), &["completions", shell]);
+        assert_eq!(script.status.code(), Some(0), "{shell}");
+        assert!(commands.iter().all(|command| text(&script.stdout).contains(command)), "{shell}");
+    }
+    assert_eq!(forebay(folder.path(), &["completions", "clay"]).status.code(), Some(2));
+    let page = forebay(folder.path(), &["man"]);
+    assert!(text(&page.stdout).contains(".TH forebay 1"), "{}", text(&page.stdout));
+    assert_eq!(forebay(folder.path(), &["man", "--dir", "missing"]).status.code(), Some(1));
+    assert_eq!(forebay(folder.path(), &["man", "--dir", "."]).status.code(), Some(0));
+    for command in commands {
+        assert!(folder.path().join(format!("forebay-{command}.1")).is_file(), "{command}");
+    }
+}
+
+#[test]
+fn bash_takes_its_completions() {
+    let folder = folder();
+    let script = forebay(folder.path(), &["completions", "bash"]);
+    std::fs::write(folder.path().join("forebay.bash"), &script.stdout).expect("written");
+    let complete = "source ./forebay.bash; COMP_WORDS=(forebay dead-letters ret); COMP_CWORD=2; \
+                    _forebay forebay ret dead-letters; echo \"${COMPREPLY[@]}\"";
+    let output = Command::new("bash").args(["-c", complete]).current_dir(folder.path()).output().expect("bash starts");
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("retry\n", ""));
+}
+
+/// A shell in which an operator has set where the node is may start one, too.
+#[test]
+fn variables_of_commands_are_no_settings() {
+    let folder = folder();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.arg("check-config").current_dir(folder.path()).env("FOREBAY_ADMIN_URL", "http://localhost:7002");
+    let output = command.env("FOREBAY_ADMIN_TOKEN_FILE", "/nowhere").output().expect("it starts");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}

@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/sbin"
 
 # What the tests call, and the package that has it.
-needed=(mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc)
+needed=(mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc
+  systemd-analyze:systemd)
 missing=()
 for pair in "${needed[@]}"; do
   command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")

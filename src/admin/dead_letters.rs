@@ -1,33 +1,34 @@
 //! Dead letters over HTTP: list, show, export, retry, discard.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::asked::{Asked, Named, Nothing, page_limit, parsed};
+use super::view::{instant, raw_json};
 use super::{Node, Problem};
 use crate::engine::{DeadLetters, Retried, RetryError};
 use crate::journal::{DeadLetter, JournalError};
 use crate::report::{Id, Key};
 
-/// Letters on a page, unless asked for otherwise, and at most.
-const PAGE: usize = 100;
-const MAX_PAGE: usize = 1_000;
 /// Letters that an export reads at a time.
 const EXPORT_PAGE: usize = 200;
 
 /// What a list takes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct ListQuery {
+    /// Letters of this id alone.
     id: Option<String>,
-    limit: Option<usize>,
+    /// Entries of the page.
+    limit: Option<String>,
+    /// `next` of the page before.
     after: Option<String>,
 }
 
@@ -87,16 +88,12 @@ struct RefusalView {
 /// `GET /api/v1/dead-letters?id=&limit=&after=`
 pub(super) async fn list(
     State(node): State<Arc<Node>>,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    Asked(ListQuery { id, limit, after }): Asked<ListQuery>,
 ) -> Result<Json<Page>, Problem> {
-    let Query(Asked { id, limit, after }) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let limit = limit.unwrap_or(PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Problem::bad_request(format!("`limit` is {limit}; it may be 1 to {MAX_PAGE}")));
-    }
-    let after = after.map(|after| key(&after)).transpose()?;
+    let limit = page_limit(limit.as_deref())?;
+    let after = parsed::<Key>("after", after.as_deref())?;
     let letters = node.engine.dead_letters();
-    let mut letters = letters.list(of(id)?, after, limit + 1).await.map_err(unreadable)?;
+    let mut letters = letters.list(parsed::<Id>("id", id.as_deref())?, after, limit + 1).await.map_err(unreadable)?;
     let has_more = letters.len() > limit;
     letters.truncate(limit);
     let next = letters.last().filter(|_| has_more).map(|last| last.key().to_string());
@@ -106,17 +103,20 @@ pub(super) async fn list(
 /// `GET /api/v1/dead-letters/export?id=`: all of them as NDJSON, one a line.
 pub(super) async fn export(
     State(node): State<Arc<Node>>,
-    asked: Result<Query<OfId>, axum::extract::rejection::QueryRejection>,
+    Asked(OfId { id }): Asked<OfId>,
 ) -> Result<Response, Problem> {
-    let Query(OfId { id }) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let lines = Lines { letters: node.engine.dead_letters().clone(), of: of(id)?, after: None };
+    let lines =
+        Lines { letters: node.engine.dead_letters().clone(), of: parsed::<Id>("id", id.as_deref())?, after: None };
     let stream = futures_util::stream::try_unfold(lines, Lines::next);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
 }
 
 /// `GET /api/v1/dead-letters/{key}`
-pub(super) async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Result<Json<LetterView>, Problem> {
-    let key = key(&name)?;
+pub(super) async fn show(
+    State(node): State<Arc<Node>>,
+    Named(key): Named<Key>,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Json<LetterView>, Problem> {
     let letter = node.engine.dead_letters().get(key).await.map_err(unreadable)?;
     let letter = letter.ok_or_else(|| not_there(key))?;
     Ok(Json(LetterView::new(&letter, true)))
@@ -125,9 +125,9 @@ pub(super) async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>
 /// `DELETE /api/v1/dead-letters/{key}`: discards it for good.
 pub(super) async fn discard(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(key): Named<Key>,
+    Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<serde_json::Value>, Problem> {
-    let key = key(&name)?;
     let was_there = node.engine.dead_letters().discard(key).await.map_err(not_tried)?;
     if was_there { Ok(Json(serde_json::json!({"discarded": 1}))) } else { Err(not_there(key)) }
 }
@@ -135,9 +135,10 @@ pub(super) async fn discard(
 /// `POST /api/v1/dead-letters/{key}/retry`: 409 where the sink refuses it again.
 pub(super) async fn retry(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(key): Named<Key>,
+    Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<RetriedView>, Problem> {
-    let retried = node.engine.dead_letters().retry(key(&name)?).await.map_err(not_tried)?;
+    let retried = node.engine.dead_letters().retry(key).await.map_err(not_tried)?;
     match retried.last_refusal {
         Some((_, error)) => Err(Problem::new(StatusCode::CONFLICT, format!("the sink refuses it again: {error}"))),
         None => Ok(Json(RetriedView::new(retried))),
@@ -147,10 +148,9 @@ pub(super) async fn retry(
 /// `POST /api/v1/dead-letters/retry?id=`
 pub(super) async fn retry_all(
     State(node): State<Arc<Node>>,
-    asked: Result<Query<OfId>, axum::extract::rejection::QueryRejection>,
+    Asked(OfId { id }): Asked<OfId>,
 ) -> Result<Json<RetriedView>, Problem> {
-    let Query(OfId { id }) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let retried = node.engine.dead_letters().retry_all(of(id)?).await.map_err(not_tried)?;
+    let retried = node.engine.dead_letters().retry_all(parsed::<Id>("id", id.as_deref())?).await.map_err(not_tried)?;
     Ok(Json(RetriedView::new(retried)))
 }
 
@@ -178,9 +178,7 @@ impl Lines {
 impl LetterView {
     pub(super) fn new(letter: &DeadLetter, with_data: bool) -> Self {
         let DeadLetter { id, report, code, reason, dead_at } = letter;
-        let data = report.data.as_deref().filter(|_| with_data);
-        // What the parser took is JSON; anything else would be damage that its checksum shows.
-        let data = data.and_then(|data| RawValue::from_string(String::from_utf8_lossy(data).into_owned()).ok());
+        let data = report.data.as_deref().filter(|_| with_data).and_then(raw_json);
         Self {
             key: letter.key().to_string(),
             id: id.to_string(),
@@ -209,19 +207,6 @@ impl RetriedView {
         });
         Self { stored, duplicates, refused, last_refusal }
     }
-}
-
-fn instant(micros: u64) -> String {
-    humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(micros)).to_string()
-}
-
-fn key(text: &str) -> Result<Key, Problem> {
-    text.parse().map_err(|error| Problem::bad_request(format!("`{}` {error}", text.escape_debug())))
-}
-
-fn of(id: Option<String>) -> Result<Option<Id>, Problem> {
-    let parse = |id: String| Id::new(&id).map_err(|error| Problem::bad_request(format!("`id`: {error}")));
-    id.map(parse).transpose()
 }
 
 fn not_there(key: Key) -> Problem {

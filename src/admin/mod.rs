@@ -10,10 +10,13 @@
 //!
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
+mod asked;
 mod dead_letters;
 mod host;
 mod problem;
 mod status;
+mod streams;
+mod view;
 
 use std::io;
 use std::net::SocketAddr;
@@ -93,6 +96,12 @@ fn router(node: Arc<Node>) -> Router {
         .route("/api/v1/dead-letters/retry", post(dead_letters::retry_all))
         .route("/api/v1/dead-letters/{key}", get(dead_letters::show).delete(dead_letters::discard))
         .route("/api/v1/dead-letters/{key}/retry", post(dead_letters::retry))
+        .route("/api/v1/streams", get(streams::list))
+        .route("/api/v1/streams/{id}", get(streams::show))
+        .route("/api/v1/streams/{id}/reports", get(streams::reports))
+        .route("/api/v1/streams/{id}/flush", post(streams::flush))
+        .route("/api/v1/streams/{id}/pause", post(streams::pause))
+        .route("/api/v1/streams/{id}/resume", post(streams::resume))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&node), host::check))

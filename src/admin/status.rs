@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
+use super::asked::{Asked, Nothing};
+use super::view::{instant, seconds};
 use super::{Node, Problem};
 use crate::engine::Status;
 use crate::metrics::Audit;
@@ -21,16 +22,23 @@ pub(super) async fn ready(State(node): State<Arc<Node>>) -> Result<&'static str,
 }
 
 /// `GET /api/v1/status`
-pub(super) async fn status(State(node): State<Arc<Node>>) -> Json<StatusView> {
-    Json(StatusView::new(&node, node.engine.status()))
+pub(super) async fn status(State(node): State<Arc<Node>>, Asked(Nothing {}): Asked<Nothing>) -> Json<StatusView> {
+    Json(node.status().await)
 }
 
 /// `GET /api/v1/audit`
-pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<AuditView> {
+pub(super) async fn audit(State(node): State<Arc<Node>>, Asked(Nothing {}): Asked<Nothing>) -> Json<AuditView> {
     Json(AuditView::new(node.engine.audit()))
 }
 
 impl Node {
+    /// How the node stands. Looks at every id, so away from the tasks that must not wait.
+    async fn status(self: &Arc<Self>) -> StatusView {
+        let node = Arc::clone(self);
+        let view = move || StatusView::new(&node, node.engine.status());
+        tokio::task::spawn_blocking(view).await.expect("looking at the node does not panic")
+    }
+
     fn why_not_ready(&self, engine: Option<String>) -> Option<String> {
         if self.stopping.is_cancelled() { Some("the node is stopping".to_owned()) } else { engine }
     }
@@ -86,11 +94,10 @@ impl StatusView {
     fn new(node: &Node, status: Status) -> Self {
         let Status { not_ready, journal, sink, audit } = status;
         let not_ready = node.why_not_ready(not_ready);
-        let since = UNIX_EPOCH + Duration::from_micros(sink.since);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             node_id: node.node_id,
-            uptime_s: milliseconds(node.started.elapsed()),
+            uptime_s: seconds(node.started.elapsed()),
             ready: not_ready.is_none(),
             not_ready,
             journal: JournalView {
@@ -98,23 +105,14 @@ impl StatusView {
                 bytes: journal.bytes,
                 bytes_on_disk: journal.bytes_on_disk,
                 streams: journal.streams,
-                oldest_age_s: journal.oldest_age.map_or(0.0, milliseconds),
+                oldest_age_s: journal.oldest_age.map_or(0.0, seconds),
                 damaged: journal.damaged,
             },
-            sink: SinkView {
-                state: sink.state.name(),
-                last_error: sink.last_error,
-                since: humantime::format_rfc3339_micros(since).to_string(),
-            },
+            sink: SinkView { state: sink.state.name(), last_error: sink.last_error, since: instant(sink.since) },
             connections: node.connections.load(Ordering::Relaxed),
             audit: AuditView::new(audit),
         }
     }
-}
-
-/// Seconds to three places: more says nothing.
-fn milliseconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 #[cfg(test)]

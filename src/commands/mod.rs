@@ -1,15 +1,24 @@
 //! The commands, one file each. Exit codes: 0, 1 for a failure, 2 for usage or configuration.
 
 mod check_config;
+mod client;
+mod completions;
+mod dead_letters;
 mod journal;
 mod load;
 mod logging;
+mod man;
 mod schema;
 mod serve;
 mod settings;
+mod status;
+mod stream;
+mod streams;
+mod text;
+mod top;
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 /// A durable ingest engine: reports are on disk before they are acknowledged, and end in the database exactly once.
@@ -32,6 +41,20 @@ enum Command {
     Load(Box<load::Arguments>),
     /// Look into a journal that no node has open.
     Journal(journal::Arguments),
+    /// Say how a running node stands; fails where it takes no reports.
+    Status(status::Arguments),
+    /// List the ids that have backlog.
+    Streams(streams::Arguments),
+    /// Show one id and what waits of it; drain it now, pause or resume it.
+    Stream(stream::Arguments),
+    /// Look at the reports that the sink refused, give them to it again, or discard them.
+    DeadLetters(dead_letters::Arguments),
+    /// Watch a running node in the terminal.
+    Top(top::Arguments),
+    /// Print the completions of a shell.
+    Completions(completions::Arguments),
+    /// Print the manual page.
+    Man(man::Arguments),
 }
 
 /// Runs the command.
@@ -45,12 +68,19 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Schema(arguments) => schema::run(arguments),
         Command::Load(arguments) => load::run(*arguments),
         Command::Journal(arguments) => journal::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Streams(arguments) => streams::run(arguments),
+        Command::Stream(arguments) => stream::run(arguments),
+        Command::DeadLetters(arguments) => dead_letters::run(arguments),
+        Command::Top(arguments) => top::run(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Man(arguments) => man::run(arguments),
     }
 }
 
 /// Why a command failed.
 pub enum Failure {
-    /// The configuration, or a file that a flag names: a person must change it.
+    /// The configuration, a flag, or a file that a flag names: a person must change it.
     Configuration(anyhow::Error),
     /// Anything else.
     Other(anyhow::Error),
@@ -80,13 +110,38 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Writes to standard output; a reader that went away, such as `head`, is no failure.
-fn print(text: &str) -> Result<(), Failure> {
+/// Nobody takes what the command says.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct Unwritten(#[source] io::Error);
+
+/// Writes to standard output.
+fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Other(anyhow::Error::new(error).context("cannot write to standard output")))
-        }
-        _ => Ok(()),
+    Ok(out.write_all(bytes).and_then(|()| out.flush()).map_err(Unwritten)?)
+}
+
+/// Writes JSON and the end of the line; what it holds moves no cursor where a person looks at it.
+fn print_json(json: &str) -> anyhow::Result<()> {
+    let json = if io::stdout().is_terminal() { text::json_shown(json) } else { text::json_line(json) };
+    write_out(format!("{json}\n").as_bytes())
+}
+
+/// A reader that went away, such as `head`, is no failure.
+fn finish(ended: Result<(), Failure>) -> Result<(), Failure> {
+    match &ended {
+        Err(Failure::Other(error)) if error.downcast_ref().is_some_and(Unwritten::is_unread) => Ok(()),
+        _ => ended,
     }
+}
+
+impl Unwritten {
+    fn is_unread(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+/// Writes to standard output; a reader that went away is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    finish(write_out(text.as_bytes()).map_err(Failure::Other))
 }

@@ -46,6 +46,9 @@ pub(super) const KEYS: [&str; 32] = [
 /// What starts the name of every variable that is a setting.
 const PREFIX: &str = "FOREBAY_";
 
+/// Those that are none: where commands find the node, which a shell may have set for all that it starts.
+const OF_COMMANDS: [&str; 2] = ["ADMIN_URL", "ADMIN_TOKEN_FILE"];
+
 /// Where settings come from. Not `Debug`: it may hold passwords.
 #[derive(Clone, Default)]
 pub struct Sources {
@@ -146,7 +149,7 @@ impl Gathered {
         if let Some(key) = KEYS.into_iter().find(|&key| variable(key) == name) {
             let origin = Origin::Variable(name.to_owned());
             self.entries.insert(key, Entry { raw: Raw::Text(value.to_owned()), origin });
-        } else if !is_service_link(setting) {
+        } else if !is_service_link(setting) && !OF_COMMANDS.contains(&setting) {
             let names = KEYS.map(variable);
             self.unknown(name, &names.each_ref().map(String::as_str), "setting", Origin::Variable(name.to_owned()));
         }

@@ -6,6 +6,8 @@
 //! [`Outlet`]: crate::journal::Outlet
 
 mod dead_letters;
+mod listing;
+mod streams;
 
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use crate::sink;
 use crate::sink::{AnySink, Health, HealthStatus, SinkError, Writer};
 
 pub use dead_letters::{DeadLetters, Retried, RetryError};
+pub use listing::{Cursor, CursorError, Order, Place};
+pub use streams::{Busy, Listing, Page, Paused, StreamState, StreamStatus, Streams};
 
 /// A running engine; a cheap handle.
 #[derive(Clone)]
@@ -27,6 +31,7 @@ pub struct Engine {
     health: Arc<Health>,
     counters: Arc<Counters>,
     dead_letters: DeadLetters,
+    streams: Streams,
     drain: std::time::Duration,
 }
 
@@ -66,7 +71,9 @@ impl Engine {
         let journal = open_journal(settings, &flushers, &counters).await?;
         let health = Arc::new(Health::default());
         let dead_letters = DeadLetters::new(&journal, &sink, &settings.sink);
-        let engine = Self { journal, flushers, sink, health, counters, dead_letters, drain: settings.shutdown.drain };
+        let streams = Streams::new(&journal, &flushers, &health);
+        let drain = settings.shutdown.drain;
+        let engine = Self { journal, flushers, sink, health, counters, dead_letters, streams, drain };
         engine.start_draining(settings);
         Ok(engine)
     }
@@ -91,6 +98,11 @@ impl Engine {
         &self.dead_letters
     }
 
+    /// The ids with backlog, for an operator.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
     /// Waits until `bytes` more may be queued (`max_queued_bytes`). [`Engine::append`] takes them over.
     pub async fn reserve(&self, bytes: usize) {
         self.journal.reserve(bytes).await;
@@ -99,6 +111,10 @@ impl Engine {
     /// Hands appends to the commit thread, in order. Never blocks. Each with a `reply_to` is answered once, in order,
     /// unless the journal fails. `reserved` are the bytes that [`Engine::reserve`] gave for them.
     pub fn append(&self, appends: Vec<Append>, reserved: usize) {
+        #[cfg(forebay_plant = "refuse_in_an_outage")]
+        if self.health.status().state != sink::SinkState::Up {
+            self.stop_accepting();
+        }
         self.journal.append(appends, reserved);
     }
 
@@ -136,6 +152,15 @@ impl Engine {
         self.journal.failed().await
     }
 
+    /// Resolves once the commit thread has synced after this call: it lives, and the disk answers.
+    ///
+    /// # Errors
+    /// Why the journal failed.
+    pub async fn commit(&self) -> Result<(), Arc<JournalError>> {
+        self.journal.commit_queued().await;
+        self.journal.failure().map_or(Ok(()), Err)
+    }
+
     /// Drains for at most `shutdown.drain`, stops flushers and the commit thread, and syncs once more.
     ///
     /// # Errors
@@ -153,6 +178,16 @@ impl Engine {
         }
         let journal = self.journal.clone();
         tokio::task::spawn_blocking(move || journal.stop()).await.expect("stopping the journal does not panic")
+    }
+
+    /// Closes the journal's files after [`Engine::shut_down`], if this is the last handle. Blocks.
+    ///
+    /// # Errors
+    /// When the journal's storage cannot end as it wants to.
+    pub fn close(self) -> Result<(), JournalError> {
+        let Self { journal, flushers, dead_letters, .. } = self;
+        drop((flushers, dead_letters));
+        journal.close()
     }
 }
 

@@ -10,6 +10,7 @@ use super::task::{Drained, Handover};
 use crate::journal::{Journal, JournalError, Receipt, Taken};
 use crate::report::Batch;
 use crate::sink::{Outcome, Sink, Writer};
+use crate::sync::blocking;
 
 /// Time between two tries to read a journal that cannot be read.
 const READ_RETRY: Duration = Duration::from_secs(1);
@@ -48,12 +49,12 @@ impl Handovers {
     /// The next id that is ready, and all others that are and fit into the same transaction. A doubtful one is alone.
     async fn gather(&self, limits: Limits) -> Option<Vec<Handover>> {
         let mut ready = self.0.lock().await;
-        if let Some(doubtful) = ready.doubtful.take() {
+        if let Some(doubtful) = ready.doubtful.take().and_then(Handover::unless_paused) {
             return Some(vec![doubtful]);
         }
         let mut gathered = Vec::new();
         let (mut rows, mut bytes) = (0, 0);
-        let mut next = ready.queue.recv().await;
+        let mut next = ready.next().await;
         while let Some(handover) = next {
             if handover.doubtful && !gathered.is_empty() {
                 ready.doubtful = Some(handover);
@@ -67,9 +68,25 @@ impl Handovers {
             if doubtful || rows >= limits.max_rows as u64 || bytes >= limits.max_bytes as u64 {
                 break;
             }
-            next = ready.queue.try_recv().ok();
+            next = ready.next_that_waits();
         }
         (!gathered.is_empty()).then_some(gathered)
+    }
+}
+
+impl Ready {
+    /// The next of the queue.
+    async fn next(&mut self) -> Option<Handover> {
+        loop {
+            if let Some(handover) = self.queue.recv().await?.unless_paused() {
+                return Some(handover);
+            }
+        }
+    }
+
+    /// The same, if there is one now.
+    fn next_that_waits(&mut self) -> Option<Handover> {
+        std::iter::from_fn(|| self.queue.try_recv().ok()).find_map(Handover::unless_paused)
     }
 }
 
@@ -93,7 +110,7 @@ impl<S: Sink> Drainer<S> {
             let drained = batches.into_iter().zip(receipts).zip(outcomes);
             for (handover, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
                 // A flusher that is gone finds the same records in the journal after the restart.
-                let _ = handover.drained.send(Box::new(Drained { batch, receipt, outcome }));
+                let _ = handover.drained.send(Some(Box::new(Drained { batch, receipt, outcome })));
             }
         }
     }
@@ -106,7 +123,7 @@ impl<S: Sink> Drainer<S> {
             let read = move || -> Result<Vec<Taken>, JournalError> {
                 streams.iter().map(|s| journal.read(s, limits.catch_up_batch, limits.max_bytes)).collect()
             };
-            match tokio::task::spawn_blocking(read).await.expect("reading the journal does not panic") {
+            match blocking(read).await {
                 Ok(taken) => return taken,
                 Err(error) if error.is_damage() => {
                     // The next start searches the files for what is whole.

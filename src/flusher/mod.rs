@@ -18,9 +18,13 @@
 //! How the journal and the sink keep things, and the clients.
 
 mod drainer;
+#[cfg(all(test, feature = "models"))]
+mod models;
 mod policy;
 mod supervisor;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use policy::Policy;
 pub use supervisor::{Flushers, Limits};

@@ -22,6 +22,8 @@ pub(super) enum Decision {
     Act,
     /// Wait for more, but not longer than this.
     WaitUntil(Instant),
+    /// The id is paused.
+    Hold,
     /// Nothing is left.
     Quiet,
 }
@@ -32,8 +34,15 @@ impl Policy {
         if backlog.reports == 0 && backlog.markers == 0 {
             return Decision::Quiet;
         }
+        if backlog.paused && !(hurry && cfg!(forebay_plant = "shutdown_drains_paused")) {
+            return Decision::Hold;
+        }
         let due = backlog.oldest.map_or(now, |oldest| oldest + self.tick);
-        if hurry || self.is_full(backlog) || due <= now { Decision::Act } else { Decision::WaitUntil(due) }
+        if hurry || backlog.urgent || self.is_full(backlog) || due <= now {
+            Decision::Act
+        } else {
+            Decision::WaitUntil(due)
+        }
     }
 
     /// Whether the backlog is reason to act before the tick.
@@ -49,7 +58,7 @@ mod tests {
     const POLICY: Policy = Policy { batch: 10, tick: Duration::from_secs(10) };
 
     fn backlog(reports: u64, markers: u64, oldest: Instant) -> Backlog {
-        Backlog { reports, markers, bytes: 0, behind: false, oldest: Some(oldest) }
+        Backlog { reports, markers, bytes: 0, behind: false, oldest: Some(oldest), paused: false, urgent: false }
     }
 
     #[test]
@@ -66,6 +75,21 @@ mod tests {
         let start = Instant::now();
         let left = Backlog { behind: true, ..backlog(1, 0, start) };
         assert_eq!(POLICY.decide(left, false, start), Decision::Act);
+    }
+
+    #[test]
+    fn what_is_paused_waits_whatever_there_is() {
+        let start = Instant::now();
+        let held = Backlog { paused: true, urgent: true, behind: true, ..backlog(10, 1, start) };
+        assert_eq!(POLICY.decide(held, true, start + POLICY.tick), Decision::Hold);
+        assert_eq!(POLICY.decide(Backlog { reports: 0, markers: 0, ..held }, false, start), Decision::Quiet);
+    }
+
+    #[test]
+    fn what_an_operator_wants_now_waits_for_nothing() {
+        let start = Instant::now();
+        let wanted = Backlog { urgent: true, ..backlog(1, 0, start) };
+        assert_eq!(POLICY.decide(wanted, false, start), Decision::Act);
     }
 
     #[test]

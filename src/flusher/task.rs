@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::policy::Decision;
 use super::supervisor::Shared;
-use crate::journal::{DeadLetter, Flusher, Receipt, Settlement, Stream};
+use crate::journal::{DeadLetter, Flusher, LastError, Receipt, Settlement, Stream};
 use crate::report::{Batch, Body};
 use crate::sink::backoff::{Backoff, jitter};
 use crate::sink::{Lasting, Outcome, Refused};
@@ -23,8 +23,21 @@ pub(super) struct Handover {
     pub(super) stream: Arc<Stream>,
     /// The sink failed over its batch before, so it is stored on its own.
     pub(super) doubtful: bool,
-    /// Boxed: in an outage every id with backlog has this channel, and nothing in it.
-    pub(super) drained: oneshot::Sender<Box<Drained>>,
+    /// None where the id was paused before its turn came. Boxed: in an outage every id with backlog has this channel,
+    /// and nothing in it.
+    pub(super) drained: oneshot::Sender<Option<Box<Drained>>>,
+}
+
+impl Handover {
+    /// Gives an id back that was paused since.
+    pub(super) fn unless_paused(self) -> Option<Self> {
+        if cfg!(forebay_plant = "shutdown_drains_paused") || !self.stream.lock().backlog().paused {
+            return Some(self);
+        }
+        // A flusher that is gone drains nothing either.
+        let _ = self.drained.send(None);
+        None
+    }
 }
 
 /// What a drainer took of an id, and what the sink said.
@@ -36,8 +49,8 @@ pub(super) struct Drained {
 
 /// An id whose batch was put back: the sink fails over it.
 struct Doubt {
-    /// Until it is stored, an operator sees the error.
-    _lasting: Arc<Lasting>,
+    /// Until it is stored, or paused, an operator sees the error as one of the sink.
+    lasting: Option<Arc<Lasting>>,
     backoff: Backoff,
 }
 
@@ -45,6 +58,7 @@ struct Doubt {
 enum Drain {
     Settled,
     PutBack(Arc<Lasting>),
+    Held,
 }
 
 /// Drains `stream` until nothing is left of it. Ends early, leaving the backlog in the journal, when flushers are
@@ -62,11 +76,20 @@ pub(super) async fn run(stream: Arc<Stream>, shared: Arc<Shared>) {
             }
             Decision::Quiet if shared.journal().retire(&stream) => return,
             Decision::Quiet => stream.wake.notified().await,
+            // It stays in the journal, and nobody waits for it.
+            Decision::Hold if shared.hurry.load(Ordering::Acquire) => return,
+            Decision::Hold => {
+                doubt.iter_mut().for_each(|doubt| doubt.lasting = None);
+                stream.wake.notified().await;
+            }
             Decision::Act => match drain(&stream, &shared, doubt.is_some()).await {
                 None => return,
                 Some(Drain::Settled) => doubt = None,
+                Some(Drain::Held) => {}
                 Some(Drain::PutBack(lasting)) => {
+                    let error = LastError::new(&lasting.error().message, lasting.error().code);
                     let delay = Doubt::renew(&mut doubt, lasting);
+                    stream.lock().put_back(error, Instant::now() + delay);
                     tokio::select! {
                         () = stream.wake.notified() => {}
                         () = sleep(delay) => {}
@@ -81,7 +104,7 @@ impl Doubt {
     /// How long to wait before the batch is stored again.
     fn renew(doubt: &mut Option<Box<Self>>, lasting: Arc<Lasting>) -> Duration {
         let backoff = doubt.take().map_or(Backoff::new(AGAIN_FIRST, AGAIN_LONGEST), |doubt| doubt.backoff);
-        let doubt = doubt.insert(Box::new(Self { _lasting: lasting, backoff }));
+        let doubt = doubt.insert(Box::new(Self { lasting: Some(lasting), backoff }));
         doubt.backoff.delay(jitter())
     }
 }
@@ -90,8 +113,15 @@ impl Doubt {
 fn next(stream: &Stream, shared: &Shared) -> Decision {
     let mut state = stream.lock();
     let decision = shared.policy.decide(state.backlog(), shared.hurry.load(Ordering::Acquire), Instant::now());
+    #[cfg(forebay_plant = "note_too_late")]
+    {
+        drop(state);
+        state = stream.lock();
+    }
+    state.urgent &= decision != Decision::Act;
     state.flusher = match decision {
         Decision::Act => Flusher::Working,
+        Decision::Hold => Flusher::Held,
         Decision::WaitUntil(_) => Flusher::Waiting,
         Decision::Quiet => Flusher::Idle,
     };
@@ -101,13 +131,15 @@ fn next(stream: &Stream, shared: &Shared) -> Decision {
 async fn drain(stream: &Arc<Stream>, shared: &Shared, doubtful: bool) -> Option<Drain> {
     let (drained, done) = oneshot::channel();
     shared.handovers.send(Handover { stream: Arc::clone(stream), doubtful, drained }).ok()?;
-    let Drained { batch, receipt, outcome } = *done.await.ok()?;
+    let Some(done) = done.await.ok()? else { return Some(Drain::Held) };
+    let Drained { batch, receipt, outcome } = *done;
     let Outcome { inserted, duplicates, total, refused, put_back } = outcome;
     if let Some(lasting) = put_back {
         return Some(Drain::PutBack(lasting));
     }
     let mut settlement = Settlement { stored: inserted, duplicates, dead: 0, total };
-    if !refused.is_empty() {
+    if let Some(last) = refused.last() {
+        stream.lock().refused(LastError::new(&last.reason, last.code));
         // Boxed: each id with backlog has room for this wait, and hardly any ever needs it.
         let buried = Box::pin(shared.journal().bury(dead_letters(&batch, refused))).await?;
         settlement.dead = buried.new;

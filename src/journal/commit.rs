@@ -16,6 +16,7 @@ use super::entry::{self, RECORD_OVERHEAD_BYTES, Stamp};
 use super::error::JournalError;
 use super::lanes::Lane;
 use super::limits::Level;
+use super::pauses;
 use super::positions::Positions;
 use super::queue::{Buried, Command, Revision};
 use super::stream::{Committed, DoneWaiter, Stream};
@@ -24,7 +25,7 @@ use crate::metrics::Revised;
 use crate::report::{Id, Marker, Position};
 
 /// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
-const SHARED_ENTRY_BYTES: usize = 32 * 1024;
+pub(super) const SHARED_ENTRY_BYTES: usize = 32 * 1024;
 /// How long an answer about the free disk holds. What is written meanwhile is far less than a sensible reserve.
 const DISK_CHECK: Duration = Duration::from_millis(50);
 /// Truncations that no append's sync covers are synced after this time.
@@ -67,6 +68,7 @@ struct Cycle {
     revised: Revised,
     /// Who waits for revisions.
     waiting: Vec<oneshot::Sender<()>>,
+    pauses: Vec<pauses::Change>,
     must_sync: bool,
     stop: bool,
 }
@@ -107,7 +109,10 @@ impl Committer {
                 Cycle { must_sync, ..Cycle::default() }
             };
             if cycle.must_sync && self.dirty.is_some() {
-                self.shared.store.sync()?;
+                let synced = self.shared.store.sync();
+                if cfg!(not(forebay_plant = "go_on_after_failed_sync")) {
+                    synced?;
+                }
                 self.shared.store.note_synced(self.positions.last())?;
                 self.dirty = None;
             }
@@ -141,6 +146,12 @@ impl Committer {
                 }
                 self.dirty.get_or_insert_with(Instant::now);
                 cycle.waiting.push(done);
+                cycle.must_sync = true;
+            }
+            Command::Pause(id, paused, done) => {
+                let change = Self::change_pause(&self.shared, (id, paused), done, cycle.pauses.len())?;
+                cycle.pauses.push(change);
+                self.dirty.get_or_insert_with(Instant::now);
                 cycle.must_sync = true;
             }
             Command::SetAside(lane, key, value) => {
@@ -180,7 +191,9 @@ impl Committer {
                 cycle.join(id, stream, content)
             }
         };
-        if let Some(reply_to) = reply_to {
+        if let Some(reply_to) = reply_to
+            && (cfg!(not(forebay_plant = "refuse_silently")) || matches!(verdict, Verdict::Written { .. }))
+        {
             cycle.answers.push((reply_to, verdict));
         }
     }
@@ -275,7 +288,7 @@ impl Committer {
 
     /// Lets the world know of what is durable: counters, flushers, and last the clients.
     fn release(&mut self, cycle: Cycle) {
-        let Cycle { groups, answers, reserved, buried, revised, waiting, .. } = cycle;
+        let Cycle { groups, answers, reserved, buried, revised, waiting, pauses, .. } = cycle;
         self.shared.counters.accepted(groups.iter().map(|g| g.reports).sum());
         self.shared.counters.revised(revised);
         self.shared.grow(groups.iter().map(|g| g.bytes).sum());
@@ -302,6 +315,7 @@ impl Committer {
         for done in waiting {
             let _ = done.send(());
         }
+        pauses.into_iter().for_each(|change| change.release(&self.shared));
         self.shared.reservations.add_permits(reserved);
     }
 }

@@ -40,6 +40,14 @@ pub enum JournalError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The storage could not end as it wants to. What was acknowledged was synced before.
+    #[error("the journal at {path} cannot be closed ({said}); what was acknowledged was synced before. Check the disk")]
+    Close {
+        /// The folder.
+        path: PathBuf,
+        /// The storage's last words.
+        said: String,
+    },
     /// The storage below is damaged: not an entry, which would be set aside, but the files around the entries.
     #[error("the journal's files are damaged: {0}")]
     Damaged(String),

@@ -1,55 +1,87 @@
-//! All ids with backlog, and the lanes that they hold.
+//! All ids with backlog, the lanes that they hold, and the ids that are paused.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use super::lanes::Lanes;
+use super::lanes::{Lane, Lanes};
 use super::stream::{Flusher, Stream};
 use crate::report::Id;
+use crate::sync::{Mutex, MutexGuard};
 
-/// Room for so many ids is kept when the last one is drained.
-const KEPT_CAPACITY: usize = 1024;
+/// Parts of the index, each under a lock of its own: who looks at all ids holds up an append for a part of them only.
+/// A model has few, so that its ids meet.
+const PARTS: usize = if cfg!(all(test, feature = "models")) { 2 } else { 64 };
+
+/// Room for so many ids is kept in a part when the last one is drained.
+const KEPT_CAPACITY: usize = 16;
 
 /// The ids with backlog. A stream enters with its first append and leaves when it is drained and quiet; both happen
-/// under this lock, so that an append never goes to a stream that has left.
-#[derive(Debug)]
-pub(super) struct Index(Mutex<Inner>);
-
-pub(super) struct Inner {
-    pub(super) streams: HashMap<Id, Arc<Stream>>,
-    pub(super) lanes: Lanes,
+/// under the lock of its part, so that an append never goes to a stream that has left.
+pub(super) struct Index {
+    parts: Vec<Mutex<Part>>,
+    /// Locked within a part, never around one.
+    lanes: Mutex<Lanes>,
 }
 
-impl std::fmt::Debug for Inner {
+/// Those ids that have their place here by hash.
+#[derive(Default)]
+struct Part {
+    streams: HashMap<Id, Arc<Stream>>,
+    /// With backlog or without.
+    paused: HashSet<Id>,
+}
+
+/// What one part of the index has at one instant.
+pub struct PartView {
+    /// Ids with backlog, or about to have some.
+    pub streams: Vec<Arc<Stream>>,
+    /// Ids that are paused and have none.
+    pub paused: Vec<Id>,
+}
+
+impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Index").field("streams", &self.streams.len()).finish_non_exhaustive()
+        f.debug_struct("Index").field("streams", &self.streams()).finish_non_exhaustive()
     }
 }
 
 impl Index {
-    pub(super) fn new(streams: HashMap<Id, Arc<Stream>>, lanes: Lanes) -> Self {
-        Self(Mutex::new(Inner { streams, lanes }))
+    pub(super) fn new(streams: HashMap<Id, Arc<Stream>>, lanes: Lanes, paused: HashSet<Id>) -> Self {
+        let parts = std::iter::repeat_with(Mutex::default).take(PARTS).collect();
+        let index = Self { parts, lanes: Mutex::new(lanes) };
+        for (id, stream) in streams {
+            stream.lock().paused = paused.contains(&id);
+            index.part(&id).streams.insert(id, stream);
+        }
+        for id in paused {
+            index.part(&id).paused.insert(id);
+        }
+        index
     }
 
     /// The stream of `id`, made if it is not there, with one append more on its way.
     pub(super) fn join_commit(&self, id: &Id) -> Arc<Stream> {
-        let mut inner = self.lock();
-        let Inner { streams, lanes } = &mut *inner;
-        let stream = streams.entry(*id).or_insert_with(|| Arc::new(Stream::new(*id, lanes.lease(id))));
+        let mut part = self.part(id);
+        let Part { streams, paused } = &mut *part;
+        let stream = streams.entry(*id).or_insert_with(|| {
+            let stream = Stream::new(*id, self.lanes().lease(id));
+            stream.lock().paused = paused.contains(id);
+            Arc::new(stream)
+        });
         stream.lock().in_commit += 1;
         Arc::clone(stream)
     }
 
     /// Takes back an append that was refused after all.
     pub(super) fn leave_commit(&self, stream: &Stream) {
-        let mut inner = self.lock();
+        let mut part = self.part(&stream.id);
         let flusher = {
             let mut state = stream.lock();
             state.in_commit -= 1;
             state.is_quiet().then_some(state.flusher)
         };
         match flusher {
-            Some(Flusher::None) => inner.remove(stream),
+            Some(Flusher::None) => self.remove(&mut part, stream),
             // It tried to retire while the append was on its way, and waits for what comes of it.
             Some(Flusher::Idle) => stream.wake.notify_one(),
             _ => {}
@@ -58,27 +90,90 @@ impl Index {
 
     /// Lets a drained, quiet stream go and gives its lane back. False when there is something left to do.
     pub(super) fn retire(&self, stream: &Stream) -> bool {
-        let mut inner = self.lock();
+        let mut part = self.part(&stream.id);
         let quiet = stream.lock().is_quiet();
         if quiet {
-            inner.remove(stream);
+            self.remove(&mut part, stream);
         }
         quiet
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("no holder of the index panics: it only moves entries")
+    /// How many ids have backlog.
+    pub(super) fn streams(&self) -> usize {
+        self.parts.iter().map(|part| lock(part).streams.len()).sum()
+    }
+
+    /// The stream of `id`, if it has one.
+    pub(super) fn stream(&self, id: &Id) -> Option<Arc<Stream>> {
+        self.part(id).streams.get(id).cloned()
+    }
+
+    /// All parts, one after the other; none is locked between two.
+    pub(super) fn parts(&self) -> impl Iterator<Item = PartView> {
+        self.parts.iter().map(|part| {
+            let part = lock(part);
+            let alone = |id: &&Id| !part.streams.contains_key(id);
+            let paused = part.paused.iter().filter(alone).copied().collect();
+            PartView { streams: part.streams.values().cloned().collect(), paused }
+        })
+    }
+
+    /// Whether `id` is paused.
+    pub(super) fn is_paused(&self, id: &Id) -> bool {
+        self.part(id).paused.contains(id)
+    }
+
+    /// How many ids are paused.
+    pub(super) fn paused(&self) -> usize {
+        self.parts.iter().map(|part| lock(part).paused.len()).sum()
+    }
+
+    /// Notes that `id` is paused, or is no more; a flusher that waits for that is woken.
+    pub(super) fn set_paused(&self, id: &Id, paused: bool) {
+        let mut part = self.part(id);
+        if paused {
+            part.paused.insert(*id);
+        } else {
+            part.paused.remove(id);
+        }
+        if let Some(stream) = part.streams.get(id) {
+            stream.set_paused(paused);
+        }
+    }
+
+    /// Each lane is held by the streams that use it, and by nobody else.
+    #[cfg(all(test, feature = "models"))]
+    pub(super) fn assert_lanes_are_held(&self) {
+        let parts: Vec<_> = self.parts.iter().map(lock).collect();
+        let lanes = self.lanes();
+        let mut holders = vec![0; lanes.holders().len()];
+        for stream in parts.iter().flat_map(|part| part.streams.values()) {
+            let state = stream.lock();
+            state.older_lanes.iter().chain([&state.lane]).for_each(|&lane| holders[usize::from(lane)] += 1);
+        }
+        assert_eq!(lanes.holders(), holders);
+    }
+
+    fn remove(&self, part: &mut Part, stream: &Stream) {
+        part.streams.remove(&stream.id);
+        let state = stream.lock();
+        let mut lanes = self.lanes();
+        lanes.release(state.lane);
+        state.older_lanes.iter().for_each(|&lane: &Lane| lanes.release(lane));
+        if part.streams.is_empty() && part.streams.capacity() > KEPT_CAPACITY {
+            part.streams.shrink_to_fit();
+        }
+    }
+
+    fn part(&self, id: &Id) -> MutexGuard<'_, Part> {
+        lock(&self.parts[crc32fast::hash(id.as_bytes()) as usize % PARTS])
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().expect("no holder of the lanes panics: it only counts")
     }
 }
 
-impl Inner {
-    fn remove(&mut self, stream: &Stream) {
-        self.streams.remove(&stream.id);
-        let state = stream.lock();
-        self.lanes.release(state.lane);
-        state.older_lanes.iter().for_each(|&lane| self.lanes.release(lane));
-        if self.streams.is_empty() && self.streams.capacity() > KEPT_CAPACITY {
-            self.streams.shrink_to_fit();
-        }
-    }
+fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
+    part.lock().expect("no holder of the index panics: it only moves entries")
 }

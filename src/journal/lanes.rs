@@ -42,6 +42,12 @@ impl Lanes {
         }
     }
 
+    /// How many ids hold each lane.
+    #[cfg(all(test, feature = "models"))]
+    pub fn holders(&self) -> &[u32] {
+        &self.holders
+    }
+
     /// Gives a lane back.
     pub fn release(&mut self, lane: Lane) {
         let holders = &mut self.holders[usize::from(lane)];

@@ -123,7 +123,10 @@ pub(super) fn end(dir: &Path) -> io::Result<u64> {
 
 fn find_holes(dir: &Path) -> io::Result<Vec<Hole>> {
     let file = match File::open(dir.join("db")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let what = "the file is missing, and something was synced to it".to_owned();
+            return Ok(if synced(dir) > 0 { vec![Hole { offset: 0, what }] } else { Vec::new() });
+        }
         file => file?,
     };
     let mut log = Log::of(file);

@@ -10,11 +10,13 @@
 //! 6. Dead letters are synced before the entry that they come from is truncated.
 //! 7. A damaged entry is never handed out; it is set aside under its lane and key, and logged.
 //! 8. Files that cannot be opened are moved aside, and every entry that is whole in them is taken over (`salvage.rs`).
-//! 9. An id is in the index from its first append until it is drained and quiet, and holds a lane as long.
+//! 9. A paused id is so on disk before anybody is told, and nothing of it is drained that was not on its way before.
+//! 10. An id is in the index from its first append until it is drained and quiet, and holds a lane as long.
 //!
 //! # On disk
 //! sled trees `lane-0000` … hold entries (`entry.rs`), `dead` dead letters (`dead_letters.rs`), `damaged` what was set
-//! aside (`lane-NNNN/` and the key), `meta` the stamp of the last commit (`log.rs`).
+//! aside (`lane-NNNN/` and the key), `paused` the ids that are not drained (`pauses.rs`), `meta` the stamp of the last
+//! commit (`log.rs`).
 //!
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
@@ -28,12 +30,18 @@ mod index;
 mod lanes;
 mod limits;
 mod log;
+#[cfg(all(test, feature = "models"))]
+mod models;
 pub mod offline;
+mod pauses;
+mod peek;
 mod positions;
+mod progress;
 mod queue;
 mod read;
 mod recovery;
 mod salvage;
+#[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
 mod stream;
 #[cfg(test)]
@@ -42,7 +50,6 @@ mod value;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -52,7 +59,11 @@ pub use append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
 pub use dead_letters::DeadLetter;
 pub use entry::Entry;
 pub use error::{Damage, JournalError};
+pub use index::PartView;
 pub use log::Hole;
+pub use pauses::{MAX_PAUSED_IDS, PauseError};
+pub use peek::Peeked;
+pub use progress::{LastBatch, LastError, Progress};
 pub use queue::{Buried, Revision};
 pub use read::{Receipt, Settlement, Taken};
 pub use stream::{Backlog, Flusher, State, Stream};
@@ -60,6 +71,8 @@ pub use value::Value;
 
 use crate::config;
 use crate::metrics::Counters;
+use crate::report::Id;
+use crate::sync::thread::{self, JoinHandle};
 use commit::Committer;
 use index::Index;
 use limits::Limits;
@@ -147,7 +160,8 @@ fn mend(settings: &config::Journal) -> Result<(), JournalError> {
     if cfg!(forebay_plant = "open_without_looking") {
         return Ok(());
     }
-    let Some(_locked) = log::lock(&settings.dir)? else { return Ok(()) };
+    // Held while the log is read.
+    let _locked = log::lock(&settings.dir)?;
     match log::inspect(&settings.dir)?.first() {
         Some(hole) => salvage::salvage(settings, &JournalError::Damaged(hole.to_string())),
         None => Ok(()),
@@ -203,11 +217,12 @@ impl Opened {
             streams = found.streams.len(),
             dead_letters = found.dead,
             damaged = found.damaged,
+            paused = found.paused.len(),
             "journal opened"
         );
         let shared = Shared {
             store,
-            index: Index::new(found.streams, found.lanes),
+            index: Index::new(found.streams, found.lanes, found.paused),
             queue: Queue::default(),
             counters,
             limits: Limits {
@@ -230,8 +245,7 @@ impl Opened {
     /// Starts the commit thread, and tells `drain` of every stream that was found.
     pub fn start(self, drain: Arc<dyn Drain>) -> Journal {
         let Self { shared, positions } = self;
-        let found: Vec<_> = shared.index.lock().streams.values().cloned().collect();
-        for stream in found {
+        for stream in shared.index.parts().flat_map(|part| part.streams) {
             drain.backlog_grew(&stream, &mut stream.lock());
         }
         let committer = Committer::new(Arc::clone(&shared), drain, positions);
@@ -243,7 +257,7 @@ impl Opened {
             }
             failed_by.queue.close();
         };
-        let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(commit);
+        let thread = thread::Builder::new().name("commit".to_owned()).spawn(commit);
         let thread = thread.expect("the system starts a thread while the process starts");
         Journal { shared, thread: Arc::new(Mutex::new(Some(thread))) }
     }
@@ -295,12 +309,18 @@ impl Journal {
 
     /// How many ids have backlog.
     pub fn streams(&self) -> usize {
-        self.shared.index.lock().streams.len()
+        self.shared.index.streams()
     }
 
-    /// All streams, to wake their flushers.
-    pub fn all_streams(&self) -> Vec<Arc<Stream>> {
-        self.shared.index.lock().streams.values().cloned().collect()
+    /// The stream of `id`; none where it has no backlog.
+    pub fn stream(&self, id: &Id) -> Option<Arc<Stream>> {
+        self.shared.index.stream(id)
+    }
+
+    /// All streams and paused ids, a part at a time. An append waits for one part at the most, and that is a fraction
+    /// of a millisecond with a hundred thousand ids.
+    pub fn parts(&self) -> impl Iterator<Item = PartView> {
+        self.shared.index.parts()
     }
 
     /// Ends the node's service: what is in the journal is whole, but this process cannot go on with it.
@@ -320,14 +340,15 @@ impl Journal {
     }
 
     /// When the oldest record that is not in the sink was accepted. With many streams the answer is up to a second old:
-    /// looking at each of them holds up appends.
+    /// looking at each of them takes milliseconds.
     fn oldest(&self) -> Option<Instant> {
         const MANY: usize = 1_000;
         let mut known = self.shared.oldest.lock().expect("no holder panics: it only looks");
         match *known {
             Some((at, oldest)) if self.streams() > MANY && at.elapsed() < Duration::from_secs(1) => oldest,
             _ => {
-                let oldest = self.all_streams().iter().filter_map(|stream| stream.lock().oldest).min();
+                let streams = self.parts().flat_map(|part| part.streams);
+                let oldest = streams.filter_map(|stream| stream.lock().oldest).min();
                 *known = Some((Instant::now(), oldest));
                 oldest
             }
@@ -357,6 +378,14 @@ impl Journal {
             thread.join().expect("the commit thread catches its panics");
         }
         self.failure().map_or(Ok(()), Err)
+    }
+
+    /// Closes the files of a journal that was stopped, if no other handle to it is left. Blocks.
+    ///
+    /// # Errors
+    /// When the storage cannot end as it wants to.
+    pub fn close(self) -> Result<(), JournalError> {
+        Arc::into_inner(self.shared).map_or(Ok(()), |shared| shared.store.close())
     }
 }
 

@@ -1,6 +1,5 @@
 //! The way to the commit thread: one list under a lock, taken whole.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -8,7 +7,9 @@ use tokio::sync::oneshot;
 use super::append::Append;
 use super::dead_letters::DeadLetter;
 use super::lanes::Lane;
-use crate::report::Key;
+use super::pauses::PauseError;
+use crate::report::{Id, Key};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What the commit thread is asked to do; it does it in the order of the asking.
 pub(super) enum Command {
@@ -20,6 +21,8 @@ pub(super) enum Command {
     Bury(Vec<DeadLetter>, oneshot::Sender<Buried>),
     /// Change dead letters, durably, before the answer.
     Revise(Vec<Revision>, oneshot::Sender<()>),
+    /// Pause an id, or resume it, durably, before the answer.
+    Pause(Id, bool, oneshot::Sender<Result<(), PauseError>>),
     /// Move a damaged entry out of the way: lane, key, value.
     SetAside(Lane, Vec<u8>, bytes::Bytes),
     /// Sync and end.
@@ -85,6 +88,11 @@ impl Queue {
     pub(super) fn take(&self, into: &mut Vec<Command>, patience: Option<Duration>) {
         let mut waiting = self.lock();
         while waiting.commands.is_empty() {
+            #[cfg(forebay_plant = "lose_a_wake_up")]
+            {
+                drop(waiting);
+                waiting = self.lock();
+            }
             waiting.thread_sleeps = true;
             let Some(patience) = patience else {
                 waiting = self.wake.wait(waiting).expect(NO_PANIC);

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Journal;
+use super::commit::now_micros;
 use super::entry::{self, Entry};
 use super::error::{Damage, JournalError};
 use super::lanes::Lane;
+use super::progress::LastBatch;
 use super::queue::Command;
 use super::stream::Stream;
 use crate::report::{Batch, Position};
@@ -125,6 +127,13 @@ impl Journal {
                 state.oldest = state.oldest_after_taken;
                 state.damaged = false;
             }
+            state.note_batch(LastBatch {
+                at: now_micros(),
+                reports: receipt.reports + receipt.missing,
+                stored: settlement.stored,
+                duplicates: settlement.duplicates,
+                dead: settlement.dead + receipt.missing,
+            });
             let released = state.done.partition_point(|waiter| waiter.position <= receipt.through);
             let released: Vec<_> = state.done.drain(..released).collect();
             if state.done.is_empty() {

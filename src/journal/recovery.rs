@@ -1,6 +1,6 @@
 //! What is found at open: the backlog of every id, the dead letters, and entries that are damaged.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::dead_letters;
 use super::entry;
 use super::error::{Damage, JournalError};
 use super::lanes::{Lane, Lanes};
+use super::pauses;
 use super::store::Store;
 use super::stream::Stream;
 use crate::report::{Id, Position};
@@ -19,6 +20,7 @@ use crate::report::{Id, Position};
 pub(super) struct Found {
     pub(super) streams: HashMap<Id, Arc<Stream>>,
     pub(super) lanes: Lanes,
+    pub(super) paused: HashSet<Id>,
     /// Reports of all streams.
     pub(super) reports: u64,
     pub(super) dead: u64,
@@ -49,6 +51,7 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
     let mut found = Found {
         streams: HashMap::new(),
         lanes: Lanes::new(leasable, store.lanes()),
+        paused: pauses::recover(store)?,
         reports: 0,
         dead: 0,
         bytes: 0,

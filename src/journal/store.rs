@@ -20,19 +20,26 @@ const _: () = assert!(20 * (MAX_VALUE_BYTES + 96) < SEGMENT_BYTES / 4);
 
 const STAMP_KEY: &[u8] = b"stamp";
 
-/// The open trees.
+/// The journal's files, open.
 pub(super) struct Store {
     dir: PathBuf,
-    db: sled::Db,
     /// A handle of our own to sled's file: `flush` writes it, and only `sync_data` makes it durable.
     file: File,
     synced: Synced,
+    /// `None` once it is closed.
+    trees: Option<Trees>,
+}
+
+struct Trees {
+    db: sled::Db,
     meta: sled::Tree,
     lanes: Vec<sled::Tree>,
     /// Dead letters by id, source and seq.
     dead: sled::Tree,
     /// Damaged entries as they were found, by the name of their lane and their key.
     damaged: sled::Tree,
+    /// Paused ids.
+    paused: sled::Tree,
 }
 
 impl Store {
@@ -40,21 +47,25 @@ impl Store {
     pub(super) fn open(dir: &Path, lanes: Lane, cache_bytes: u64) -> Result<Self, JournalError> {
         let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
         fs::create_dir_all(dir).map_err(folder("make the folder"))?;
-        remove_half_made_snapshots(dir).map_err(folder("remove half-made snapshots"))?;
+        remove_half_made_files(dir).map_err(folder("remove half-made files"))?;
         let config =
             sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
         let db = config.open().map_err(|e| open_error(dir, e))?;
         let tree = |name: &str| db.open_tree(name).map_err(JournalError::storage("open a tree"));
         let on_disk = db.tree_names().iter().filter_map(|name| lane_number(name)).max().map_or(0, |last| last + 1);
-        let store = Self {
-            file: File::options().write(true).open(dir.join("db")).map_err(folder("open the file db of"))?,
-            synced: Synced::open(dir).map_err(folder("open the file synced of"))?,
+        let trees = Trees {
             meta: tree("meta")?,
             dead: tree("dead")?,
             damaged: tree("damaged")?,
+            paused: tree("paused")?,
             lanes: (0..lanes.max(on_disk)).map(|lane| tree(&lane_name(lane))).collect::<Result<_, _>>()?,
-            dir: dir.to_owned(),
             db,
+        };
+        let store = Self {
+            file: File::options().write(true).open(dir.join("db")).map_err(folder("open the file db of"))?,
+            synced: Synced::open(dir).map_err(folder("open the file synced of"))?,
+            dir: dir.to_owned(),
+            trees: Some(trees),
         };
         store.sync()?;
         sync_names(dir).map_err(folder("sync the names in"))?;
@@ -63,7 +74,7 @@ impl Store {
 
     /// How many lanes there are, leased or not.
     pub(super) fn lanes(&self) -> Lane {
-        self.lanes.len() as Lane
+        self.trees().lanes.len() as Lane
     }
 
     /// Inserts an entry. Durable after the next [`Store::sync`].
@@ -104,21 +115,35 @@ impl Store {
 
     /// The names under which damaged entries were set aside: lane and key.
     pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
-        self.damaged.iter().map(|pair| owned(pair).map(|(name, _)| name))
+        self.trees().damaged.iter().map(|pair| owned(pair).map(|(name, _)| name))
     }
 
     /// All dead letters, in order of key.
     pub(super) fn scan_dead(&self) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
-        self.dead.iter().map(owned)
+        self.trees().dead.iter().map(owned)
+    }
+
+    /// All pauses, in order of key.
+    pub(super) fn scan_paused(&self) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
+        self.trees().paused.iter().map(owned)
+    }
+
+    /// Keeps the pause with this key, or removes it where `value` is none. Durable after the next [`Store::sync`].
+    pub(super) fn set_paused(&self, key: &[u8], value: Option<&Vec<u8>>) -> Result<(), JournalError> {
+        let changed = match value {
+            Some(value) => self.trees().paused.insert(key, value.as_slice()),
+            None => self.trees().paused.remove(key),
+        };
+        changed.map(drop).map_err(JournalError::storage("pause or resume an id"))
     }
 
     /// Keeps a dead letter unless its key is there already; true when it is new. Durable after the next
     /// [`Store::sync`].
     pub(super) fn keep_dead(&self, key: &[u8], value: &[u8]) -> Result<bool, JournalError> {
         debug_assert!(value.len() <= MAX_VALUE_BYTES);
-        let known = self.dead.contains_key(key).map_err(JournalError::storage("read the dead letters"))?;
+        let known = self.trees().dead.contains_key(key).map_err(JournalError::storage("read the dead letters"))?;
         if !known {
-            self.dead.insert(key, value).map_err(JournalError::storage("write a dead letter"))?;
+            self.trees().dead.insert(key, value).map_err(JournalError::storage("write a dead letter"))?;
         }
         Ok(!known)
     }
@@ -128,12 +153,12 @@ impl Store {
         &self,
         after: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
-        self.dead.range::<&[u8], _>((Bound::Excluded(after), Bound::Unbounded)).map(owned)
+        self.trees().dead.range::<&[u8], _>((Bound::Excluded(after), Bound::Unbounded)).map(owned)
     }
 
     /// The dead letter with this key.
     pub(super) fn dead_letter(&self, key: &[u8]) -> Result<Option<Bytes>, JournalError> {
-        let value = self.dead.get(key).map_err(JournalError::storage("read a dead letter"))?;
+        let value = self.trees().dead.get(key).map_err(JournalError::storage("read a dead letter"))?;
         Ok(value.map(Bytes::from_owner))
     }
 
@@ -141,8 +166,8 @@ impl Store {
     /// one, if it was there. Durable after the next [`Store::sync`].
     pub(super) fn change_dead(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<usize>, JournalError> {
         let old = match value {
-            Some(value) => self.dead.insert(key, value),
-            None => self.dead.remove(key),
+            Some(value) => self.trees().dead.insert(key, value),
+            None => self.trees().dead.remove(key),
         };
         Ok(old.map_err(JournalError::storage("change a dead letter"))?.map(|old| old.len()))
     }
@@ -152,19 +177,19 @@ impl Store {
         let mut name = lane_name(lane).into_bytes();
         name.push(b'/');
         name.extend_from_slice(key);
-        self.damaged.insert(name, value).map_err(JournalError::storage("set a damaged entry aside"))?;
+        self.trees().damaged.insert(name, value).map_err(JournalError::storage("set a damaged entry aside"))?;
         self.remove(lane, key)
     }
 
     /// The last position of the last commit; 0 in a new journal.
     pub(super) fn stamp(&self) -> Result<u64, JournalError> {
-        let value = self.meta.get(STAMP_KEY).map_err(JournalError::storage("read the last position"))?;
+        let value = self.trees().meta.get(STAMP_KEY).map_err(JournalError::storage("read the last position"))?;
         Ok(value.and_then(|value| log::stamped(&value)).unwrap_or(0))
     }
 
     /// Writes the last position of a commit, behind its entries. Durable after the next [`Store::sync`].
     pub(super) fn set_stamp(&self, position: Position) -> Result<(), JournalError> {
-        let written = self.meta.insert(STAMP_KEY, log::stamp(position.0));
+        let written = self.trees().meta.insert(STAMP_KEY, log::stamp(position.0));
         written.map(drop).map_err(JournalError::storage("write the last position"))
     }
 
@@ -181,7 +206,7 @@ impl Store {
     /// # Errors
     /// Final: what the system dropped after a failed sync a second one would not bring back.
     pub(super) fn sync(&self) -> Result<(), JournalError> {
-        self.db.flush().map_err(JournalError::storage("flush"))?;
+        self.trees().db.flush().map_err(JournalError::storage("flush"))?;
         if cfg!(forebay_plant = "sync_by_sled_alone") {
             return Ok(());
         }
@@ -200,11 +225,41 @@ impl Store {
 
     /// Bytes that the journal's files take on disk.
     pub(super) fn bytes_on_disk(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
+        self.trees().db.size_on_disk().unwrap_or(0)
+    }
+
+    /// Closes the files.
+    ///
+    /// # Errors
+    /// When the storage cannot end as it wants to. All that [`Store::sync`] made durable stays so.
+    pub(super) fn close(mut self) -> Result<(), JournalError> {
+        self.close_trees()
+    }
+
+    /// sled writes and syncs once more when its last handle goes, and panics where that fails.
+    fn close_trees(&mut self) -> Result<(), JournalError> {
+        let trees = self.trees.take();
+        let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(trees)));
+        closed.map_err(|panic| JournalError::Close {
+            path: self.dir.clone(),
+            said: panic.downcast_ref::<String>().cloned().unwrap_or_default(),
+        })
+    }
+
+    fn trees(&self) -> &Trees {
+        self.trees.as_ref().expect("only a store that is dropped has none")
     }
 
     fn lane(&self, lane: Lane) -> &sled::Tree {
-        &self.lanes[usize::from(lane)]
+        &self.trees().lanes[usize::from(lane)]
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = self.close_trees() {
+            tracing::error!(%error, "the journal is not closed as it should be");
+        }
     }
 }
 
@@ -231,13 +286,17 @@ fn open_error(dir: &Path, error: sled::Error) -> JournalError {
 }
 
 /// A kill while sled writes a snapshot leaves a file that makes the next open report corruption; it holds nothing that
-/// the log does not.
-fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
+/// the log does not. Nor does a `conf` without a log: sled makes it first, and the first start was cut off there.
+fn remove_half_made_files(dir: &Path) -> io::Result<()> {
     for file in fs::read_dir(dir)? {
         let file = file?;
         if file.file_name().to_string_lossy().ends_with(".generating") {
             fs::remove_file(file.path())?;
         }
+    }
+    let conf = dir.join("conf");
+    if conf.exists() && !dir.join("db").exists() {
+        fs::remove_file(conf)?;
     }
     Ok(())
 }

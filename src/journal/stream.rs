@@ -1,13 +1,15 @@
 //! What is known in memory of one id with backlog. Ids without backlog are not known at all.
 
-use std::sync::{Mutex, MutexGuard, Weak};
+use std::sync::Weak;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::append::Outlet;
 use super::lanes::Lane;
+use super::progress::Progress;
 use crate::report::{Id, Position};
+use crate::sync::{Mutex, MutexGuard};
 
 /// One id that has backlog, or is about to.
 pub struct Stream {
@@ -50,6 +52,12 @@ pub struct State {
     pub(super) done: Vec<DoneWaiter>,
     /// Whether the id has a flusher, and what that waits for.
     pub flusher: Flusher,
+    /// Nothing of it is drained until it is resumed.
+    pub(super) paused: bool,
+    /// What is durable now is drained without waiting for batch or tick.
+    pub urgent: bool,
+    /// Boxed: of most ids there is nothing to tell.
+    pub(super) progress: Option<Box<Progress>>,
 }
 
 /// The state of an id's flusher.
@@ -63,6 +71,8 @@ pub enum Flusher {
     Idle,
     /// It works, and will look at the stream again by itself.
     Working,
+    /// The id is paused: it waits for the resume alone.
+    Held,
 }
 
 /// A connection that waits until a `done` marker is in the sink.
@@ -91,6 +101,10 @@ pub struct Backlog {
     pub behind: bool,
     /// When the oldest of both was accepted.
     pub oldest: Option<Instant>,
+    /// Nothing of it is to be drained.
+    pub paused: bool,
+    /// An operator wants it drained now.
+    pub urgent: bool,
 }
 
 /// What one commit adds to a stream.
@@ -117,6 +131,9 @@ impl Stream {
             oldest_after_taken: None,
             done: Vec::new(),
             flusher: Flusher::None,
+            paused: false,
+            urgent: false,
+            progress: None,
         };
         Self { id, state: Mutex::new(state), wake: Notify::new() }
     }
@@ -125,13 +142,30 @@ impl Stream {
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of a stream's state panics: it only counts")
     }
+
+    /// Lets the id's flusher act on all that is durable now, without waiting for batch, tick or the next attempt.
+    pub fn hasten(&self) {
+        let mut state = self.lock();
+        if !state.is_quiet() && !state.paused {
+            state.urgent = true;
+            self.wake.notify_one();
+        }
+    }
+
+    /// A resume hastens the id, so that its flusher, which waits for that alone, looks again.
+    pub(super) fn set_paused(&self, paused: bool) {
+        let was_paused = std::mem::replace(&mut self.lock().paused, paused);
+        if was_paused && !paused {
+            self.hasten();
+        }
+    }
 }
 
 impl State {
     /// What a flusher decides by.
     pub fn backlog(&self) -> Backlog {
-        let Self { reports, markers, bytes, behind, oldest, .. } = *self;
-        Backlog { reports, markers, bytes, behind, oldest }
+        let Self { reports, markers, bytes, behind, oldest, paused, urgent, .. } = *self;
+        Backlog { reports, markers, bytes, behind, oldest, paused, urgent }
     }
 
     /// Records that are durable, or on their way there, and not settled.
@@ -141,7 +175,8 @@ impl State {
 
     /// Whether nothing of the id is left to store, nor on its way.
     pub(super) fn is_quiet(&self) -> bool {
-        self.reports == 0 && self.markers == 0 && self.in_commit == 0
+        let nothing_comes = self.in_commit == 0 || cfg!(forebay_plant = "leave_in_commit");
+        self.reports == 0 && self.markers == 0 && nothing_comes
     }
 
     /// Notes that the records `first..=through` are durable.

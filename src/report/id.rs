@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::str::FromStr;
 
 /// The longest id, in bytes; `id VARCHAR(64)` in the sink.
 pub const MAX_ID_BYTES: usize = 64;
@@ -56,6 +57,14 @@ impl Id {
     /// The id as bytes, all ASCII.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl FromStr for Id {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        Self::new(text)
     }
 }
 

@@ -85,16 +85,17 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::report::Echo;
+    use crate::report::{Echo, Position};
 
     #[tokio::test]
     async fn a_request_waits_for_its_last_answer() {
         let collector = Collector::default();
         let waiting = || Slot::new(&Echo::default(), Outcome::Waiting);
         collector.expect(vec![waiting(), Slot::new(&Echo::default(), Outcome::Pong), waiting()], 2);
-        collector.settle(&mut [(2, Outcome::Kept(None))].into_iter());
+        collector.settle(&mut [(2, Outcome::Kept(None, Position(1)))].into_iter());
         assert!(timeout(Duration::from_millis(10), collector.all()).await.is_err());
-        collector.settle(&mut [(2, Outcome::Pong), (0, Outcome::Kept(None)), (9, Outcome::Pong)].into_iter());
+        collector
+            .settle(&mut [(2, Outcome::Pong), (0, Outcome::Kept(None, Position(1))), (9, Outcome::Pong)].into_iter());
         assert_eq!(collector.all().await.len(), 3);
     }
 }

@@ -271,7 +271,7 @@ impl Outlet for Outbox {
 impl From<Answer> for Outcome {
     fn from(answer: Answer) -> Self {
         match answer {
-            Answer::Kept(ack) => Self::Kept(ack.number()),
+            Answer::Kept(ack) => Self::Kept(ack.number(), ack.position()),
             Answer::Refused(refusal) => Self::Refused(Box::new(refusal)),
         }
     }

@@ -251,11 +251,11 @@ fn late() -> Answer {
 mod tests {
     use super::*;
     use crate::report::RefusalKind::{BacklogFull, BadJson};
-    use crate::report::{Draft, Id};
+    use crate::report::{Draft, Id, Position};
 
     fn slot(kind: Option<RefusalKind>, retry_after_ms: Option<u64>) -> Slot {
         let refused = |kind| Refusal { kind, field: None, message: String::new(), retry_after_ms };
-        let outcome = kind.map_or(Outcome::Kept(None), |kind| Outcome::Refused(Box::new(refused(kind))));
+        let outcome = kind.map_or(Outcome::Kept(None, Position(1)), |kind| Outcome::Refused(Box::new(refused(kind))));
         Slot::new(&Echo::default(), outcome)
     }
 

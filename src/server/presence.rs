@@ -1,10 +1,10 @@
 //! Which ids report over which connections, for the markers that a connection leaves behind.
 
 use std::collections::{HashMap, hash_map};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::report::Id;
+use crate::report::{Id, Position};
 
 /// Ids that leave in one hold of the lock, so that a connection of many ids does not keep others waiting.
 const LEAVE_CHUNK: usize = 256;
@@ -23,8 +23,9 @@ struct Seat {
 /// What is known of an id that connections stand for.
 #[derive(Debug, Default)]
 struct Standing {
-    /// What was kept last of the id is a report.
-    open: AtomicBool,
+    /// The position of what was kept last of the id, and in the lowest bit whether that is a report. Answers to several
+    /// connections do not come in the order of positions.
+    last: AtomicU64,
     /// `done` messages that are appended and not answered. Those of other connections and of requests may still be
     /// under way when the last connection leaves; a marker would follow them.
     dones: AtomicU32,
@@ -33,7 +34,7 @@ struct Standing {
 impl Standing {
     /// Whether a marker is owed when nobody stands for the id any more.
     fn owes_marker(&self) -> bool {
-        self.open.load(Ordering::Acquire) && self.dones.load(Ordering::Acquire) == 0
+        self.last.load(Ordering::Acquire) & 1 == 1 && self.dones.load(Ordering::Acquire) == 0
     }
 }
 
@@ -52,12 +53,19 @@ impl Stake {
         Self { standing: Arc::clone(standing), done }
     }
 
-    /// The append is durable.
-    pub(super) fn kept(self) {
-        let open = !self.done;
-        if self.standing.open.load(Ordering::Relaxed) != open {
-            self.standing.open.store(open, Ordering::Release);
+    /// The append is durable, at this position.
+    pub(super) fn kept(self, position: Position) {
+        let last = position.0 << 1 | u64::from(!self.done);
+        if cfg!(forebay_plant = "last_answer_wins") {
+            self.standing.last.store(last, Ordering::Release);
         }
+        self.standing.last.fetch_max(last, Ordering::AcqRel);
+    }
+
+    /// Nobody waited for the answer: the append is taken for the latest, until another is answered.
+    pub(super) fn assume_kept(self) {
+        let assumed = |last: u64| Some(last & !1 | u64::from(!self.done));
+        let _ = self.standing.last.fetch_update(Ordering::AcqRel, Ordering::Acquire, assumed);
     }
 }
 
@@ -169,8 +177,14 @@ mod tests {
         all
     }
 
+    /// Each is kept after all before it.
+    fn kept(stake: Stake) {
+        let next = (stake.standing.last.load(Ordering::Acquire) >> 1) + 1;
+        stake.kept(Position(next));
+    }
+
     fn kept_done(attendance: &Attendance, id: &Id) {
-        attendance.done(id).expect("somebody stands for the id").kept();
+        kept(attendance.done(id).expect("somebody stands for the id"));
     }
 
     #[test]
@@ -180,8 +194,8 @@ mod tests {
         for name in ["a", "b", "c"] {
             assert!(one.admit(&id(name)));
         }
-        one.reported(&id("a")).kept();
-        one.reported(&id("b")).kept();
+        kept(one.reported(&id("a")));
+        kept(one.reported(&id("b")));
         kept_done(&one, &id("b"));
         assert_eq!(marks(one), [id("a")]);
         assert!(presence.streams().is_empty());
@@ -191,9 +205,9 @@ mod tests {
     fn only_the_last_connection_of_an_id_marks_it() {
         let presence = Arc::default();
         let (mut one, mut two) = (attend(&presence), attend(&presence));
-        one.reported(&id("a")).kept();
-        one.reported(&id("a")).kept();
-        two.reported(&id("a")).kept();
+        kept(one.reported(&id("a")));
+        kept(one.reported(&id("a")));
+        kept(two.reported(&id("a")));
         assert_eq!(marks(one), []);
         assert_eq!(marks(two), [id("a")]);
     }
@@ -202,12 +216,12 @@ mod tests {
     fn a_later_report_opens_a_done_id_again() {
         let presence = Arc::default();
         let (mut one, two) = (attend(&presence), attend(&presence));
-        one.reported(&id("a")).kept();
+        kept(one.reported(&id("a")));
         kept_done(&two, &id("a"));
-        one.reported(&id("a")).kept();
+        kept(one.reported(&id("a")));
         assert_eq!(marks(one), [id("a")]);
         let mut three = attend(&presence);
-        three.reported(&id("a")).kept();
+        kept(three.reported(&id("a")));
         kept_done(&two, &id("a"));
         assert_eq!(marks(three), []);
         assert_eq!(marks(two), []);
@@ -217,7 +231,7 @@ mod tests {
     #[test]
     fn a_done_that_is_refused_takes_no_marker_away() {
         let mut one = attend(&Arc::default());
-        one.reported(&id("a")).kept();
+        kept(one.reported(&id("a")));
         drop(one.done(&id("a")));
         assert_eq!(marks(one), [id("a")]);
     }
@@ -226,7 +240,7 @@ mod tests {
     #[test]
     fn a_report_that_is_refused_opens_nothing() {
         let mut one = attend(&Arc::default());
-        one.reported(&id("a")).kept();
+        kept(one.reported(&id("a")));
         kept_done(&one, &id("a"));
         drop(one.reported(&id("a")));
         assert_eq!(marks(one), []);
@@ -243,12 +257,33 @@ mod tests {
         assert!(presence.streams().is_empty());
     }
 
+    /// They are answered connection by connection. The marker once took the place of such a `done`, or was missing.
+    #[test]
+    fn what_was_kept_last_counts_in_whatever_order_the_answers_come() {
+        for report_is_last in [false, true] {
+            let presence = Arc::default();
+            let (mut one, mut two) = (attend(&presence), attend(&presence));
+            kept(one.reported(&id("a")));
+            kept(two.reported(&id("a")));
+            let (report, done) = (one.reported(&id("a")), two.done(&id("a")).expect("somebody stands for the id"));
+            if report_is_last {
+                report.kept(Position(11));
+                done.kept(Position(10));
+            } else {
+                done.kept(Position(11));
+                report.kept(Position(10));
+            }
+            assert_eq!(marks(one), []);
+            assert_eq!(marks(two).len(), usize::from(report_is_last));
+        }
+    }
+
     /// As when a page sends its last word over `POST /reports` while its connection closes.
     #[test]
     fn a_done_from_elsewhere_that_is_under_way_counts_as_kept() {
         let presence: Arc<Presence> = Arc::default();
         let mut one = attend(&presence);
-        one.reported(&id("a")).kept();
+        kept(one.reported(&id("a")));
         let under_way = presence.stake(&id("a"), true);
         assert_eq!(marks(one), []);
         drop(under_way);
@@ -267,7 +302,7 @@ mod tests {
         let presence = Arc::default();
         let mut one = attend(&presence);
         for number in 0..LEAVE_CHUNK + 1 {
-            one.reported(&id(&number.to_string())).kept();
+            kept(one.reported(&id(&number.to_string())));
         }
         let mut chunks = Vec::new();
         one.leave(|ids| chunks.push(ids.len()));

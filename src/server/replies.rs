@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::presence::Stake;
-use crate::report::{Echo, Number, Refusal, reply};
+use crate::report::{Echo, Number, Position, Refusal, reply};
 
 /// Echoes up to this many bytes are kept without an allocation: an id, and a `ref` of the length of a UUID.
 const INLINE_ECHO: usize = 48;
@@ -61,8 +61,8 @@ impl EchoText {
 pub(super) enum Outcome {
     /// Its answer has not come.
     Waiting,
-    /// It is durable; a report has a number, a marker has none.
-    Kept(Option<Number>),
+    /// It is durable; a report has a number, a marker has none; both have their position in the journal.
+    Kept(Option<Number>, Position),
     /// Nothing of it was kept.
     Refused(Box<Refusal>),
     /// It was a ping.
@@ -87,9 +87,9 @@ impl Slot {
     /// Notes what became of the message.
     pub(super) fn settle(&mut self, outcome: Outcome) {
         if let Some(stake) = self.stake.take()
-            && matches!(outcome, Outcome::Kept(_))
+            && let Outcome::Kept(_, position) = outcome
         {
-            stake.kept();
+            stake.kept(position);
         }
         self.outcome = outcome;
     }
@@ -98,7 +98,7 @@ impl Slot {
     fn encode(&self, json: &mut Vec<u8>) {
         match &self.outcome {
             Outcome::Waiting => debug_assert!(false, "only settled slots are written"),
-            Outcome::Kept(number) => reply::ack(json, &self.echo.get(), *number),
+            Outcome::Kept(number, _) => reply::ack(json, &self.echo.get(), *number),
             Outcome::Refused(refusal) => reply::error(json, &self.echo.get(), refusal),
             Outcome::Pong => reply::pong(json, &self.echo.get()),
         }
@@ -184,7 +184,7 @@ impl Order {
 
     /// Takes what is not answered as kept, as far as it concerns who is present. The replies still wait.
     pub(super) fn assume_kept(&mut self) {
-        self.slots.iter_mut().filter_map(|slot| slot.stake.take()).for_each(Stake::kept);
+        self.slots.iter_mut().filter_map(|slot| slot.stake.take()).for_each(Stake::assume_kept);
     }
 
     fn advance(&mut self) {
@@ -270,9 +270,9 @@ mod tests {
         order.push(false, &mut vec![Slot::new(&NOBODY, Outcome::Pong)]);
         order.push(false, &mut waiting(1));
         assert!(!order.is_ready());
-        order.settle(2, Outcome::Kept(None));
+        order.settle(2, Outcome::Kept(None, Position(1)));
         assert!(taken(&mut order).is_empty());
-        order.settle(0, Outcome::Kept(None));
+        order.settle(0, Outcome::Kept(None, Position(1)));
         assert!(order.is_ready());
         assert_eq!(taken(&mut order).len(), 3);
         assert!(order.is_empty());
@@ -283,10 +283,10 @@ mod tests {
     fn an_array_leaves_whole() {
         let mut order = Order::default();
         order.push(true, &mut waiting(3));
-        order.settle(0, Outcome::Kept(None));
-        order.settle(2, Outcome::Kept(None));
+        order.settle(0, Outcome::Kept(None, Position(1)));
+        order.settle(2, Outcome::Kept(None, Position(1)));
         assert!(taken(&mut order).is_empty());
-        order.settle(1, Outcome::Kept(None));
+        order.settle(1, Outcome::Kept(None, Position(1)));
         assert_eq!(taken(&mut order), [Unit { messages: 3, array: true }]);
     }
 

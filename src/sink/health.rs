@@ -103,6 +103,18 @@ impl Health {
         self.view.borrow().status.clone()
     }
 
+    /// The error of the outage under way, and since when, in microseconds of the epoch; none while the sink is up.
+    pub fn outage(&self) -> Option<(u64, SinkError)> {
+        let view = self.view.borrow();
+        let HealthStatus { state, last_error, since } = &view.status;
+        let class = match state {
+            SinkState::Up => return None,
+            SinkState::Down => Class::Outage,
+            SinkState::Blocked => Class::Operator,
+        };
+        Some((*since, SinkError { class, code: view.code, message: last_error.clone().unwrap_or_default() }))
+    }
+
     /// Waits until the health is one that `wanted` accepts; it may be so already.
     pub async fn until(&self, mut wanted: impl FnMut(&HealthStatus) -> bool) -> HealthStatus {
         let mut view = self.view.subscribe();
@@ -205,6 +217,13 @@ impl Health {
 pub struct Lasting {
     health: Arc<Health>,
     error: SinkError,
+}
+
+impl Lasting {
+    /// The error.
+    pub fn error(&self) -> &SinkError {
+        &self.error
+    }
 }
 
 impl fmt::Debug for Lasting {

@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod commands;
 mod crash;
 mod damage;
 mod dead_letters;
@@ -22,7 +23,11 @@ mod outage;
 mod poison;
 mod positions;
 mod post;
+mod races;
+mod service;
 mod settings;
 mod shutdown;
 mod sinks;
+mod streams;
+mod top;
 mod wire;

@@ -15,6 +15,18 @@ const PLANTS: &[&str] = &[
     "bury_on_unknown",
     "retry_for_ever",
     "session_lingers",
+    "pause_in_memory",
+    "shutdown_drains_paused",
+    "last_answer_wins",
+    "lose_a_wake_up",
+    "leave_in_commit",
+    "let_an_id_return_unseen",
+    "note_too_late",
+    "refuse_silently",
+    "refuse_in_an_outage",
+    "go_on_after_failed_sync",
+    "trust_the_bytes",
+    "forget_the_dead",
 ];
 
 fn main() {

@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-# plant | the test that must find it, behind its binary (lib: the unit tests) | what it breaks
+# plant | the test that must find it, behind its binary (lib: the unit tests, models: the models) | what it breaks
 plants='
 ack_before_sync          | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced     | the ack leaves before the sync
 sync_by_sled_alone       | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced     | no sync of the file itself
@@ -19,11 +19,24 @@ count_twice              | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_dra
 session_lingers          | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing        | a session that failed keeps its locks
 bury_on_unknown          | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing           | an unknown code is taken for poison
 retry_for_ever           | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing           | an id that fails holds up all of its transaction
+refuse_silently          | lib::journal::tests::an_id_past_its_backlog_is_refused_and_others_are_not   | a refused report has no reply
+trust_the_bytes          | lib::journal::tests::a_damaged_entry_is_set_aside_by_name_and_the_rest_is_served | a checksum that is not looked at
+forget_the_dead          | lib::journal::tests::damage_that_appears_while_running_is_set_aside_and_the_audit_balances | the audit leaves out what is dead
+lose_a_wake_up           | models::journal::models::what_is_pushed_is_taken_in_order_and_never_left_waiting | the commit thread sleeps over a command
+leave_in_commit          | models::flusher::models::an_id_that_returns_while_it_is_drained_or_leaves_is_stored_in_order | an id leaves while a commit works on it
+let_an_id_return_unseen  | models::flusher::models::an_id_that_returns_while_it_is_drained_or_leaves_is_stored_in_order | a flusher without work is not woken
+note_too_late            | models::flusher::models::a_batch_a_marker_or_the_tick_wakes_the_flusher     | a flusher says what it waits for after it looked
+refuse_in_an_outage      | e2e::limits::a_sink_that_is_down_stops_neither_start_nor_acks               | a sink that is down stops the acks
+go_on_after_failed_sync  | e2e::durable::no_ack_comes_after_a_sync_that_failed_and_the_node_ends_with_an_error | a failed sync counts as one
+last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 
 run() { # a plant, a binary, a test
   local where=(--test "$2")
-  if [[ $2 == lib ]]; then where=(--lib); fi
+  case $2 in
+  lib) where=(--lib) ;;
+  models) where=(--lib --features models) ;;
+  esac
   FOREBAY_PLANT=$1 RUST_BACKTRACE=0 cargo nextest run "${where[@]}" -E "test(=$3)" >"$log" 2>&1
 }
 

@@ -30,6 +30,8 @@ pub struct Node {
     wrapper: Vec<String>,
     child: Option<Child>,
     errors: Arc<Mutex<VecDeque<String>>>,
+    /// Reads what the process says until it has ended.
+    listener: Option<std::thread::JoinHandle<()>>,
     address: Address,
     admin: Option<SocketAddr>,
 }
@@ -44,6 +46,7 @@ impl Node {
             wrapper: Vec::new(),
             child: None,
             errors: Arc::default(),
+            listener: None,
             address: Arc::default(),
             admin: None,
         };
@@ -140,7 +143,7 @@ impl Node {
         let stderr = child.stderr.take().expect("stderr is piped");
         let (found, mut listening) = tokio::sync::mpsc::unbounded_channel();
         let errors = Arc::clone(&self.errors);
-        std::thread::spawn(move || {
+        self.listener = Some(std::thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 if let Some(addresses) = listening_addresses(&line) {
@@ -152,7 +155,7 @@ impl Node {
                 }
                 errors.push_back(line);
             }
-        });
+        }));
         self.child = Some(child);
         let found = tokio::time::timeout(PATIENCE, listening.recv()).await;
         let Ok(Some((ingest, admin))) = found else { return false };
@@ -243,6 +246,14 @@ impl Node {
             *self.address.lock().expect("no thread panics while it holds the address") = None;
             let _ = child.kill();
             child.wait().expect("a child can be waited for");
+            self.hear_out();
+        }
+    }
+
+    /// Waits until the last line of a process that has ended is among the lines.
+    fn hear_out(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            listener.join().expect("the listener only keeps lines");
         }
     }
 
@@ -269,7 +280,9 @@ impl Node {
 
     /// How the process ended, if it has.
     fn exited(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut()?.try_wait().expect("a child can be waited for")
+        let status = self.child.as_mut()?.try_wait().expect("a child can be waited for")?;
+        self.hear_out();
+        Some(status)
     }
 }
 

@@ -176,6 +176,28 @@ fn the_loss_of_the_last_commit_is_seen() {
     }));
 }
 
+/// sled would make an empty one.
+#[test]
+fn the_loss_of_the_log_is_seen() {
+    assert!(survives(|dir| fs::remove_file(dir.join("db")).expect("removed")));
+}
+
+/// sled makes `conf` first, in two writes: a kill between them was once taken for damage.
+#[test]
+fn a_first_start_that_was_cut_off_is_no_damage() {
+    let bench = Bench::new();
+    bench.append("a", vec![report(Some(1), "1")]);
+    let whole = fs::read(bench.settings.dir.join("conf")).expect("a file");
+    for length in 0..=whole.len() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let settings = config::Journal { dir: folder.path().join("journal"), ..bench.settings.clone() };
+        fs::create_dir(&settings.dir).expect("made");
+        fs::write(settings.dir.join("conf"), &whole[..length]).expect("written");
+        open(&settings).0.stop().expect("a sound journal");
+        assert!(!folder.path().join("journal.damaged-1").exists(), "{length} bytes of conf");
+    }
+}
+
 fn cases() -> u32 {
     std::env::var("FOREBAY_DAMAGES").map_or(24, |cases| cases.parse().expect("FOREBAY_DAMAGES is a number"))
 }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::super::presence::{Attendance, Stake};
 use super::*;
-use crate::report::{Echo, Id, Number, Refusal};
+use crate::report::{Echo, Id, Number, Position, Refusal};
 
 fn slots(ids: &[&str]) -> Vec<Slot> {
     ids.iter().map(|id| Slot::new(&Echo { id: Some(id), reference: None }, Outcome::Waiting)).collect()
@@ -15,7 +15,7 @@ fn slots(ids: &[&str]) -> Vec<Slot> {
 
 fn kept(outbox: &Outbox, tickets: &[u64]) {
     let number = Some(Number { source: 0, seq: 1 });
-    outbox.settle(&mut tickets.iter().map(|&ticket| (ticket, Outcome::Kept(number))));
+    outbox.settle(&mut tickets.iter().map(|&ticket| (ticket, Outcome::Kept(number, Position(ticket)))));
 }
 
 /// The frames of one write: opcode and payload.

@@ -1,0 +1,207 @@
+//! `forebay dead-letters`.
+
+use std::io::{self, BufRead as _, Write as _};
+
+use anyhow::{Context as _, anyhow};
+use forebay::report::{Id, Key};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client::{self, Client, Query};
+use super::text::{Column, Table, counted, number, shown, since, size};
+use super::{Failure, finish, print_json, write_out};
+
+/// Where the admin API has them.
+pub const PATH: &str = "/api/v1/dead-letters";
+
+/// Letters that a table shows unless asked for more.
+const SHOWN: u64 = 100;
+
+/// Flags of `forebay dead-letters`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    client: client::Arguments,
+    /// Print the JSON of the admin API; of lists, an entry a line.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List them in order of key, without their data; what is done where nothing is said.
+    List {
+        /// Those of one id.
+        #[arg(long, value_parser = Id::new)]
+        id: Option<Id>,
+        /// How many; 100 in a table, all with --json.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// Show one with its data.
+    Show {
+        /// Its key, id~source~seq.
+        key: Key,
+    },
+    /// Give them to the sink again; fails where the sink refuses one again.
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["key", "all"]))]
+    Retry {
+        /// The key of one, id~source~seq.
+        key: Option<Key>,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+        /// Of all, those of one id.
+        #[arg(long, requires = "all", value_parser = Id::new)]
+        id: Option<Id>,
+    },
+    /// Discard one for good.
+    Discard {
+        /// Its key, id~source~seq.
+        key: Key,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Write them with their data as NDJSON to standard output, as they were sent.
+    Export {
+        /// Those of one id.
+        #[arg(long, value_parser = Id::new)]
+        id: Option<Id>,
+    },
+}
+
+/// A dead letter, as the admin API has it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Letter {
+    pub key: String,
+    pub error_code: Option<u32>,
+    pub reason: String,
+    pub dead_at: String,
+    accepted_at: String,
+    time: Option<f64>,
+    code: i32,
+    peer: Option<String>,
+    data_bytes: u64,
+    data: Option<Box<RawValue>>,
+}
+
+/// What became of a retry.
+#[derive(Debug, Deserialize)]
+struct Retried {
+    stored: u64,
+    duplicates: u64,
+    refused: u64,
+    last_refusal: Option<Letter>,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { client, json, command } = arguments;
+    let client = client.client()?;
+    let command = command.unwrap_or(Command::List { id: None, limit: None });
+    if let Command::Discard { yes: false, .. } = &command
+        && !client::can_ask()
+    {
+        return Err(Failure::Configuration(anyhow!("discard needs --yes where there is no terminal to ask")));
+    }
+    finish(client::block_on(async {
+        match command {
+            Command::List { id, limit } if json => list_json(&client, id, limit).await,
+            Command::List { id, limit } => list(&client, id, limit.unwrap_or(SHOWN)).await,
+            Command::Show { key } => show(&client, key, json).await,
+            Command::Retry { key: Some(key), .. } => retry(&client, &format!("{PATH}/{key}/retry"), json).await,
+            Command::Retry { id, .. } => retry(&client, &format!("{PATH}/retry{}", of(id).as_str()), json).await,
+            Command::Discard { key, yes } => discard(&client, key, yes, json).await,
+            Command::Export { id } => client.stream(&format!("{PATH}/export{}", of(id).as_str()), write_out).await,
+        }
+    }))
+}
+
+fn of(id: Option<Id>) -> Query {
+    Query::default().with("id", id.as_ref().map(Id::as_str))
+}
+
+async fn list_json(client: &Client, id: Option<Id>, limit: Option<u64>) -> anyhow::Result<()> {
+    client.list(PATH, of(id), "dead_letters", limit, |letter| print_json(letter.get())).await?;
+    Ok(())
+}
+
+async fn list(client: &Client, id: Option<Id>, limit: u64) -> anyhow::Result<()> {
+    use Column::{Left, Right};
+    let mut table = Table::new(&[Left("KEY"), Right("AGE"), Right("SIZE"), Right("CODE"), Left("REASON")]);
+    let take = |letter: &RawValue| {
+        let letter: Letter = serde_json::from_str(letter.get())?;
+        let code = letter.error_code.map_or(String::new(), |code| code.to_string());
+        let (key, reason) = (shown(&letter.key), shown(&letter.reason));
+        table.row(vec![key, since(&letter.dead_at), size(letter.data_bytes), code, reason]);
+        Ok(())
+    };
+    let listed = client.list(PATH, of(id), "dead_letters", Some(limit), take).await?;
+    if listed.count == 0 {
+        return write_out(b"no dead letters\n");
+    }
+    write_out(format!("{table}{}\n", listed.footer("dead letter")).as_bytes())
+}
+
+async fn show(client: &Client, key: Key, json: bool) -> anyhow::Result<()> {
+    let text = client.get(&format!("{PATH}/{key}")).await?;
+    if json {
+        return print_json(&text);
+    }
+    let letter: Letter = serde_json::from_str(&text)?;
+    write_out(letter.for_people().as_bytes())
+}
+
+async fn retry(client: &Client, path: &str, json: bool) -> anyhow::Result<()> {
+    let text = client.post(path).await?;
+    let Retried { stored, duplicates, refused, last_refusal } = serde_json::from_str(&text)?;
+    if json {
+        print_json(&text)?;
+    } else {
+        let there = if duplicates == 0 { String::new() } else { format!(", {} there already", number(duplicates)) };
+        write_out(format!("{} stored{there}, {} refused again\n", number(stored), number(refused)).as_bytes())?;
+    }
+    let last =
+        last_refusal.map_or(String::new(), |last| format!(", last {}: {}", shown(&last.key), shown(&last.reason)));
+    anyhow::ensure!(refused == 0, "the sink refused {} again{last}", counted(refused, "dead letter"));
+    Ok(())
+}
+
+async fn discard(client: &Client, key: Key, yes: bool, json: bool) -> anyhow::Result<()> {
+    if !yes {
+        let letter: Letter = serde_json::from_str(&client.get(&format!("{PATH}/{key}")).await?)?;
+        let mut out = io::stderr().lock();
+        write!(out, "{}Discard it for good? [y/N] ", letter.for_people())
+            .and_then(|()| out.flush())
+            .context("cannot ask on standard error")?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+        let is_yes = matches!(answer.trim(), "y" | "Y" | "yes");
+        anyhow::ensure!(is_yes, "nothing was discarded");
+    }
+    let text = client.delete(&format!("{PATH}/{key}")).await?;
+    if json { print_json(&text) } else { write_out(format!("{key} is discarded\n").as_bytes()) }
+}
+
+impl Letter {
+    fn for_people(&self) -> String {
+        let Self { key, error_code, reason, dead_at, accepted_at, time, code, peer, data_bytes, data } = self;
+        let error = error_code.map_or(String::new(), |code| format!(" ({code})"));
+        let lines = [
+            ("key", shown(key)),
+            ("reason", format!("{}{error}", shown(reason))),
+            ("dead", format!("{}, {} ago", shown(dead_at), since(dead_at))),
+            ("accepted", shown(accepted_at)),
+            ("time", time.map_or_else(|| "-".to_owned(), |time| time.to_string())),
+            ("code", code.to_string()),
+            ("peer", peer.as_deref().map_or_else(|| "-".to_owned(), shown)),
+            ("size", size(*data_bytes)),
+            ("data", data.as_deref().map_or_else(|| "-".to_owned(), |data| super::text::json_shown(data.get()))),
+        ];
+        lines.map(|(name, what)| format!("{name:<9} {what}\n")).concat()
+    }
+}

@@ -1,0 +1,318 @@
+//! Flushers and drainers that are dropped at any of their waits, over a real journal and the embedded sink: another
+//! takes over, in the same process or after a restart, and nothing is lost or stored twice.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::drainer::Drainer;
+use super::supervisor::Limits;
+use super::{Flushers, Policy, task};
+use crate::config;
+use crate::journal::{
+    Answer, Append, Content, Drain, Flusher, Journal, JournalError, Opened, Outlet, ReplyTo, State, Stream,
+    Surroundings,
+};
+use crate::metrics::Counters;
+use crate::report::{Batch, Body, Draft, Id, Marker, Record};
+use crate::sink::{Class, Connection, Sink, SinkError, SqliteSink, Stored, Writer, sqlite::SqliteConnection};
+
+const POLICY: Policy = Policy { batch: 1, tick: Duration::from_secs(10) };
+/// So small that the reports below take several transactions.
+const LIMITS: Limits = Limits { catch_up_batch: 2, max_rows: 2, max_bytes: 1 << 20 };
+/// A report with this code is refused for what it is.
+const POISONED: i32 = 13;
+const REPORTS: u64 = 8;
+
+/// Starts no flusher: the tests poll theirs by hand.
+struct ByHand;
+
+impl Drain for ByHand {
+    fn backlog_grew(&self, _: &Arc<Stream>, _: &mut State) {}
+}
+
+/// The embedded sink, which refuses poison as MySQL would.
+struct PickySink(SqliteSink);
+
+struct Picky(SqliteConnection);
+
+impl Sink for PickySink {
+    type Connection = Picky;
+
+    async fn connect(&self) -> Result<Picky, SinkError> {
+        self.0.connect().await.map(Picky)
+    }
+}
+
+impl Connection for Picky {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+        let poisoned = |record: &Record| matches!(&record.body, Body::Report(report) if report.code == POISONED);
+        if batches.iter().flat_map(|batch| &batch.records).any(poisoned) {
+            return Err(SinkError::new(Class::Poison, "poison"));
+        }
+        self.0.store(batches).await
+    }
+
+    async fn probe(&mut self) -> Result<(), SinkError> {
+        self.0.probe().await
+    }
+
+    fn usable(&self) -> bool {
+        self.0.usable()
+    }
+}
+
+/// Waits for all answers of one append.
+struct Ear(tokio::sync::mpsc::UnboundedSender<(u64, Answer)>);
+
+impl Outlet for Ear {
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>) {
+        answers.for_each(|answer| self.0.send(answer).expect("the test listens"));
+    }
+
+    fn drained(&self, _: u64, _: u64) {}
+}
+
+/// One node's journal and sink, without a runtime of flushers.
+struct Bench {
+    dir: tempfile::TempDir,
+    counters: Arc<Counters>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a folder for the test"), counters: Arc::default() }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Opens the journal, whose lock sled's threads may hold for a moment after it was closed.
+    fn open(&mut self, drain: Arc<dyn Drain>) -> Journal {
+        let settings = config::Journal {
+            dir: self.path().join("journal"),
+            lanes: 1,
+            max_bytes: 1 << 30,
+            max_backlog_per_id: 1_000,
+            min_free_disk: 0,
+            cache_bytes: 1 << 20,
+        };
+        let around = Surroundings { node_id: 1, max_queued_bytes: 1 << 20, max_entry_records: LIMITS.catch_up_batch };
+        loop {
+            self.counters = Arc::default();
+            match Opened::open(&settings, around, Arc::clone(&self.counters)) {
+                Err(JournalError::InUse { .. }) => std::thread::yield_now(),
+                opened => return opened.expect("a journal").start(drain),
+            }
+        }
+    }
+
+    fn writer(&self) -> Writer<PickySink> {
+        let settings = config::Sink {
+            target: config::SinkTarget::Sqlite(self.path().join("reports.db")),
+            table: config::TableName::new("reports").expect("a name"),
+            connections: 1,
+            max_rows: LIMITS.max_rows,
+            max_bytes: LIMITS.max_bytes,
+            timeout: Duration::from_secs(30),
+            create_tables: true,
+        };
+        let sink = SqliteSink::new(&self.path().join("reports.db"), &settings);
+        Writer::new(Arc::new(PickySink(sink)), Arc::default())
+    }
+
+    /// All reports again, and a marker: the sink has each of them but the poison, once.
+    async fn assert_stored_once(&self) {
+        let contents: Vec<_> = contents().into_iter().filter(|content| !is_poison(content)).collect();
+        let batch = batch_of(&contents);
+        let outcome = self.writer().store(&[batch]).await.remove(0);
+        assert_eq!((outcome.inserted, outcome.duplicates, outcome.total), (0, REPORTS - 1, Some(REPORTS - 1)));
+    }
+}
+
+fn id() -> Id {
+    Id::new("a").expect("an id")
+}
+
+fn is_poison(content: &Content) -> bool {
+    matches!(content, Content::Report(draft) if draft.code == POISONED)
+}
+
+/// Reports, of which one is poison, and a marker.
+fn contents() -> Vec<Content> {
+    let report = |seq| {
+        let code = if seq == 4 { POISONED } else { 0 };
+        Content::Report(Draft { seq: Some(seq), time: None, code, peer: None, data: None })
+    };
+    (0..REPORTS).map(report).chain([Content::Marker(Marker::Done)]).collect()
+}
+
+fn batch_of(contents: &[Content]) -> Batch {
+    use crate::report::{Number, Position, Report};
+    let record = |(position, content): (u64, &Content)| {
+        let body = match content {
+            Content::Report(Draft { seq, code, .. }) => {
+                let number = Number { source: 0, seq: seq.expect("its client numbers it") };
+                Body::Report(Report { number, time: None, code: *code, peer: None, data: None, accepted_at: 1 })
+            }
+            Content::Marker(marker) => Body::Marker(*marker, 1),
+        };
+        Record { position: Position(position), body }
+    };
+    Batch { id: id(), records: (1..).zip(contents).map(record).collect() }
+}
+
+/// Makes all reports durable; their stream.
+async fn append_all(journal: &Journal) -> Arc<Stream> {
+    let (tell, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let outlet: Arc<dyn Outlet> = Arc::new(Ear(tell));
+    let append = |(ticket, content)| Append {
+        id: id(),
+        content,
+        reply_to: Some(ReplyTo { outlet: Arc::clone(&outlet), ticket }),
+    };
+    journal.append((0..).zip(contents()).map(append).collect(), 0);
+    for _ in 0..=REPORTS {
+        let (_, answer) = answers.recv().await.expect("an answer");
+        assert!(matches!(answer, Answer::Kept(_)));
+    }
+    journal.stream(&id()).expect("it has backlog")
+}
+
+/// Polls `future` so often at the most, and drops it then; whether it came to its end.
+async fn dropped_after(polls: usize, future: impl Future<Output = ()>) -> bool {
+    let mut future = pin!(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending if left == 0 => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Which of the two is dropped.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Victim {
+    Flusher,
+    Drainer,
+}
+
+/// One flusher and one drainer, as their supervisor would run them.
+struct Tasks {
+    flushers: Flushers,
+    journal: Journal,
+    stream: Arc<Stream>,
+    flusher: JoinHandle<bool>,
+    drainer: JoinHandle<bool>,
+}
+
+impl Tasks {
+    /// The victim is dropped at its poll number `polls`.
+    fn start(bench: &Bench, journal: &Journal, stream: Arc<Stream>, victim: Victim, polls: usize) -> Self {
+        let flushers = Flushers::new(POLICY);
+        flushers.start::<PickySink>(journal, Vec::new(), LIMITS);
+        let most = |of| if of == victim { polls } else { usize::MAX };
+        let flusher = task::run(Arc::clone(&stream), Arc::clone(&flushers.0));
+        let drainer = Drainer::new(flushers.0.queue.clone(), journal.clone(), bench.writer(), LIMITS).run();
+        let flusher = tokio::spawn(dropped_after(most(Victim::Flusher), flusher));
+        let drainer = tokio::spawn(dropped_after(most(Victim::Drainer), drainer));
+        Self { flushers, journal: journal.clone(), stream, flusher, drainer }
+    }
+
+    /// Waits until the victim is dropped, or all is drained without that; whether the latter.
+    async fn undisturbed(&mut self) -> bool {
+        tokio::select! {
+            // A drainer that is dropped with what it was handed ends the flusher, too.
+            ended = &mut self.flusher => ended.expect("no panic") && self.journal.streams() == 0,
+            ended = &mut self.drainer => ended.expect("no panic"),
+        }
+    }
+
+    /// Runs what is missing until all is drained.
+    async fn replace(&mut self, bench: &Bench) {
+        if self.drainer.is_finished() {
+            let queue = self.flushers.0.queue.clone();
+            let drainer = Drainer::new(queue, self.journal.clone(), bench.writer(), LIMITS).run();
+            self.drainer = tokio::spawn(dropped_after(usize::MAX, drainer));
+            if !self.flusher.is_finished() {
+                assert!((&mut self.flusher).await.expect("no panic"));
+            }
+        }
+        if self.journal.streams() > 0 {
+            self.stream.lock().flusher = Flusher::None;
+            task::run(Arc::clone(&self.stream), Arc::clone(&self.flushers.0)).await;
+        }
+    }
+
+    async fn drop_all(self) {
+        for task in [self.flusher, self.drainer] {
+            task.abort();
+            while !task.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// For each number of polls until one is not reached: drops the victim there, and lets others take over.
+async fn at_every_wait(victim: Victim, restart: bool) {
+    for polls in 1.. {
+        let mut bench = Bench::new();
+        let mut journal = bench.open(Arc::new(ByHand));
+        let stream = append_all(&journal).await;
+        let mut tasks = Tasks::start(&bench, &journal, stream, victim, polls);
+        let undisturbed = tasks.undisturbed().await;
+        if !restart {
+            tasks.replace(&bench).await;
+        }
+        tasks.drop_all().await;
+        if restart {
+            journal.stop().expect("a sound journal");
+            drop(journal);
+            let flushers = Flushers::new(POLICY);
+            journal = bench.open(Arc::new(flushers.clone()));
+            flushers.start(&journal, vec![bench.writer()], LIMITS);
+            flushers.drain_and_stop(Duration::from_secs(60)).await;
+            assert_eq!(bench.counters.snapshot().dead, 1, "the poison is a dead letter, once");
+        }
+        let audit = bench.counters.snapshot();
+        assert!(audit.balanced() && audit.backlog == 0, "dropped at poll {polls}: {audit:?}");
+        assert_eq!(journal.streams(), 0);
+        journal.stop().expect("a sound journal");
+        bench.assert_stored_once().await;
+        if undisturbed {
+            println!("{victim:?}: dropped at each of {} waits", polls - 1);
+            assert!(polls > 6, "it has more waits than that");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flusher_that_is_dropped_at_any_wait_loses_and_doubles_nothing() {
+    at_every_wait(Victim::Flusher, false).await;
+}
+
+#[tokio::test]
+async fn a_drainer_that_is_dropped_at_any_wait_loses_and_doubles_nothing() {
+    at_every_wait(Victim::Drainer, false).await;
+}
+
+#[tokio::test]
+async fn a_restart_after_a_flusher_was_dropped_at_any_wait_loses_and_doubles_nothing() {
+    at_every_wait(Victim::Flusher, true).await;
+}
+
+#[tokio::test]
+async fn a_restart_after_a_drainer_was_dropped_at_any_wait_loses_and_doubles_nothing() {
+    at_every_wait(Victim::Drainer, true).await;
+}

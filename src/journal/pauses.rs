@@ -1,0 +1,132 @@
+//! Paused ids: reports of theirs are taken as ever and not drained, until somebody resumes them.
+//!
+//! ```text
+//! key    id (ASCII)
+//! value  header as an entry's, "FBP" | id (ASCII)
+//! ```
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::commit::Committer;
+use super::entry::{Magic, frame, unframe};
+use super::error::{Damage, JournalError};
+use super::queue::Command;
+use super::store::Store;
+use super::{Journal, Shared};
+use crate::report::Id;
+
+/// Ids that may be paused at a time: each is in memory for as long, with backlog or without.
+pub const MAX_PAUSED_IDS: usize = 10_000;
+
+/// What a pause's value begins with, behind its version.
+const PAUSE: Magic = *b"FBP";
+
+/// Why an id was not paused or resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PauseError {
+    /// So many are that no more may be.
+    #[error("{MAX_PAUSED_IDS} ids are paused, which is the most; resume one first")]
+    TooMany,
+    /// The journal failed or stopped instead.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// A pause or a resume that waits for its sync.
+pub(super) struct Change {
+    id: Id,
+    paused: bool,
+    done: oneshot::Sender<Result<(), PauseError>>,
+    outcome: Result<(), PauseError>,
+}
+
+impl Journal {
+    /// Pauses an id, or resumes it. Durable, and in force, when it returns; a batch that is on its way to the sink ends
+    /// there. To ask for what is so already changes nothing.
+    ///
+    /// # Errors
+    /// [`PauseError`]; then it is as before, or, where the node stops, not known.
+    pub async fn set_paused(&self, id: Id, paused: bool) -> Result<(), PauseError> {
+        let (done, changed) = oneshot::channel();
+        self.shared.queue.push(Command::Pause(id, paused, done));
+        changed.await.unwrap_or(Err(PauseError::Stopping))
+    }
+
+    /// Whether `id` is paused.
+    pub fn is_paused(&self, id: &Id) -> bool {
+        self.shared.index.is_paused(id)
+    }
+}
+
+impl Committer {
+    /// Writes a pause or a resume; in force after the sync.
+    pub(super) fn change_pause(
+        shared: &Shared,
+        (id, paused): (Id, bool),
+        done: oneshot::Sender<Result<(), PauseError>>,
+        under_way: usize,
+    ) -> Result<Change, JournalError> {
+        let is_paused = shared.index.is_paused(&id);
+        let is_full = paused && !is_paused && shared.index.paused() + under_way >= MAX_PAUSED_IDS;
+        let outcome = if is_full { Err(PauseError::TooMany) } else { Ok(()) };
+        if outcome.is_ok() && cfg!(not(forebay_plant = "pause_in_memory")) {
+            let mut value = Vec::new();
+            frame(PAUSE, &mut value, |value| value.extend_from_slice(id.as_bytes()));
+            shared.store.set_paused(id.as_bytes(), paused.then_some(&value))?;
+        }
+        Ok(Change { id, paused, done, outcome })
+    }
+}
+
+impl Change {
+    /// Puts it in force and lets its caller know.
+    pub(super) fn release(self, shared: &Shared) {
+        let Self { id, paused, done, outcome } = self;
+        if outcome.is_ok() {
+            shared.index.set_paused(&id, paused);
+        }
+        // Whoever asked may be gone; it holds all the same.
+        let _ = done.send(outcome);
+    }
+}
+
+/// The ids that are paused on disk.
+///
+/// # Errors
+/// When the storage cannot be read. A damaged pause is logged and left out.
+pub(super) fn recover(store: &Store) -> Result<HashSet<Id>, JournalError> {
+    let mut paused = HashSet::new();
+    for pair in store.scan_paused() {
+        let (key, value) = pair?;
+        match decode(&key, &value) {
+            Ok(id) => drop(paused.insert(id)),
+            Err(damage) => tracing::error!(key = %key.escape_ascii(), %damage, "a pause is damaged; the id is drained"),
+        }
+    }
+    Ok(paused)
+}
+
+fn decode(key: &[u8], value: &Bytes) -> Result<Id, Damage> {
+    let body = unframe(PAUSE, value)?;
+    let id = std::str::from_utf8(body).ok().and_then(|text| Id::new(text).ok()).ok_or(Damage::Content)?;
+    if body == key { Ok(id) } else { Err(Damage::Key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_pause_is_none() {
+        let mut value = Vec::new();
+        frame(PAUSE, &mut value, |value| value.extend_from_slice(b"a-1"));
+        assert_eq!(decode(b"a-1", &Bytes::from(value.clone())).map(|id| id.to_string()), Ok("a-1".to_owned()));
+        assert_eq!(decode(b"a-2", &Bytes::from(value.clone())), Err(Damage::Key));
+        let last = value.len() - 1;
+        value[last] ^= 1;
+        assert_eq!(decode(b"a-1", &Bytes::from(value)), Err(Damage::Checksum));
+    }
+}

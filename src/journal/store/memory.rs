@@ -1,0 +1,160 @@
+//! The store of the model-checked build: trees in memory, whose sync lets all other threads go on meanwhile.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+use bytes::Bytes;
+
+use super::entry;
+use super::error::JournalError;
+use super::lanes::Lane;
+use crate::report::{Id, Position};
+
+pub(super) const MAX_VALUE_BYTES: usize = 100 * 1024;
+
+type Tree = BTreeMap<Vec<u8>, Bytes>;
+type Pair = Result<(Vec<u8>, Bytes), JournalError>;
+
+#[derive(Default)]
+struct Trees {
+    lanes: Vec<Tree>,
+    dead: Tree,
+    damaged: Tree,
+    paused: Tree,
+    stamp: u64,
+}
+
+/// The trees. Never waits while it is locked, so the lock is no part of the model.
+pub(super) struct Store(Mutex<Trees>);
+
+impl Store {
+    pub(super) fn open(_: &Path, lanes: Lane, _: u64) -> Result<Self, JournalError> {
+        let lanes = vec![Tree::new(); usize::from(lanes)];
+        Ok(Self(Mutex::new(Trees { lanes, ..Trees::default() })))
+    }
+
+    pub(super) fn lanes(&self) -> Lane {
+        self.trees().lanes.len() as Lane
+    }
+
+    pub(super) fn insert(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
+        self.trees().lanes[usize::from(lane)].insert(key.to_vec(), Bytes::copy_from_slice(value));
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, lane: Lane, key: &[u8]) -> Result<(), JournalError> {
+        self.trees().lanes[usize::from(lane)].remove(key);
+        Ok(())
+    }
+
+    pub(super) fn range(
+        &self,
+        lane: Lane,
+        id: &Id,
+        from: Position,
+        through: Position,
+    ) -> impl Iterator<Item = Pair> + use<> {
+        let (mut first, mut last) = (Vec::new(), Vec::new());
+        entry::encode_key(id, from, &mut first);
+        entry::encode_key(id, through, &mut last);
+        pairs(self.trees().lanes[usize::from(lane)].range(first..=last))
+    }
+
+    pub(super) fn scan(&self, lane: Lane) -> impl Iterator<Item = Pair> + use<> {
+        pairs(self.trees().lanes[usize::from(lane)].iter())
+    }
+
+    pub(super) fn scan_all(&self) -> impl Iterator<Item = (String, Pair)> + '_ {
+        (0..self.lanes()).flat_map(|lane| self.scan(lane).map(move |pair| (lane.to_string(), pair)))
+    }
+
+    pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
+        pairs(self.trees().damaged.iter()).map(|pair| pair.map(|(name, _)| name))
+    }
+
+    pub(super) fn scan_dead(&self) -> impl Iterator<Item = Pair> + use<> {
+        pairs(self.trees().dead.iter())
+    }
+
+    pub(super) fn scan_paused(&self) -> impl Iterator<Item = Pair> + use<> {
+        pairs(self.trees().paused.iter())
+    }
+
+    pub(super) fn set_paused(&self, key: &[u8], value: Option<&Vec<u8>>) -> Result<(), JournalError> {
+        let mut trees = self.trees();
+        match value {
+            Some(value) => drop(trees.paused.insert(key.to_vec(), Bytes::copy_from_slice(value))),
+            None => drop(trees.paused.remove(key)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn keep_dead(&self, key: &[u8], value: &[u8]) -> Result<bool, JournalError> {
+        let mut trees = self.trees();
+        let known = trees.dead.contains_key(key);
+        trees.dead.entry(key.to_vec()).or_insert_with(|| Bytes::copy_from_slice(value));
+        Ok(!known)
+    }
+
+    pub(super) fn dead_after(&self, after: &[u8]) -> impl Iterator<Item = Pair> + use<> {
+        pairs(self.trees().dead.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded)))
+    }
+
+    pub(super) fn dead_letter(&self, key: &[u8]) -> Result<Option<Bytes>, JournalError> {
+        Ok(self.trees().dead.get(key).cloned())
+    }
+
+    pub(super) fn change_dead(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<usize>, JournalError> {
+        let mut trees = self.trees();
+        let old = match value {
+            Some(value) => trees.dead.insert(key.to_vec(), Bytes::copy_from_slice(value)),
+            None => trees.dead.remove(key),
+        };
+        Ok(old.map(|old| old.len()))
+    }
+
+    pub(super) fn set_aside(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
+        self.trees().damaged.insert(key.to_vec(), Bytes::copy_from_slice(value));
+        self.remove(lane, key)
+    }
+
+    pub(super) fn stamp(&self) -> Result<u64, JournalError> {
+        Ok(self.trees().stamp)
+    }
+
+    pub(super) fn set_stamp(&self, position: Position) -> Result<(), JournalError> {
+        self.trees().stamp = position.0;
+        Ok(())
+    }
+
+    pub(super) fn note_synced(&self, _: Position) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    pub(super) fn sync(&self) -> Result<(), JournalError> {
+        crate::sync::thread::yield_now();
+        Ok(())
+    }
+
+    pub(super) fn close(self) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    pub(super) fn free_disk(&self) -> Result<u64, JournalError> {
+        Ok(u64::MAX)
+    }
+
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        0
+    }
+
+    fn trees(&self) -> MutexGuard<'_, Trees> {
+        self.0.lock().expect("no holder panics: it only moves entries")
+    }
+}
+
+fn pairs<'a>(found: impl Iterator<Item = (&'a Vec<u8>, &'a Bytes)>) -> std::vec::IntoIter<Pair> {
+    found.map(|(key, value)| Ok((key.clone(), value.clone()))).collect::<Vec<_>>().into_iter()
+}
