@@ -11,6 +11,12 @@ use super::Node;
 use crate::metrics::{Format, Reading};
 
 /// `GET /metrics`: in Prometheus' text format, or in OpenMetrics where the client asks for it.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "node",
+    responses((status = 200, description = "All metrics, as docs/metrics.md has them", content_type = "text/plain", body = String))
+)]
 pub(super) async fn page(State(node): State<Arc<Node>>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);

@@ -8,7 +8,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::asked::{Asked, Nothing};
 use super::problem::{BadRequest, ProblemView};
-use super::{dead_letters, events, status, streams};
+use super::{dead_letters, events, metrics, status, streams};
 
 /// An id.
 #[derive(ToSchema)]
@@ -39,6 +39,7 @@ pub(super) struct AfterText(#[expect(dead_code, reason = "describes only")] Stri
         status::status,
         status::audit,
         events::events,
+        metrics::page,
         streams::list,
         streams::show,
         streams::reports,

@@ -5,6 +5,7 @@ mod client;
 mod completions;
 mod dead_letters;
 mod journal;
+mod load;
 mod logging;
 mod man;
 mod schema;
@@ -36,6 +37,8 @@ enum Command {
     CheckConfig(settings::Arguments),
     /// Print the statements that make the sink's tables.
     Schema(schema::Arguments),
+    /// Put a node under load, measure it, and hold the sink against what was acknowledged.
+    Load(Box<load::Arguments>),
     /// Look into a journal that no node has open.
     Journal(journal::Arguments),
     /// Say how a running node stands; fails where it takes no reports.
@@ -63,6 +66,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve(arguments) => serve::run(arguments),
         Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
+        Command::Load(arguments) => load::run(*arguments),
         Command::Journal(arguments) => journal::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Streams(arguments) => streams::run(arguments),

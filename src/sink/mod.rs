@@ -30,6 +30,7 @@ pub mod backoff;
 pub mod error;
 pub mod health;
 pub mod mysql;
+pub mod readback;
 mod record;
 pub mod schema;
 pub mod sqlite;

@@ -95,7 +95,7 @@ impl SqliteConnection {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
 ) -> Result<T, SinkError> {
     let ended = |error| SinkError::new(Class::Transient, format!("the thread of the sink ended: {error}"));
@@ -269,7 +269,7 @@ fn identity(path: &Path) -> Result<(u64, u64), SinkError> {
     Ok((found.dev(), found.ino()))
 }
 
-fn classify(doing: &str, error: rusqlite::Error) -> SinkError {
+pub(super) fn classify(doing: &str, error: rusqlite::Error) -> SinkError {
     match error {
         rusqlite::Error::SqliteFailure(failure, text) => {
             SinkError::sqlite(doing, failure.extended_code, &text.unwrap_or_else(|| failure.to_string()))

@@ -19,6 +19,7 @@ mod exactly_once;
 mod flushing;
 mod frames;
 mod limits;
+mod load;
 mod metrics;
 mod openapi;
 mod oracle;

@@ -20,6 +20,7 @@ use crate::config::{self, TableName};
 use crate::report::Batch;
 
 mod link;
+mod read;
 mod session;
 mod sql;
 

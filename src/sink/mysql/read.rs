@@ -1,0 +1,48 @@
+//! Reading back, see [`crate::sink::readback`].
+
+use mysql_async::prelude::Queryable;
+
+use super::{MysqlConnection, MysqlSink, within};
+use crate::config;
+use crate::sink::readback::{Pages, Readable};
+use crate::sink::{Class, Sink as _, SinkError};
+
+impl MysqlSink {
+    /// A sink that makes no table.
+    pub(in crate::sink) fn for_reading(url: &str, settings: &config::Sink) -> Result<Self, SinkError> {
+        Self::new(url, &config::Sink { create_tables: false, ..settings.clone() })
+    }
+
+    /// Streams what a statement selects.
+    pub(in crate::sink) async fn read<T: Readable>(&self, select: &str, mut rows: Pages<T>) -> Result<(), SinkError> {
+        let mut connection = self.connect().await?;
+        // A reader that goes away leaves the rest of the answer behind: such a session is cut.
+        connection.usable = false;
+        let MysqlConnection { conn, timeout, .. } = &mut connection;
+        let mut found = within(*timeout, "reading the sink", conn.query_iter(select)).await?;
+        while let Some(row) = within(*timeout, "reading the sink", found.next()).await? {
+            let row = T::from_mysql(row).ok_or_else(|| unreadable("a row has other columns than Forebay's"))?;
+            if let Some(page) = rows.push(row)
+                && !rows.send(page).await
+            {
+                return Ok(());
+            }
+        }
+        drop(found);
+        connection.usable = true;
+        rows.finish().await;
+        Ok(())
+    }
+
+    /// The one number that a statement selects.
+    pub(in crate::sink) async fn read_one(&self, select: &str) -> Result<u64, SinkError> {
+        let mut connection = self.connect().await?;
+        let answer = connection.conn.query_first::<u64, _>(select);
+        let number = within(connection.timeout, "reading the sink", answer).await?;
+        number.ok_or_else(|| unreadable("a count gave no row"))
+    }
+}
+
+fn unreadable(why: &str) -> SinkError {
+    SinkError::new(Class::Operator, format!("reading the sink: {why}"))
+}
