@@ -1,5 +1,6 @@
 //! Forebay: a write-ahead-logged, durable ingest engine.
 
+pub mod access;
 pub mod admin;
 pub mod config;
 pub mod engine;

@@ -1,5 +1,6 @@
 //! One node, from its listeners to its last sync.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::admin::Admin;
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -25,10 +27,13 @@ const IMPATIENT: i32 = 1;
 /// # Errors
 /// When a listener cannot be bound, the journal cannot be opened or fails (what is not acknowledged by then never will
 /// be), or the last sync fails.
-pub async fn serve(settings: Settings) -> anyhow::Result<()> {
+pub async fn serve(settings: Settings, access: Access) -> anyhow::Result<()> {
+    let access = Arc::new(access);
     let mut signals = Signals::new()?;
-    let server = Server::bind(&settings).await.with_context(|| listening("ingest", settings.ingest.listen))?;
-    let admin = Admin::bind(&settings).await.with_context(|| listening("admin", settings.admin.listen))?;
+    let server = Server::bind(&settings, Arc::clone(&access))
+        .await
+        .with_context(|| listening("ingest", settings.ingest.listen))?;
+    let admin = Admin::bind(&settings, access).await.with_context(|| listening("admin", settings.admin.listen))?;
     let engine = Engine::open(&settings).await?;
     let (ingest_addr, admin_addr) = (server.local_addr(), admin.local_addr());
 

@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("report", 0),
     ("config", 0),
     ("metrics", 0),
+    ("access", 1),
     ("journal", 1),
     ("sink", 1),
     ("flusher", 2),

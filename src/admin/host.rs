@@ -1,28 +1,9 @@
 //! Which `Host` a request may name: on a loopback listener, this machine only.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-
-use super::{Node, Problem};
-
-/// Refuses requests to a loopback listener that name another host.
-pub(super) async fn check(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = request.uri().authority().map(|authority| authority.as_str()).or(host);
-    if is_served(node.listen, host) {
-        return next.run(request).await;
-    }
-    let detail = "the admin listener is on loopback and answers to localhost and its address alone";
-    Problem::new(StatusCode::FORBIDDEN, detail).into_response()
-}
 
 /// Whether a listener at `listen` serves a request for `host`; any port will do, so that a tunnel may use its own.
-fn is_served(listen: SocketAddr, host: Option<&str>) -> bool {
+pub(super) fn is_served(listen: SocketAddr, host: Option<&str>) -> bool {
     if !listen.ip().is_loopback() {
         return true;
     }

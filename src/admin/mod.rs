@@ -6,11 +6,14 @@
 //! 1. A status and the audit in it come from one snapshot of the engine.
 //! 2. On a loopback address only requests whose `Host` is this machine's are served, so that a page of another site
 //!    cannot ask through a name that it points here (DNS rebinding).
-//! 3. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
+//! 3. A request from a page of another site is refused. Where a tokens file is set, everything but health and the
+//!    dashboard's own files wants a token to read, and everything that changes something one to write.
+//! 4. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
 //!
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
 mod dead_letters;
+mod guard;
 mod host;
 mod problem;
 mod status;
@@ -27,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::config::Settings;
 use crate::engine::Engine;
 
@@ -37,12 +41,14 @@ pub struct Admin {
     listener: TcpListener,
     local_addr: SocketAddr,
     node_id: u16,
+    access: Arc<Access>,
 }
 
 /// What every handler knows.
 pub(crate) struct Node {
     engine: Engine,
     node_id: u16,
+    access: Arc<Access>,
     started: Instant,
     listen: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -50,13 +56,13 @@ pub(crate) struct Node {
 }
 
 impl Admin {
-    /// Binds `admin.listen`.
+    /// Binds `admin.listen`, for whom `access` lets.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(settings: &Settings) -> io::Result<Self> {
+    pub async fn bind(settings: &Settings, access: Arc<Access>) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.admin.listen).await?;
-        Ok(Self { local_addr: listener.local_addr()?, listener, node_id: settings.node_id })
+        Ok(Self { local_addr: listener.local_addr()?, listener, node_id: settings.node_id, access })
     }
 
     /// The bound address, with the port that the system chose where 0 was asked for.
@@ -76,8 +82,8 @@ impl Admin {
         stopping: CancellationToken,
         stop: CancellationToken,
     ) -> io::Result<()> {
-        let Self { listener, local_addr: listen, node_id } = self;
-        let node = Arc::new(Node { engine, node_id, started: Instant::now(), listen, connections, stopping });
+        let Self { listener, local_addr: listen, node_id, access } = self;
+        let node = Arc::new(Node { engine, node_id, access, started: Instant::now(), listen, connections, stopping });
         axum::serve(listener, router(node)).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
@@ -95,6 +101,6 @@ fn router(node: Arc<Node>) -> Router {
         .route("/api/v1/dead-letters/{key}/retry", post(dead_letters::retry))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(from_fn_with_state(Arc::clone(&node), host::check))
+        .layer(from_fn_with_state(Arc::clone(&node), guard::check))
         .with_state(node)
 }

@@ -6,6 +6,7 @@ mod logging;
 mod schema;
 mod serve;
 mod settings;
+mod token;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -29,6 +30,8 @@ enum Command {
     Schema(schema::Arguments),
     /// Look into a journal that no node has open.
     Journal(journal::Arguments),
+    /// Make tokens for clients and operators.
+    Token(token::Arguments),
 }
 
 /// Runs the command.
@@ -41,6 +44,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Journal(arguments) => journal::run(arguments),
+        Command::Token(arguments) => token::run(arguments),
     }
 }
 

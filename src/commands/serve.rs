@@ -7,10 +7,11 @@ use super::{Failure, logging, settings};
 /// Runs a node until it is told to stop.
 pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
     let settings = arguments.load()?;
+    let access = settings::access(&settings)?;
     logging::start(&settings.log);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    let served = runtime.block_on(forebay::serve(settings));
+    let served = runtime.block_on(forebay::serve(settings, access));
     // A call to the sink may go on for as long as sink.timeout; nobody waits for what it says.
     runtime.shutdown_background();
     Ok(served?)

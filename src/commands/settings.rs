@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use forebay::access::Access;
 use forebay::config::{Flags, Settings, Sources};
 
 use super::Failure;
@@ -28,6 +29,10 @@ pub struct Arguments {
     /// Where reports end: sqlite:PATH or mysql://user:password@host:3306/database.
     #[arg(long, value_name = "URL")]
     pub sink: Option<String>,
+    /// Listen beyond this machine without tokens and TLS: whoever reaches a listener can then send reports, discard
+    /// dead letters, and read everything on its way.
+    #[arg(long)]
+    pub allow_insecure_listen: bool,
 }
 
 impl Arguments {
@@ -36,9 +41,21 @@ impl Arguments {
     /// # Errors
     /// [`Failure::Configuration`] with every fault.
     pub fn load(self) -> Result<Settings, Failure> {
-        let Self { config, listen, admin_listen, data_dir, sink } = self;
-        load(config, Flags { listen, admin_listen, data_dir, sink })
+        let Self { config, listen, admin_listen, data_dir, sink, allow_insecure_listen } = self;
+        load(config, Flags { listen, admin_listen, data_dir, sink, allow_insecure_listen })
     }
+}
+
+/// Reads the files that the settings name.
+///
+/// # Errors
+/// [`Failure::Configuration`] where one of them cannot be read or is at fault.
+pub fn access(settings: &Settings) -> Result<Access, Failure> {
+    let file = settings.access.tokens.as_deref();
+    Access::read(file).map_err(|error| {
+        let path = file.map_or(String::new(), |path| path.display().to_string());
+        Failure::Configuration(anyhow::anyhow!("the configuration has a fault:\n  access.tokens = {path:?}: {error}"))
+    })
 }
 
 /// Reads and checks the settings from file, environment and flags.

@@ -36,6 +36,8 @@ pub struct Settings {
     pub sink: Sink,
     /// `[admin]`
     pub admin: Admin,
+    /// `[access]`
+    pub access: Access,
     /// `[shutdown]`
     pub shutdown: Shutdown,
     /// `[log]`
@@ -141,6 +143,15 @@ pub struct TableName(pub(crate) String);
 pub struct Admin {
     /// Address to listen on.
     pub listen: SocketAddr,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The tokens file; `None`: everybody may do everything.
+    pub tokens: Option<PathBuf>,
+    /// Whether a listener may be reached from other machines without tokens and TLS.
+    pub allow_insecure_listen: bool,
 }
 
 /// Shutdown.

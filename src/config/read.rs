@@ -10,8 +10,8 @@ use super::fault::{Fault, Faults};
 use super::reader::Reader;
 use super::sources::{Gathered, Sources};
 use super::{
-    Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget, TableName,
-    values,
+    Access, Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget,
+    TableName, values,
 };
 
 const KIB: u64 = 1 << 10;
@@ -66,6 +66,7 @@ impl Default for Settings {
                 create_tables: true,
             },
             admin: Admin { listen: local(7002) },
+            access: Access { tokens: None, allow_insecure_listen: false },
             shutdown: Shutdown { drain: Duration::from_secs(5) },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
         }
@@ -134,6 +135,14 @@ impl Reader {
                 create_tables: self.choice("sink.create_tables", d.sink.create_tables, &BOOLEANS),
             },
             admin: Admin { listen: self.address("admin.listen", d.admin.listen) },
+            access: Access {
+                tokens: self.file("access.tokens", d.access.tokens),
+                allow_insecure_listen: self.choice(
+                    "access.allow_insecure_listen",
+                    d.access.allow_insecure_listen,
+                    &BOOLEANS,
+                ),
+            },
             shutdown: Shutdown { drain: self.duration("shutdown.drain", d.shutdown.drain, Duration::ZERO..=DAY) },
             log: Log {
                 level: self.choice("log.level", d.log.level, &levels),

@@ -101,6 +101,15 @@ impl Reader {
         })
     }
 
+    /// A file, or none where the text is empty.
+    pub fn file(&mut self, key: &'static str, default: Option<PathBuf>) -> Option<PathBuf> {
+        self.read(key, default, |raw| {
+            let path = raw.text().filter(|text| !text.contains('\0'));
+            let path = path.map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
+            path.ok_or_else(|| "must be the path of a file, or \"\" for none".to_owned())
+        })
+    }
+
     pub fn origins(&mut self, key: &'static str, default: Vec<String>) -> Vec<String> {
         self.read(key, default, |raw| {
             let origins = match raw {

@@ -1,12 +1,18 @@
 //! Settings as the text of a `forebay.toml` that says the same, but for the sink's password.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{LogFormat, OnDisconnect, Settings, values};
 
 fn text(text: impl fmt::Display) -> String {
     toml::Value::from(text.to_string()).to_string()
+}
+
+/// "" where there is none.
+fn file(path: Option<&PathBuf>) -> String {
+    text(path.map_or(Path::new(""), PathBuf::as_path).display())
 }
 
 fn size(bytes: u64) -> String {
@@ -20,7 +26,7 @@ fn duration(duration: Duration) -> String {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node_id, on_disconnect, ingest, journal, flush, sink, admin, shutdown, log } = self;
+        let Self { node_id, on_disconnect, ingest, journal, flush, sink, admin, access, shutdown, log } = self;
         let on_disconnect = match on_disconnect {
             OnDisconnect::Mark => "mark",
             OnDisconnect::Ignore => "ignore",
@@ -59,6 +65,8 @@ impl fmt::Display for Settings {
         writeln!(f, "timeout = {}", duration(sink.timeout))?;
         writeln!(f, "create_tables = {}", sink.create_tables)?;
         writeln!(f, "\n[admin]\nlisten = {}", text(admin.listen))?;
+        writeln!(f, "\n[access]\ntokens = {}", file(access.tokens.as_ref()))?;
+        writeln!(f, "allow_insecure_listen = {}", access.allow_insecure_listen)?;
         writeln!(f, "\n[shutdown]\ndrain = {}", duration(shutdown.drain))?;
         writeln!(f, "\n[log]\nlevel = {}", text(log.level))?;
         writeln!(f, "format = {}", text(format))

@@ -8,7 +8,7 @@ use super::fault::{Fault, Origin};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 32] = [
+pub(super) const KEYS: [&str; 34] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -38,6 +38,8 @@ pub(super) const KEYS: [&str; 32] = [
     "sink.timeout",
     "sink.create_tables",
     "admin.listen",
+    "access.tokens",
+    "access.allow_insecure_listen",
     "shutdown.drain",
     "log.level",
     "log.format",
@@ -68,6 +70,8 @@ pub struct Flags {
     pub data_dir: Option<String>,
     /// `--sink`: `sink.url`.
     pub sink: Option<String>,
+    /// `--allow-insecure-listen`: `access.allow_insecure_listen`.
+    pub allow_insecure_listen: bool,
 }
 
 /// A value before its key's type is applied.
@@ -165,6 +169,9 @@ impl Gathered {
                 set(key, value.clone(), flag);
             }
         }
+        if flags.allow_insecure_listen {
+            set("access.allow_insecure_listen", "true".to_owned(), "--allow-insecure-listen");
+        }
         let Some(dir) = &flags.data_dir else { return };
         let under = |name| std::path::Path::new(dir).join(name).to_string_lossy().into_owned();
         set("journal.dir", if dir.is_empty() { String::new() } else { under("journal") }, "--data-dir");
@@ -191,7 +198,7 @@ impl Gathered {
 }
 
 /// The tables of the file.
-const SECTIONS: [&str; 7] = ["ingest", "journal", "flush", "sink", "admin", "shutdown", "log"];
+const SECTIONS: [&str; 8] = ["ingest", "journal", "flush", "sink", "admin", "access", "shutdown", "log"];
 
 /// The variable of a key: `FOREBAY_SINK__URL` for `sink.url`.
 fn variable(key: &str) -> String {

@@ -20,6 +20,7 @@ use super::http;
 use super::post::Bodies;
 use super::presence::Presence;
 use super::stall::Unstalled;
+use crate::access::Access;
 use crate::config::{Ingest, OnDisconnect, Settings};
 use crate::engine::Engine;
 
@@ -44,6 +45,7 @@ pub struct Server {
     local_addr: SocketAddr,
     ingest: Ingest,
     on_disconnect: OnDisconnect,
+    access: Arc<Access>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -51,6 +53,7 @@ pub struct Server {
 struct Shared<K = Engine> {
     ingest: Ingest,
     on_disconnect: OnDisconnect,
+    access: Arc<Access>,
     engine: K,
     presence: Arc<Presence>,
     bodies: Bodies,
@@ -75,6 +78,7 @@ impl<K> Connection<K> {
             tracker: TaskTracker::new(),
             ingest,
             on_disconnect: OnDisconnect::Mark,
+            access: Arc::default(),
             engine,
             stop,
             connections: Arc::new(AtomicUsize::new(1)),
@@ -92,6 +96,10 @@ impl<K> Connection<K> {
 
     pub(super) fn on_disconnect(&self) -> OnDisconnect {
         self.shared.on_disconnect
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.shared.access
     }
 
     pub(super) fn engine(&self) -> &K {
@@ -123,17 +131,19 @@ impl<K> Drop for Connection<K> {
 }
 
 impl Server {
-    /// Binds `ingest.listen`; clients can connect from here on, and are served once [`Server::run`] runs.
+    /// Binds `ingest.listen`; clients can connect from here on, and are served once [`Server::run`] runs, as far as
+    /// `access` lets them.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(settings: &Settings) -> io::Result<Self> {
+    pub async fn bind(settings: &Settings, access: Arc<Access>) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.ingest.listen).await?;
         Ok(Self {
             local_addr: listener.local_addr()?,
             listener,
             ingest: settings.ingest.clone(),
             on_disconnect: settings.on_disconnect,
+            access,
             connections: Arc::default(),
         })
     }
@@ -151,13 +161,14 @@ impl Server {
     /// Serves until `stop` is cancelled, and then until every connection is answered and closed, for some seconds at
     /// most. The engine must not be shut down before this returns: connections leave their markers when they end.
     pub async fn run(self, engine: Engine, stop: CancellationToken) {
-        let Self { listener, ingest, on_disconnect, connections, .. } = self;
+        let Self { listener, ingest, on_disconnect, access, connections, .. } = self;
         let shared = Arc::new(Shared {
             bodies: Bodies::new(ingest.max_request_bytes),
             presence: Arc::default(),
             tracker: TaskTracker::new(),
             ingest,
             on_disconnect,
+            access,
             engine,
             stop,
             connections,

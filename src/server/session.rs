@@ -19,6 +19,7 @@ use super::reader::{End, Reader};
 use super::source::Source;
 use super::stall::Unstalled;
 use super::writer;
+use crate::access::Grant;
 use crate::config::{Ingest, OnDisconnect};
 use crate::journal::{Append, Content};
 use crate::report::Marker;
@@ -29,9 +30,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a connection whose upgrade was answered with 101.
-pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>) {
+pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>, grant: Grant) {
     let Some((source, half)) = raw(upgrade, connection.ingest().handshake_timeout).await else { return };
-    serve(source, half, &connection).await;
+    serve(source, half, &connection, grant).await;
 }
 
 /// Serves one session whose bytes after the upgrade come from `read`, without a listener: `keeper` gets what it
@@ -43,20 +44,23 @@ pub async fn alone<K: Keeper>(
     read: impl AsyncRead + Unpin,
     write: impl AsyncWrite + Unpin + Send + 'static,
 ) {
-    serve(Source::new(Bytes::new(), read), write, &Connection::alone(ingest, keeper, stop)).await;
+    let connection = Connection::alone(ingest, keeper, stop);
+    serve(Source::new(Bytes::new(), read), write, &connection, Grant::everything()).await;
 }
 
 async fn serve<K: Keeper>(
     mut source: Source<impl AsyncRead + Unpin>,
     half: impl AsyncWrite + Unpin + Send + 'static,
     connection: &Connection<K>,
+    grant: Grant,
 ) {
     tracing::debug!(peer = %connection.peer(), "client connected");
     let outbox = Arc::new(Outbox::new(connection.ingest().max_in_flight));
     let over = connection.stop().child_token();
     let patience = connection.ingest().idle_timeout;
     let writing = connection.tracker().spawn(writer::run(Arc::clone(&outbox), half, patience, over.clone()));
-    let (end, attendance) = Reader::new(connection, Arc::clone(&outbox), &over, source.heard()).run(&mut source).await;
+    let reader = Reader::new(connection, grant, Arc::clone(&outbox), &over, source.heard());
+    let (end, attendance) = reader.run(&mut source).await;
     tracing::debug!(peer = %connection.peer(), ?end, "client leaves");
     if end == End::Gone {
         outbox.abandon();
