@@ -7,9 +7,10 @@ pub mod engine;
 pub mod flusher;
 pub mod journal;
 pub mod metrics;
+pub mod net;
 pub mod report;
 mod serve;
 pub mod server;
 pub mod sink;
 
-pub use serve::serve;
+pub use serve::{FileFaults, Files, Reload, serve};

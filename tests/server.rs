@@ -56,7 +56,7 @@ async fn node(change: impl FnOnce(&mut Settings)) -> Node {
     let dir = tempfile::tempdir().expect("a folder");
     let mut settings = settings(dir.path());
     change(&mut settings);
-    let server = Server::bind(&settings, Arc::default()).await.expect("port 0 is free");
+    let server = Server::bind(&settings, Arc::default(), None).await.expect("port 0 is free");
     let engine = Engine::open(&settings).await.expect("an empty journal opens");
     let (address, stop) = (server.local_addr(), CancellationToken::new());
     let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));

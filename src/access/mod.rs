@@ -21,7 +21,6 @@ mod pattern;
 mod token;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hyper::StatusCode;
@@ -124,16 +123,13 @@ pub struct Access {
 }
 
 impl Access {
-    /// Asks for a token of the file, or for none where there is no file.
-    ///
-    /// # Errors
-    /// When the file cannot be read or is at fault.
-    pub fn read(file: Option<&Path>) -> Result<Self, TokensError> {
+    /// Asks for one of `tokens`, or for none where there are none.
+    pub fn new(tokens: Option<Tokens>) -> Self {
         let access = Self::default();
-        if let Some(file) = file {
-            access.replace(Tokens::read(file)?);
+        if let Some(tokens) = tokens {
+            access.replace(tokens);
         }
-        Ok(access)
+        access
     }
 
     /// Asks for one of `tokens` from here on. Entries that are as before go on counting.

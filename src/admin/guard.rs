@@ -14,8 +14,9 @@ use crate::access::{Origin, Scope, origin};
 pub(super) async fn check(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(host);
-    if !host::is_served(node.listen, host) {
-        let detail = "the admin listener is on loopback and answers to localhost and its address alone";
+    if !host::is_served(node.listen, &node.allowed_hosts, host) {
+        let detail =
+            "the admin listener does not answer to this Host: use its address, or add the name to admin.allowed_hosts";
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
     if origin(request.headers(), &[]) == Origin::Foreign {

@@ -5,7 +5,7 @@
 //! Invariants:
 //! 1. A status and the audit in it come from one snapshot of the engine.
 //! 2. On a loopback address only requests whose `Host` is this machine's are served, so that a page of another site
-//!    cannot ask through a name that it points here (DNS rebinding).
+//!    cannot ask through a name that it points here (DNS rebinding); beyond loopback those of `allowed_hosts`, if any.
 //! 3. A request from a page of another site is refused. Where a tokens file is set, everything but health and the
 //!    dashboard's own files wants a token to read, and everything that changes something one to write.
 //! 4. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
@@ -22,19 +22,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::engine::Engine;
+use crate::net::{self, Caps, Tls};
 
 use problem::Problem;
+
+/// How long a TLS handshake, the head of a request, or the client's taking of a piece of an answer may last.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The admin listener, bound and not yet serving.
 pub struct Admin {
@@ -42,6 +49,9 @@ pub struct Admin {
     local_addr: SocketAddr,
     node_id: u16,
     access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
+    caps: Arc<Caps>,
+    allowed_hosts: Vec<String>,
 }
 
 /// What every handler knows.
@@ -51,18 +61,23 @@ pub(crate) struct Node {
     access: Arc<Access>,
     started: Instant,
     listen: SocketAddr,
+    allowed_hosts: Vec<String>,
     connections: Arc<AtomicUsize>,
     stopping: CancellationToken,
 }
 
 impl Admin {
-    /// Binds `admin.listen`, for whom `access` lets.
+    /// Binds `admin.listen`, for whom `access` lets; through TLS where there is a certificate.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(settings: &Settings, access: Arc<Access>) -> io::Result<Self> {
-        let listener = TcpListener::bind(settings.admin.listen).await?;
-        Ok(Self { local_addr: listener.local_addr()?, listener, node_id: settings.node_id, access })
+    pub async fn bind(settings: &Settings, access: Arc<Access>, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+        let admin = &settings.admin;
+        let listener = TcpListener::bind(admin.listen).await?;
+        // Operators and their tools are few, and may all come through one proxy.
+        let caps = Caps::new(admin.max_connections, usize::MAX);
+        let (local_addr, node_id) = (listener.local_addr()?, settings.node_id);
+        Ok(Self { listener, local_addr, node_id, access, tls, caps, allowed_hosts: admin.allowed_hosts.clone() })
     }
 
     /// The bound address, with the port that the system chose where 0 was asked for.
@@ -70,21 +85,40 @@ impl Admin {
         self.local_addr
     }
 
+    /// What gives another `max_connections` to connections that come from here on.
+    pub fn changer(&self) -> impl Fn(&config::Admin) + Send + use<> {
+        let caps = Arc::clone(&self.caps);
+        move |admin| caps.change(admin.max_connections, usize::MAX)
+    }
+
     /// Serves until `stop` is cancelled. From the moment that `stopping` is, the node says that it is not ready;
     /// `connections` is the number of open ingest connections.
-    ///
-    /// # Errors
-    /// When the listener fails for good.
     pub async fn run(
         self,
         engine: Engine,
         connections: Arc<AtomicUsize>,
         stopping: CancellationToken,
         stop: CancellationToken,
-    ) -> io::Result<()> {
-        let Self { listener, local_addr: listen, node_id, access } = self;
-        let node = Arc::new(Node { engine, node_id, access, started: Instant::now(), listen, connections, stopping });
-        axum::serve(listener, router(node)).with_graceful_shutdown(stop.cancelled_owned()).await
+    ) {
+        let Self { listener, local_addr: listen, node_id, access, tls, caps, allowed_hosts } = self;
+        let started = Instant::now();
+        let node = Node { engine, node_id, access, started, listen, allowed_hosts, connections, stopping };
+        let service = TowerToHyperService::new(router(Arc::new(node)));
+        let tracker = TaskTracker::new();
+        let serve = |socket, _, place| {
+            let (service, tls, stop) = (service.clone(), tls.clone(), stop.clone());
+            tracker.spawn(async move {
+                let _place = place;
+                let Some(stream) = net::open(socket, tls.as_deref(), REQUEST_TIMEOUT).await else { return };
+                net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
+            });
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = net::accept_all(&listener, &caps, tls.is_none(), &tracker, serve) => {}
+        }
+        tracker.close();
+        tracker.wait().await;
     }
 }
 

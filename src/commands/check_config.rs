@@ -5,6 +5,6 @@ use super::{Failure, print, settings};
 /// Prints the settings, without passwords.
 pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
     let settings = arguments.load()?;
-    settings::access(&settings)?;
+    settings::files(&settings)?;
     print(&settings.to_string())
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use forebay::access::Access;
+use forebay::Files;
 use forebay::config::{Flags, Settings, Sources};
 
 use super::Failure;
@@ -12,7 +12,7 @@ use super::Failure;
 const DEFAULT_FILE: &str = "forebay.toml";
 
 /// Flags of the commands that use all settings.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Arguments {
     /// The configuration file; ./forebay.toml is read if it exists.
     #[arg(long, value_name = "FILE")]
@@ -49,12 +49,11 @@ impl Arguments {
 /// Reads the files that the settings name.
 ///
 /// # Errors
-/// [`Failure::Configuration`] where one of them cannot be read or is at fault.
-pub fn access(settings: &Settings) -> Result<Access, Failure> {
-    let file = settings.access.tokens.as_deref();
-    Access::read(file).map_err(|error| {
-        let path = file.map_or(String::new(), |path| path.display().to_string());
-        Failure::Configuration(anyhow::anyhow!("the configuration has a fault:\n  access.tokens = {path:?}: {error}"))
+/// [`Failure::Configuration`] with every file that cannot be read or is at fault.
+pub fn files(settings: &Settings) -> Result<Files, Failure> {
+    Files::read(settings).map_err(|faults| {
+        let lines = faults.to_string().replace('\n', "\n  ");
+        Failure::Configuration(anyhow::anyhow!("the configuration has faults in files that it names:\n  {lines}"))
     })
 }
 

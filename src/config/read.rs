@@ -40,12 +40,15 @@ impl Default for Settings {
                 max_report_bytes: 64 << 10,
                 max_request_bytes: 8 << 20,
                 max_connections: 10_000,
+                max_connections_per_address: 10_000,
                 max_in_flight: 1024,
                 max_queued_bytes: 64 << 20,
                 max_ids_per_connection: 1_000_000,
                 handshake_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(300),
                 allowed_origins: Vec::new(),
+                tls_cert: None,
+                tls_key: None,
             },
             journal: Journal {
                 dir: PathBuf::from("forebay-data/journal"),
@@ -64,8 +67,17 @@ impl Default for Settings {
                 max_bytes: 1 << 20,
                 timeout: Duration::from_secs(30),
                 create_tables: true,
+                tls_ca: None,
+                tls_cert: None,
+                tls_key: None,
             },
-            admin: Admin { listen: local(7002) },
+            admin: Admin {
+                listen: local(7002),
+                max_connections: 256,
+                allowed_hosts: Vec::new(),
+                tls_cert: None,
+                tls_key: None,
+            },
             access: Access { tokens: None, allow_insecure_listen: false },
             shutdown: Shutdown { drain: Duration::from_secs(5) },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
@@ -82,6 +94,7 @@ impl Settings {
         let mut reader = Reader::new(Gathered::from(sources));
         let settings = reader.settings(Self::default());
         reader.compare(&settings);
+        reader.protect(&settings);
         if reader.faults.is_empty() { Ok(settings) } else { Err(Faults(reader.faults)) }
     }
 }
@@ -133,8 +146,17 @@ impl Reader {
                 max_bytes: self.size("sink.max_bytes", d.sink.max_bytes, KIB..=GIB),
                 timeout: self.duration("sink.timeout", d.sink.timeout, NOT_ZERO..=DAY),
                 create_tables: self.choice("sink.create_tables", d.sink.create_tables, &BOOLEANS),
+                tls_ca: self.file("sink.tls_ca", d.sink.tls_ca),
+                tls_cert: self.file("sink.tls_cert", d.sink.tls_cert),
+                tls_key: self.file("sink.tls_key", d.sink.tls_key),
             },
-            admin: Admin { listen: self.address("admin.listen", d.admin.listen) },
+            admin: Admin {
+                listen: self.address("admin.listen", d.admin.listen),
+                max_connections: self.integer("admin.max_connections", d.admin.max_connections, 1..=1_000_000),
+                allowed_hosts: self.hosts("admin.allowed_hosts", d.admin.allowed_hosts),
+                tls_cert: self.file("admin.tls_cert", d.admin.tls_cert),
+                tls_key: self.file("admin.tls_key", d.admin.tls_key),
+            },
             access: Access {
                 tokens: self.file("access.tokens", d.access.tokens),
                 allow_insecure_listen: self.choice(
@@ -157,6 +179,11 @@ impl Reader {
             max_report_bytes: self.size("ingest.max_report_bytes", d.max_report_bytes, 1..=MAX_REPORT_BYTES),
             max_request_bytes: self.size("ingest.max_request_bytes", d.max_request_bytes, 1..=GIB),
             max_connections: self.integer("ingest.max_connections", d.max_connections, 1..=1_000_000),
+            max_connections_per_address: self.integer(
+                "ingest.max_connections_per_address",
+                d.max_connections_per_address,
+                1..=1_000_000,
+            ),
             max_in_flight: self.integer("ingest.max_in_flight", d.max_in_flight, 1..=1_000_000),
             // Permits of a semaphore are taken as a u32, so this stays well under 4 GiB.
             max_queued_bytes: self.size("ingest.max_queued_bytes", d.max_queued_bytes, 1..=2 * GIB),
@@ -168,6 +195,8 @@ impl Reader {
             handshake_timeout: self.duration("ingest.handshake_timeout", d.handshake_timeout, NOT_ZERO..=DAY),
             idle_timeout: self.duration("ingest.idle_timeout", d.idle_timeout, NOT_ZERO..=DAY),
             allowed_origins: self.origins("ingest.allowed_origins", d.allowed_origins),
+            tls_cert: self.file("ingest.tls_cert", d.tls_cert),
+            tls_key: self.file("ingest.tls_key", d.tls_key),
         }
     }
 

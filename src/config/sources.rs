@@ -8,19 +8,22 @@ use super::fault::{Fault, Origin};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 34] = [
+pub(super) const KEYS: [&str; 44] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
     "ingest.max_report_bytes",
     "ingest.max_request_bytes",
     "ingest.max_connections",
+    "ingest.max_connections_per_address",
     "ingest.max_in_flight",
     "ingest.max_queued_bytes",
     "ingest.max_ids_per_connection",
     "ingest.handshake_timeout",
     "ingest.idle_timeout",
     "ingest.allowed_origins",
+    "ingest.tls_cert",
+    "ingest.tls_key",
     "journal.dir",
     "journal.lanes",
     "journal.max_bytes",
@@ -37,7 +40,14 @@ pub(super) const KEYS: [&str; 34] = [
     "sink.max_bytes",
     "sink.timeout",
     "sink.create_tables",
+    "sink.tls_ca",
+    "sink.tls_cert",
+    "sink.tls_key",
     "admin.listen",
+    "admin.max_connections",
+    "admin.allowed_hosts",
+    "admin.tls_cert",
+    "admin.tls_key",
     "access.tokens",
     "access.allow_insecure_listen",
     "shutdown.drain",

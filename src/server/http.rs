@@ -17,6 +17,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use super::listener::Connection;
 use super::{post, session};
 use crate::access::{self, Denied, Origin, Scope};
+use crate::net::problem_body;
 
 /// The answer to a request.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -109,11 +110,6 @@ fn not_allowed(allow: &'static str, detail: &str) -> Answer {
 pub(super) fn problem(status: StatusCode, detail: &str) -> Answer {
     let body = problem_body(status.as_u16(), status.canonical_reason().unwrap_or("Error"), detail);
     json(status, "application/problem+json", body.into_bytes())
-}
-
-/// The JSON of a problem (RFC 9457).
-pub(super) fn problem_body(status: u16, title: &str, detail: &str) -> String {
-    serde_json::json!({ "type": "about:blank", "title": title, "status": status, "detail": detail }).to_string()
 }
 
 /// A body of JSON.

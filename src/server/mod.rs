@@ -49,7 +49,6 @@ mod reader;
 mod replies;
 mod session;
 mod source;
-mod stall;
 mod writer;
 
 pub use keeper::Keeper;

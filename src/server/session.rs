@@ -17,11 +17,11 @@ use super::outbox::Outbox;
 use super::presence::Attendance;
 use super::reader::{End, Reader};
 use super::source::Source;
-use super::stall::Unstalled;
 use super::writer;
 use crate::access::Grant;
 use crate::config::{Ingest, OnDisconnect};
 use crate::journal::{Append, Content};
+use crate::net::{Stream, Unstalled};
 use crate::report::Marker;
 
 /// How long a connection that is closing waits for the answers to what it appended.
@@ -31,8 +31,18 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a connection whose upgrade was answered with 101.
 pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>, grant: Grant) {
-    let Some((source, half)) = raw(upgrade, connection.ingest().handshake_timeout).await else { return };
-    serve(source, half, &connection, grant).await;
+    match raw(upgrade, connection.ingest().handshake_timeout).await {
+        // Each half of a TCP socket works alone; those of TLS share a state, under a lock.
+        Some((leftover, Stream::Plain(socket))) => {
+            let (read, write) = socket.into_split();
+            serve(Source::new(leftover, read), write, &connection, grant).await;
+        }
+        Some((leftover, Stream::Tls(socket))) => {
+            let (read, write) = tokio::io::split(socket);
+            serve(Source::new(leftover, read), write, &connection, grant).await;
+        }
+        None => {}
+    }
 }
 
 /// Serves one session whose bytes after the upgrade come from `read`, without a listener: `keeper` gets what it
@@ -83,8 +93,8 @@ async fn serve<K: Keeper>(
     }
 }
 
-/// Takes the socket out from under the upgrade.
-async fn raw(upgrade: UpgradeFut, limit: Duration) -> Option<(Source, tokio::net::tcp::OwnedWriteHalf)> {
+/// Takes the socket out from under the upgrade, and what was read of it beyond the handshake.
+async fn raw(upgrade: UpgradeFut, limit: Duration) -> Option<(Bytes, Stream)> {
     let upgraded = match timeout(limit, upgrade).await {
         Ok(Ok(socket)) => socket.into_inner().into_inner(),
         Ok(Err(error)) => {
@@ -94,8 +104,7 @@ async fn raw(upgrade: UpgradeFut, limit: Duration) -> Option<(Source, tokio::net
         Err(_) => return None,
     };
     let parts = upgraded.downcast::<TokioIo<Unstalled>>().expect("the listener serves nothing but this type");
-    let (read, write) = parts.io.into_inner().into_inner().into_split();
-    Some((Source::new(parts.read_buf, read), write))
+    Some((parts.read_buf, parts.io.into_inner().into_inner()))
 }
 
 /// Appends the markers that the connection owes, after all that it appended itself is answered: what was refused

@@ -11,7 +11,7 @@ use crate::support::http::{self, Answer};
 use crate::support::node::{Node, run};
 
 /// A token of `forebay token new`, and its entry.
-fn token(arguments: &[&str]) -> (String, String) {
+pub fn token(arguments: &[&str]) -> (String, String) {
     let made = run(&[&["token", "new"], arguments].concat());
     assert_eq!(made.code, Some(0), "{made:?}");
     let token = made.stdout.lines().find(|line| line.starts_with("fby_")).expect("a token").to_owned();

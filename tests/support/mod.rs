@@ -13,4 +13,5 @@ pub mod proxy;
 pub mod raw;
 pub mod stored;
 pub mod strace;
+pub mod tls;
 pub mod wait;
