@@ -26,8 +26,9 @@ impl Reader {
         if access.allow_insecure_listen {
             return;
         }
-        self.protect_listener("ingest.listen", ingest.listen, access.tokens.is_some(), ingest.tls_cert.is_some());
-        self.protect_listener("admin.listen", admin.listen, access.tokens.is_some(), admin.tls_cert.is_some());
+        let tokens = access.tokens.is_some();
+        self.protect_listener("ingest.listen", ingest.listen, tokens, ingest.tls_cert.is_some());
+        self.protect_listener("admin.listen", admin.listen, tokens, admin.tls_cert.is_some());
     }
 
     fn needs(&mut self, key: &'static str, value: &Option<PathBuf>, other: &str, there: bool) {
@@ -49,8 +50,8 @@ impl Reader {
         };
         let problem = format!(
             "other machines reach this address, so it needs {missing}; listen on 127.0.0.1, or say with \
-             access.allow_insecure_listen = true (--allow-insecure-listen) that whoever reaches it may use it, and read \
-             what others send"
+             access.allow_insecure_listen = true (--allow-insecure-listen) that whoever reaches it may use it, and \
+             read what others send"
         );
         self.fault(key, Some(listen.to_string()), problem);
     }

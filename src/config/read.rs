@@ -132,31 +132,8 @@ impl Reader {
                 tick: self.duration("flush.tick", d.flush.tick, NOT_ZERO..=YEAR),
                 catch_up_batch: self.integer("flush.catch_up_batch", d.flush.catch_up_batch, 1..=100_000),
             },
-            sink: Sink {
-                target: self.read("sink.url", d.sink.target, |raw| {
-                    SinkTarget::new(
-                        raw.text().ok_or("must be sqlite:PATH or mysql://user:password@host:3306/database")?,
-                    )
-                }),
-                table: self.read("sink.table", d.sink.table, |raw| {
-                    TableName::new(raw.text().unwrap_or("")).map_err(|error| error.to_string())
-                }),
-                connections: self.integer("sink.connections", d.sink.connections, 1..=64),
-                max_rows: self.integer("sink.max_rows", d.sink.max_rows, 1..=MAX_ROWS),
-                max_bytes: self.size("sink.max_bytes", d.sink.max_bytes, KIB..=GIB),
-                timeout: self.duration("sink.timeout", d.sink.timeout, NOT_ZERO..=DAY),
-                create_tables: self.choice("sink.create_tables", d.sink.create_tables, &BOOLEANS),
-                tls_ca: self.file("sink.tls_ca", d.sink.tls_ca),
-                tls_cert: self.file("sink.tls_cert", d.sink.tls_cert),
-                tls_key: self.file("sink.tls_key", d.sink.tls_key),
-            },
-            admin: Admin {
-                listen: self.address("admin.listen", d.admin.listen),
-                max_connections: self.integer("admin.max_connections", d.admin.max_connections, 1..=1_000_000),
-                allowed_hosts: self.hosts("admin.allowed_hosts", d.admin.allowed_hosts),
-                tls_cert: self.file("admin.tls_cert", d.admin.tls_cert),
-                tls_key: self.file("admin.tls_key", d.admin.tls_key),
-            },
+            sink: self.sink(d.sink),
+            admin: self.admin(d.admin),
             access: Access {
                 tokens: self.file("access.tokens", d.access.tokens),
                 allow_insecure_listen: self.choice(
@@ -170,6 +147,35 @@ impl Reader {
                 level: self.choice("log.level", d.log.level, &levels),
                 format: self.choice("log.format", d.log.format, &formats),
             },
+        }
+    }
+
+    fn sink(&mut self, d: Sink) -> Sink {
+        Sink {
+            target: self.read("sink.url", d.target, |raw| {
+                SinkTarget::new(raw.text().ok_or("must be sqlite:PATH or mysql://user:password@host:3306/database")?)
+            }),
+            table: self.read("sink.table", d.table, |raw| {
+                TableName::new(raw.text().unwrap_or("")).map_err(|error| error.to_string())
+            }),
+            connections: self.integer("sink.connections", d.connections, 1..=64),
+            max_rows: self.integer("sink.max_rows", d.max_rows, 1..=MAX_ROWS),
+            max_bytes: self.size("sink.max_bytes", d.max_bytes, KIB..=GIB),
+            timeout: self.duration("sink.timeout", d.timeout, NOT_ZERO..=DAY),
+            create_tables: self.choice("sink.create_tables", d.create_tables, &BOOLEANS),
+            tls_ca: self.file("sink.tls_ca", d.tls_ca),
+            tls_cert: self.file("sink.tls_cert", d.tls_cert),
+            tls_key: self.file("sink.tls_key", d.tls_key),
+        }
+    }
+
+    fn admin(&mut self, d: Admin) -> Admin {
+        Admin {
+            listen: self.address("admin.listen", d.listen),
+            max_connections: self.integer("admin.max_connections", d.max_connections, 1..=1_000_000),
+            allowed_hosts: self.hosts("admin.allowed_hosts", d.allowed_hosts),
+            tls_cert: self.file("admin.tls_cert", d.tls_cert),
+            tls_key: self.file("admin.tls_key", d.tls_key),
         }
     }
 

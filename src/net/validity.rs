@@ -84,7 +84,7 @@ mod tests {
     fn the_end_of_a_certificate_is_found() {
         let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
         let key = rcgen::KeyPair::generate().expect("a key");
-        for (year, end) in [(2031, 1_922_313_600), (2060, 2_837_462_400)] {
+        for (year, end) in [(2031, 1_953_849_600), (2060, 2_869_084_800)] {
             params.not_after = rcgen::date_time_ymd(year, 12, 1);
             let certificate = params.self_signed(&key).expect("a certificate");
             assert_eq!(not_after(certificate.der()), Some(end), "{year}");
