@@ -27,7 +27,9 @@ async fn worst_answer(address: SocketAddr, id: &str) -> Duration {
 #[tokio::test]
 async fn idle_connections_cost_little_and_hold_up_nobody() {
     let count = idle();
-    let node = Node::new().start().await;
+    let places = i64::try_from(count + 10).expect("a number of connections");
+    let node = Node::new().set("ingest.max_connections", places).set("ingest.max_connections_per_address", places);
+    let node = node.start().await;
     worst_answer(node.ingest(), "before").await;
     let before = node.memory();
     let mut idle = Vec::with_capacity(count);
