@@ -29,7 +29,7 @@ async fn node() -> Node {
     settings.flush.tick = Duration::from_millis(50);
     settings.sink.target = SinkTarget::Sqlite(dir.path().join("reports.db"));
     settings.admin.listen = any;
-    let admin = Admin::bind(&settings).await.expect("port 0 is free");
+    let admin = Admin::bind(&settings, Arc::default(), None).await.expect("port 0 is free");
     let engine = Engine::open(&settings).await.expect("an empty journal opens");
     let (address, stopping) = (admin.local_addr(), CancellationToken::new());
     let connections = Arc::new(AtomicUsize::new(3));

@@ -1,6 +1,7 @@
 //! The listener on a real socket, over a real engine. What is drained, and where to, is not looked at here.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -55,7 +56,7 @@ async fn node(change: impl FnOnce(&mut Settings)) -> Node {
     let dir = tempfile::tempdir().expect("a folder");
     let mut settings = settings(dir.path());
     change(&mut settings);
-    let server = Server::bind(&settings).await.expect("port 0 is free");
+    let server = Server::bind(&settings, Arc::default(), None).await.expect("port 0 is free");
     let engine = Engine::open(&settings).await.expect("an empty journal opens");
     let (address, stop) = (server.local_addr(), CancellationToken::new());
     let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));

@@ -13,6 +13,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 0),
     ("metrics", 0),
     ("sync", 0),
+    ("access", 1),
+    ("net", 1),
     ("journal", 1),
     ("sink", 1),
     ("flusher", 2),

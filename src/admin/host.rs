@@ -1,29 +1,11 @@
-//! Which `Host` a request may name: on a loopback listener, this machine only.
+//! Which `Host` a request may name: on a loopback listener this machine, beyond it what is allowed.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-
-use super::{Node, Problem};
-
-/// Refuses requests to a loopback listener that name another host.
-pub(super) async fn check(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = request.uri().authority().map(|authority| authority.as_str()).or(host);
-    if is_served(node.listen, host) {
-        return next.run(request).await;
-    }
-    let detail = "the admin listener is on loopback and answers to localhost and its address alone";
-    Problem::new(StatusCode::FORBIDDEN, detail).into_response()
-}
-
-/// Whether a listener at `listen` serves a request for `host`; any port will do, so that a tunnel may use its own.
-fn is_served(listen: SocketAddr, host: Option<&str>) -> bool {
-    if !listen.ip().is_loopback() {
+/// Whether a listener at `listen` serves a request for `host`; any port will do, so that a tunnel may use its own. A
+/// listener beyond loopback for which no name is allowed serves all: it has a token to ask for.
+pub(super) fn is_served(listen: SocketAddr, allowed: &[String], host: Option<&str>) -> bool {
+    if !listen.ip().is_loopback() && allowed.is_empty() {
         return true;
     }
     // Every browser sends one; a health check by HTTP/1.0 may not.
@@ -33,9 +15,8 @@ fn is_served(listen: SocketAddr, host: Option<&str>) -> bool {
         None => host.split_once(':').map_or(host, |(name, _)| name),
     };
     name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|ip| {
-            ip == listen.ip() || ip == IpAddr::from([127, 0, 0, 1]) || ip == IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
-        })
+        || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip == listen.ip() || ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -46,12 +27,22 @@ mod tests {
     fn a_loopback_listener_answers_to_this_machine_alone() {
         let listen = SocketAddr::from(([127, 0, 0, 5], 7002));
         for host in ["localhost", "LOCALHOST:7002", "127.0.0.1:9", "[::1]:7002", "[::1]", "127.0.0.5:7002"] {
-            assert!(is_served(listen, Some(host)), "{host}");
+            assert!(is_served(listen, &[], Some(host)), "{host}");
         }
         for host in ["evil.example:7002", "127.0.0.1.evil.example", "localhost.evil", "192.168.0.1", ""] {
-            assert!(!is_served(listen, Some(host)), "{host}");
+            assert!(!is_served(listen, &[], Some(host)), "{host}");
         }
-        assert!(is_served(listen, None));
-        assert!(is_served(SocketAddr::from(([192, 168, 0, 1], 1)), Some("metrics.example")));
+        assert!(is_served(listen, &[], None));
+        assert!(is_served(listen, &["proxy.example".to_owned()], Some("Proxy.example:443")));
+    }
+
+    #[test]
+    fn beyond_loopback_the_names_that_are_allowed_are_served_if_there_are_any() {
+        let listen = SocketAddr::from(([192, 168, 0, 1], 1));
+        let allowed = ["metrics.example".to_owned()];
+        assert!(is_served(listen, &[], Some("anything.example")));
+        for (host, served) in [("metrics.example", true), ("192.168.0.1:1", true), ("evil.example", false)] {
+            assert_eq!(is_served(listen, &allowed, Some(host)), served, "{host}");
+        }
     }
 }

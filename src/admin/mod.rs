@@ -5,8 +5,10 @@
 //! Invariants:
 //! 1. A status and the audit in it come from one snapshot of the engine.
 //! 2. On a loopback address only requests whose `Host` is this machine's are served, so that a page of another site
-//!    cannot ask through a name that it points here (DNS rebinding).
-//! 3. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
+//!    cannot ask through a name that it points here (DNS rebinding); beyond loopback those of `allowed_hosts`, if any.
+//! 3. A request from a page of another site is refused. Where a tokens file is set, everything but health and the
+//!    dashboard's own files wants a token to read, and everything that changes something one to write.
+//! 4. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
 //!
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
@@ -14,6 +16,7 @@ mod asked;
 mod dashboard;
 mod dead_letters;
 mod events;
+mod guard;
 mod host;
 mod metrics;
 mod openapi;
@@ -22,37 +25,50 @@ mod status;
 mod streams;
 mod view;
 
-use std::future::IntoFuture;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::config::Settings;
+use crate::access::Access;
+use crate::config::{self, Settings};
 use crate::engine::Engine;
+use crate::net::{self, Caps, Tls};
 
 use problem::Problem;
+
+/// How long a TLS handshake, the head of a request, or the client's taking of a piece of an answer may last.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The admin listener, bound and not yet serving.
 pub struct Admin {
     listener: TcpListener,
     local_addr: SocketAddr,
     node_id: u16,
+    access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
+    caps: Arc<Caps>,
+    allowed_hosts: Vec<String>,
 }
 
 /// What every handler knows.
 pub(crate) struct Node {
     engine: Engine,
     node_id: u16,
+    access: Arc<Access>,
     started: Instant,
     listen: SocketAddr,
+    allowed_hosts: Vec<String>,
     connections: Arc<AtomicUsize>,
     /// Cancelled when the node begins to stop, and when this listener ends.
     stopping: CancellationToken,
@@ -61,13 +77,17 @@ pub(crate) struct Node {
 }
 
 impl Admin {
-    /// Binds `admin.listen`.
+    /// Binds `admin.listen`, for whom `access` lets; through TLS where there is a certificate.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(settings: &Settings) -> io::Result<Self> {
-        let listener = TcpListener::bind(settings.admin.listen).await?;
-        Ok(Self { local_addr: listener.local_addr()?, listener, node_id: settings.node_id })
+    pub async fn bind(settings: &Settings, access: Arc<Access>, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+        let admin = &settings.admin;
+        let listener = TcpListener::bind(admin.listen).await?;
+        // Operators and their tools are few, and may all come through one proxy.
+        let caps = Caps::new(admin.max_connections, usize::MAX);
+        let (local_addr, node_id) = (listener.local_addr()?, settings.node_id);
+        Ok(Self { listener, local_addr, node_id, access, tls, caps, allowed_hosts: admin.allowed_hosts.clone() })
     }
 
     /// The bound address, with the port that the system chose where 0 was asked for.
@@ -75,27 +95,44 @@ impl Admin {
         self.local_addr
     }
 
+    /// What gives another `max_connections` to connections that come from here on.
+    pub fn changer(&self) -> impl Fn(&config::Admin) + Send + use<> {
+        let caps = Arc::clone(&self.caps);
+        move |admin| caps.change(admin.max_connections, usize::MAX)
+    }
+
     /// Serves until `stop` is cancelled. From the moment that `stopping` is, the node says that it is not ready;
     /// `connections` is the number of open ingest connections.
-    ///
-    /// # Errors
-    /// When the listener fails for good.
     pub async fn run(
         self,
         engine: Engine,
         connections: Arc<AtomicUsize>,
         stopping: CancellationToken,
         stop: CancellationToken,
-    ) -> io::Result<()> {
-        let Self { listener, local_addr: listen, node_id } = self;
+    ) {
+        let Self { listener, local_addr: listen, node_id, access, tls, caps, allowed_hosts } = self;
         let (started, events) = (Instant::now(), events::Events::default());
-        let ending = stop.clone().cancelled_owned();
-        let node = Arc::new(Node { engine, node_id, started, listen, connections, stopping, stop, events });
-        let serve = axum::serve(listener, router(Arc::clone(&node))).with_graceful_shutdown(ending);
+        let ending = stop.clone();
+        let node =
+            Node { engine, node_id, access, started, listen, allowed_hosts, connections, stopping, stop, events };
+        let node = Arc::new(node);
+        let service = TowerToHyperService::new(router(Arc::clone(&node)));
+        let tracker = TaskTracker::new();
+        let serve = |socket, _, place| {
+            let (service, tls, stop) = (service.clone(), tls.clone(), ending.clone());
+            tracker.spawn(async move {
+                let _place = place;
+                let Some(stream) = net::open(socket, tls.as_deref(), REQUEST_TIMEOUT).await else { return };
+                net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
+            });
+        };
         tokio::select! {
-            ended = serve.into_future() => ended,
+            () = ending.cancelled() => {}
+            () = net::accept_all(&listener, &caps, tls.is_none(), &tracker, serve, || {}) => {}
             () = events::make(node) => unreachable!("events are made for as long as anybody listens"),
         }
+        tracker.close();
+        tracker.wait().await;
     }
 }
 
@@ -122,6 +159,6 @@ fn router(node: Arc<Node>) -> Router {
         .merge(dashboard::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(from_fn_with_state(Arc::clone(&node), host::check))
+        .layer(from_fn_with_state(Arc::clone(&node), guard::check))
         .with_state(node)
 }

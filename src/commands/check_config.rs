@@ -4,5 +4,7 @@ use super::{Failure, print, settings};
 
 /// Prints the settings, without passwords.
 pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
-    print(&arguments.load()?.to_string())
+    let settings = arguments.load()?;
+    settings::files(&settings)?;
+    print(&settings.to_string())
 }

@@ -15,6 +15,7 @@ mod status;
 mod stream;
 mod streams;
 mod text;
+mod token;
 mod top;
 
 use std::fmt;
@@ -55,6 +56,8 @@ enum Command {
     Completions(completions::Arguments),
     /// Print the manual page.
     Man(man::Arguments),
+    /// Make tokens for clients and operators.
+    Token(token::Arguments),
 }
 
 /// Runs the command.
@@ -75,6 +78,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Top(arguments) => top::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Man(arguments) => man::run(arguments),
+        Command::Token(arguments) => token::run(arguments),
     }
 }
 
@@ -99,6 +103,14 @@ impl Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
+    }
+}
+
+impl From<Failure> for anyhow::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Configuration(error) | Failure::Other(error) => error,
+        }
     }
 }
 

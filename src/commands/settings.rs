@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use forebay::Files;
 use forebay::config::{Flags, Settings, Sources};
 
 use super::Failure;
@@ -11,7 +12,7 @@ use super::Failure;
 const DEFAULT_FILE: &str = "forebay.toml";
 
 /// Flags of the commands that use all settings.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Arguments {
     /// The configuration file; ./forebay.toml is read if it exists.
     #[arg(long, value_name = "FILE")]
@@ -28,6 +29,10 @@ pub struct Arguments {
     /// Where reports end: sqlite:PATH or mysql://user:password@host:3306/database.
     #[arg(long, value_name = "URL")]
     pub sink: Option<String>,
+    /// Listen beyond this machine without tokens and TLS: whoever reaches a listener can then send reports, discard
+    /// dead letters, and read everything on its way.
+    #[arg(long)]
+    pub allow_insecure_listen: bool,
 }
 
 impl Arguments {
@@ -36,9 +41,20 @@ impl Arguments {
     /// # Errors
     /// [`Failure::Configuration`] with every fault.
     pub fn load(self) -> Result<Settings, Failure> {
-        let Self { config, listen, admin_listen, data_dir, sink } = self;
-        load(config, Flags { listen, admin_listen, data_dir, sink })
+        let Self { config, listen, admin_listen, data_dir, sink, allow_insecure_listen } = self;
+        load(config, Flags { listen, admin_listen, data_dir, sink, allow_insecure_listen })
     }
+}
+
+/// Reads the files that the settings name.
+///
+/// # Errors
+/// [`Failure::Configuration`] with every file that cannot be read or is at fault.
+pub fn files(settings: &Settings) -> Result<Files, Failure> {
+    Files::read(settings).map_err(|faults| {
+        let lines = faults.to_string().replace('\n', "\n  ");
+        Failure::Configuration(anyhow::anyhow!("the configuration has faults in files that it names:\n  {lines}"))
+    })
 }
 
 /// Reads and checks the settings from file, environment and flags.

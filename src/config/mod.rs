@@ -4,6 +4,7 @@
 //! reported, and none repeats a password. Nothing here reads a file or the environment: the caller brings the texts.
 
 mod fault;
+mod protect;
 mod read;
 mod reader;
 mod show;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub sink: Sink,
     /// `[admin]`
     pub admin: Admin,
+    /// `[access]`
+    pub access: Access,
     /// `[shutdown]`
     pub shutdown: Shutdown,
     /// `[log]`
@@ -62,6 +65,8 @@ pub struct Ingest {
     pub max_request_bytes: usize,
     /// Connections at a time.
     pub max_connections: usize,
+    /// Connections at a time from one address (of IPv6: one network of 64 bits).
+    pub max_connections_per_address: usize,
     /// Unacknowledged reports of a connection past which it is not read further.
     pub max_in_flight: usize,
     /// Bytes of messages, over all connections, that wait for their commit; past it nobody is read further.
@@ -74,6 +79,10 @@ pub struct Ingest {
     pub idle_timeout: Duration,
     /// Browser origins that may connect, besides the same origin.
     pub allowed_origins: Vec<String>,
+    /// The listener's certificate and those that it was signed by, in PEM; with it everything is TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, in PEM.
+    pub tls_key: Option<PathBuf>,
 }
 
 /// The journal.
@@ -121,6 +130,12 @@ pub struct Sink {
     pub timeout: Duration,
     /// Whether to make the tables at start.
     pub create_tables: bool,
+    /// Certificates in PEM of which one must have signed the server's; with it the connection is TLS. MySQL only.
+    pub tls_ca: Option<PathBuf>,
+    /// The client's own certificate, in PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, in PEM.
+    pub tls_key: Option<PathBuf>,
 }
 
 /// Where reports end.
@@ -141,6 +156,23 @@ pub struct TableName(pub(crate) String);
 pub struct Admin {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Names that a request's `Host` may have besides this machine's.
+    pub allowed_hosts: Vec<String>,
+    /// The listener's certificate and those that it was signed by, in PEM; with it everything is TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, in PEM.
+    pub tls_key: Option<PathBuf>,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The tokens file; `None`: everybody may do everything.
+    pub tokens: Option<PathBuf>,
+    /// Whether a listener may be reached from other machines without tokens and TLS.
+    pub allow_insecure_listen: bool,
 }
 
 /// Shutdown.

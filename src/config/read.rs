@@ -10,8 +10,8 @@ use super::fault::{Fault, Faults};
 use super::reader::Reader;
 use super::sources::{Gathered, Sources};
 use super::{
-    Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget, TableName,
-    values,
+    Access, Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget,
+    TableName, values,
 };
 
 const KIB: u64 = 1 << 10;
@@ -40,12 +40,15 @@ impl Default for Settings {
                 max_report_bytes: 64 << 10,
                 max_request_bytes: 8 << 20,
                 max_connections: 10_000,
+                max_connections_per_address: 10_000,
                 max_in_flight: 1024,
                 max_queued_bytes: 64 << 20,
                 max_ids_per_connection: 1_000_000,
                 handshake_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(300),
                 allowed_origins: Vec::new(),
+                tls_cert: None,
+                tls_key: None,
             },
             journal: Journal {
                 dir: PathBuf::from("forebay-data/journal"),
@@ -64,8 +67,18 @@ impl Default for Settings {
                 max_bytes: 1 << 20,
                 timeout: Duration::from_secs(30),
                 create_tables: true,
+                tls_ca: None,
+                tls_cert: None,
+                tls_key: None,
             },
-            admin: Admin { listen: local(7002) },
+            admin: Admin {
+                listen: local(7002),
+                max_connections: 256,
+                allowed_hosts: Vec::new(),
+                tls_cert: None,
+                tls_key: None,
+            },
+            access: Access { tokens: None, allow_insecure_listen: false },
             shutdown: Shutdown { drain: Duration::from_secs(5) },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
         }
@@ -81,6 +94,7 @@ impl Settings {
         let mut reader = Reader::new(Gathered::from(sources));
         let settings = reader.settings(Self::default());
         reader.compare(&settings);
+        reader.protect(&settings);
         if reader.faults.is_empty() { Ok(settings) } else { Err(Faults(reader.faults)) }
     }
 }
@@ -118,27 +132,50 @@ impl Reader {
                 tick: self.duration("flush.tick", d.flush.tick, NOT_ZERO..=YEAR),
                 catch_up_batch: self.integer("flush.catch_up_batch", d.flush.catch_up_batch, 1..=100_000),
             },
-            sink: Sink {
-                target: self.read("sink.url", d.sink.target, |raw| {
-                    SinkTarget::new(
-                        raw.text().ok_or("must be sqlite:PATH or mysql://user:password@host:3306/database")?,
-                    )
-                }),
-                table: self.read("sink.table", d.sink.table, |raw| {
-                    TableName::new(raw.text().unwrap_or("")).map_err(|error| error.to_string())
-                }),
-                connections: self.integer("sink.connections", d.sink.connections, 1..=64),
-                max_rows: self.integer("sink.max_rows", d.sink.max_rows, 1..=MAX_ROWS),
-                max_bytes: self.size("sink.max_bytes", d.sink.max_bytes, KIB..=GIB),
-                timeout: self.duration("sink.timeout", d.sink.timeout, NOT_ZERO..=DAY),
-                create_tables: self.choice("sink.create_tables", d.sink.create_tables, &BOOLEANS),
+            sink: self.sink(d.sink),
+            admin: self.admin(d.admin),
+            access: Access {
+                tokens: self.file("access.tokens", d.access.tokens),
+                allow_insecure_listen: self.choice(
+                    "access.allow_insecure_listen",
+                    d.access.allow_insecure_listen,
+                    &BOOLEANS,
+                ),
             },
-            admin: Admin { listen: self.address("admin.listen", d.admin.listen) },
             shutdown: Shutdown { drain: self.duration("shutdown.drain", d.shutdown.drain, Duration::ZERO..=DAY) },
             log: Log {
                 level: self.choice("log.level", d.log.level, &levels),
                 format: self.choice("log.format", d.log.format, &formats),
             },
+        }
+    }
+
+    fn sink(&mut self, d: Sink) -> Sink {
+        Sink {
+            target: self.read("sink.url", d.target, |raw| {
+                SinkTarget::new(raw.text().ok_or("must be sqlite:PATH or mysql://user:password@host:3306/database")?)
+            }),
+            table: self.read("sink.table", d.table, |raw| {
+                TableName::new(raw.text().unwrap_or("")).map_err(|error| error.to_string())
+            }),
+            connections: self.integer("sink.connections", d.connections, 1..=64),
+            max_rows: self.integer("sink.max_rows", d.max_rows, 1..=MAX_ROWS),
+            max_bytes: self.size("sink.max_bytes", d.max_bytes, KIB..=GIB),
+            timeout: self.duration("sink.timeout", d.timeout, NOT_ZERO..=DAY),
+            create_tables: self.choice("sink.create_tables", d.create_tables, &BOOLEANS),
+            tls_ca: self.file("sink.tls_ca", d.tls_ca),
+            tls_cert: self.file("sink.tls_cert", d.tls_cert),
+            tls_key: self.file("sink.tls_key", d.tls_key),
+        }
+    }
+
+    fn admin(&mut self, d: Admin) -> Admin {
+        Admin {
+            listen: self.address("admin.listen", d.listen),
+            max_connections: self.integer("admin.max_connections", d.max_connections, 1..=1_000_000),
+            allowed_hosts: self.hosts("admin.allowed_hosts", d.allowed_hosts),
+            tls_cert: self.file("admin.tls_cert", d.tls_cert),
+            tls_key: self.file("admin.tls_key", d.tls_key),
         }
     }
 
@@ -148,6 +185,11 @@ impl Reader {
             max_report_bytes: self.size("ingest.max_report_bytes", d.max_report_bytes, 1..=MAX_REPORT_BYTES),
             max_request_bytes: self.size("ingest.max_request_bytes", d.max_request_bytes, 1..=GIB),
             max_connections: self.integer("ingest.max_connections", d.max_connections, 1..=1_000_000),
+            max_connections_per_address: self.integer(
+                "ingest.max_connections_per_address",
+                d.max_connections_per_address,
+                1..=1_000_000,
+            ),
             max_in_flight: self.integer("ingest.max_in_flight", d.max_in_flight, 1..=1_000_000),
             // Permits of a semaphore are taken as a u32, so this stays well under 4 GiB.
             max_queued_bytes: self.size("ingest.max_queued_bytes", d.max_queued_bytes, 1..=2 * GIB),
@@ -159,6 +201,8 @@ impl Reader {
             handshake_timeout: self.duration("ingest.handshake_timeout", d.handshake_timeout, NOT_ZERO..=DAY),
             idle_timeout: self.duration("ingest.idle_timeout", d.idle_timeout, NOT_ZERO..=DAY),
             allowed_origins: self.origins("ingest.allowed_origins", d.allowed_origins),
+            tls_cert: self.file("ingest.tls_cert", d.tls_cert),
+            tls_key: self.file("ingest.tls_key", d.tls_key),
         }
     }
 

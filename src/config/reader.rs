@@ -101,15 +101,28 @@ impl Reader {
         })
     }
 
+    /// A file, or none where the text is empty.
+    pub fn file(&mut self, key: &'static str, default: Option<PathBuf>) -> Option<PathBuf> {
+        self.read(key, default, |raw| {
+            let path = raw.text().filter(|text| !text.contains('\0'));
+            let path = path.map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
+            path.ok_or_else(|| "must be the path of a file, or \"\" for none".to_owned())
+        })
+    }
+
+    pub fn hosts(&mut self, key: &'static str, default: Vec<String>) -> Vec<String> {
+        self.read(key, default, |raw| {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+            let hosts = raw.list().filter(|all| all.iter().all(|one| !one.is_empty() && one.bytes().all(allowed)));
+            hosts.ok_or_else(|| {
+                "must be a list of names of hosts, such as forebay.example.org, without ports".to_owned()
+            })
+        })
+    }
+
     pub fn origins(&mut self, key: &'static str, default: Vec<String>) -> Vec<String> {
         self.read(key, default, |raw| {
-            let origins = match raw {
-                Raw::List(items) => Some(items.clone()),
-                Raw::Text(text) if text.trim().is_empty() => Some(Vec::new()),
-                Raw::Text(text) => Some(text.split(',').map(|item| item.trim().to_owned()).collect()),
-                _ => None,
-            };
-            origins.filter(|all| all.iter().all(|one| values::is_origin(one))).ok_or_else(|| {
+            raw.list().filter(|all| all.iter().all(|one| values::is_origin(one))).ok_or_else(|| {
                 "must be a list of origins as browsers send them, such as https://example.org or http://localhost:3000: \
                  lower case, no path, no usual port, no *"
                     .to_owned()
@@ -123,6 +136,16 @@ impl Raw {
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A list; in a variable its items stand between commas.
+    fn list(&self) -> Option<Vec<String>> {
+        match self {
+            Self::List(items) => Some(items.clone()),
+            Self::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+            Self::Text(text) => Some(text.split(',').map(|item| item.trim().to_owned()).collect()),
             _ => None,
         }
     }

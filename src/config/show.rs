@@ -1,12 +1,18 @@
 //! Settings as the text of a `forebay.toml` that says the same, but for the sink's password.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{LogFormat, OnDisconnect, Settings, values};
 
 fn text(text: impl fmt::Display) -> String {
     toml::Value::from(text.to_string()).to_string()
+}
+
+/// "" where there is none.
+fn file(path: Option<&PathBuf>) -> String {
+    text(path.map_or(Path::new(""), PathBuf::as_path).display())
 }
 
 fn size(bytes: u64) -> String {
@@ -20,7 +26,7 @@ fn duration(duration: Duration) -> String {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node_id, on_disconnect, ingest, journal, flush, sink, admin, shutdown, log } = self;
+        let Self { node_id, on_disconnect, ingest, journal, flush, sink, admin, access, shutdown, log } = self;
         let on_disconnect = match on_disconnect {
             OnDisconnect::Mark => "mark",
             OnDisconnect::Ignore => "ignore",
@@ -36,12 +42,15 @@ impl fmt::Display for Settings {
         writeln!(f, "max_report_bytes = {}", size(ingest.max_report_bytes as u64))?;
         writeln!(f, "max_request_bytes = {}", size(ingest.max_request_bytes as u64))?;
         writeln!(f, "max_connections = {}", ingest.max_connections)?;
+        writeln!(f, "max_connections_per_address = {}", ingest.max_connections_per_address)?;
         writeln!(f, "max_in_flight = {}", ingest.max_in_flight)?;
         writeln!(f, "max_queued_bytes = {}", size(ingest.max_queued_bytes as u64))?;
         writeln!(f, "max_ids_per_connection = {}", ingest.max_ids_per_connection)?;
         writeln!(f, "handshake_timeout = {}", duration(ingest.handshake_timeout))?;
         writeln!(f, "idle_timeout = {}", duration(ingest.idle_timeout))?;
         writeln!(f, "allowed_origins = [{}]", origins.join(", "))?;
+        writeln!(f, "tls_cert = {}", file(ingest.tls_cert.as_ref()))?;
+        writeln!(f, "tls_key = {}", file(ingest.tls_key.as_ref()))?;
         writeln!(f, "\n[journal]\ndir = {}", text(journal.dir.display()))?;
         writeln!(f, "lanes = {}", journal.lanes)?;
         writeln!(f, "max_bytes = {}", size(journal.max_bytes))?;
@@ -58,7 +67,17 @@ impl fmt::Display for Settings {
         writeln!(f, "max_bytes = {}", size(sink.max_bytes as u64))?;
         writeln!(f, "timeout = {}", duration(sink.timeout))?;
         writeln!(f, "create_tables = {}", sink.create_tables)?;
+        writeln!(f, "tls_ca = {}", file(sink.tls_ca.as_ref()))?;
+        writeln!(f, "tls_cert = {}", file(sink.tls_cert.as_ref()))?;
+        writeln!(f, "tls_key = {}", file(sink.tls_key.as_ref()))?;
+        let hosts: Vec<_> = admin.allowed_hosts.iter().map(text).collect();
         writeln!(f, "\n[admin]\nlisten = {}", text(admin.listen))?;
+        writeln!(f, "max_connections = {}", admin.max_connections)?;
+        writeln!(f, "allowed_hosts = [{}]", hosts.join(", "))?;
+        writeln!(f, "tls_cert = {}", file(admin.tls_cert.as_ref()))?;
+        writeln!(f, "tls_key = {}", file(admin.tls_key.as_ref()))?;
+        writeln!(f, "\n[access]\ntokens = {}", file(access.tokens.as_ref()))?;
+        writeln!(f, "allow_insecure_listen = {}", access.allow_insecure_listen)?;
         writeln!(f, "\n[shutdown]\ndrain = {}", duration(shutdown.drain))?;
         writeln!(f, "\n[log]\nlevel = {}", text(log.level))?;
         writeln!(f, "format = {}", text(format))

@@ -8,19 +8,22 @@ use super::fault::{Fault, Origin};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 32] = [
+pub(super) const KEYS: [&str; 44] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
     "ingest.max_report_bytes",
     "ingest.max_request_bytes",
     "ingest.max_connections",
+    "ingest.max_connections_per_address",
     "ingest.max_in_flight",
     "ingest.max_queued_bytes",
     "ingest.max_ids_per_connection",
     "ingest.handshake_timeout",
     "ingest.idle_timeout",
     "ingest.allowed_origins",
+    "ingest.tls_cert",
+    "ingest.tls_key",
     "journal.dir",
     "journal.lanes",
     "journal.max_bytes",
@@ -37,7 +40,16 @@ pub(super) const KEYS: [&str; 32] = [
     "sink.max_bytes",
     "sink.timeout",
     "sink.create_tables",
+    "sink.tls_ca",
+    "sink.tls_cert",
+    "sink.tls_key",
     "admin.listen",
+    "admin.max_connections",
+    "admin.allowed_hosts",
+    "admin.tls_cert",
+    "admin.tls_key",
+    "access.tokens",
+    "access.allow_insecure_listen",
     "shutdown.drain",
     "log.level",
     "log.format",
@@ -71,6 +83,8 @@ pub struct Flags {
     pub data_dir: Option<String>,
     /// `--sink`: `sink.url`.
     pub sink: Option<String>,
+    /// `--allow-insecure-listen`: `access.allow_insecure_listen`.
+    pub allow_insecure_listen: bool,
 }
 
 /// A value before its key's type is applied.
@@ -168,6 +182,9 @@ impl Gathered {
                 set(key, value.clone(), flag);
             }
         }
+        if flags.allow_insecure_listen {
+            set("access.allow_insecure_listen", "true".to_owned(), "--allow-insecure-listen");
+        }
         let Some(dir) = &flags.data_dir else { return };
         let under = |name| std::path::Path::new(dir).join(name).to_string_lossy().into_owned();
         set("journal.dir", if dir.is_empty() { String::new() } else { under("journal") }, "--data-dir");
@@ -194,7 +211,7 @@ impl Gathered {
 }
 
 /// The tables of the file.
-const SECTIONS: [&str; 7] = ["ingest", "journal", "flush", "sink", "admin", "shutdown", "log"];
+const SECTIONS: [&str; 8] = ["ingest", "journal", "flush", "sink", "admin", "access", "shutdown", "log"];
 
 /// The variable of a key: `FOREBAY_SINK__URL` for `sink.url`.
 fn variable(key: &str) -> String {

@@ -66,7 +66,8 @@ fn the_documented_file_says_the_defaults() {
 
 #[test]
 fn settings_are_shown_as_a_file_that_says_the_same() {
-    let file = "ingest.allowed_origins = [\"https://a.example:8443\", \"http://[::1]\"]\nflush.tick = \"1m 500ms\"\n\
+    let file = "admin.allowed_hosts = [\"a.example\"]\nsink.url = \"mysql://u@h/d\"\nsink.tls_ca = \"ca.pem\"\n\
+                ingest.allowed_origins = [\"https://a.example:8443\", \"http://[::1]\"]\nflush.tick = \"1m 500ms\"\n\
                 journal.max_bytes = 1234567\njournal.dir = \"a \\\"b\\\"\\\\c\"\nlog.level = \"off\"\nlog.format = \"json\"";
     let settings = Settings::load(&sources(file, &[])).expect("valid");
     assert_eq!(Settings::load(&sources(&settings.to_string(), &[])), Ok(settings));
@@ -85,6 +86,7 @@ fn variables_win_over_the_file_and_flags_over_both() {
     ];
     let mut all = sources("node_id = 8\n[flush]\ntick = \"1s\"\nbatch = 20", &variables);
     all.flags.listen = Some("0.0.0.0:2".to_owned());
+    all.flags.allow_insecure_listen = true;
     let settings = Settings::load(&all).expect("valid");
     assert_eq!((settings.node_id, settings.flush.batch, settings.flush.tick.as_millis()), (9, 20, 500));
     assert_eq!(settings.ingest.listen.to_string(), "0.0.0.0:2");
@@ -133,7 +135,7 @@ fn every_fault_is_reported_at_once_with_key_value_place_and_what_is_allowed() {
 
 #[test]
 fn what_does_not_fit_together_is_a_fault() {
-    let found = faults("[admin]\nlisten = \"0.0.0.0:7001\"", &[]);
+    let found = faults("[admin]\nlisten = \"0.0.0.0:7001\"\n[access]\nallow_insecure_listen = true", &[]);
     assert_eq!(
         found,
         [
@@ -143,8 +145,41 @@ fn what_does_not_fit_together_is_a_fault() {
     );
     assert_eq!(faults("ingest.max_queued_bytes = 1000", &[]).len(), 1);
     assert_eq!(faults("ingest.max_request_bytes = \"1KiB\"", &[]).len(), 1);
-    for fits in ["ingest.listen = \"127.0.0.2:7002\"", "ingest.listen = \"0.0.0.0:0\"\nadmin.listen = \"0.0.0.0:0\""] {
+    for fits in
+        ["ingest.listen = \"127.0.0.2:7002\"", "ingest.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\""]
+    {
         assert!(Settings::load(&sources(fits, &[])).is_ok(), "{fits}");
+    }
+}
+
+#[test]
+fn a_listener_that_others_reach_wants_tokens_and_tls() {
+    let others = "ingest.listen = \"0.0.0.0:7001\"\n";
+    let tls = "ingest.tls_cert = \"c.pem\"\ningest.tls_key = \"k.pem\"\n";
+    let tokens = "access.tokens = \"t.toml\"\n";
+    for (file, missing) in [
+        (others.to_owned(), "needs access.tokens and ingest.tls_cert;"),
+        ([others, tls].concat(), "needs access.tokens;"),
+        ([others, tokens].concat(), "needs ingest.tls_cert;"),
+    ] {
+        let found = faults(&file, &[]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let start = "ingest.listen = 0.0.0.0:7001 (forebay.toml, line 1): ";
+        assert!(found[0].starts_with(start) && found[0].contains(missing), "{found:?}");
+    }
+    for fits in [[others, tls, tokens].concat(), [others, "access.allow_insecure_listen = true"].concat()] {
+        assert!(Settings::load(&sources(&fits, &[])).is_ok(), "{fits}");
+    }
+}
+
+#[test]
+fn certificates_go_with_their_keys() {
+    for (file, fault) in [
+        ("admin.tls_cert = \"c\"", "admin.tls_cert = \"c\" (forebay.toml, line 1): needs admin.tls_key as well"),
+        ("ingest.tls_key = \"k\"", "ingest.tls_key = \"k\" (forebay.toml, line 1): needs ingest.tls_cert as well"),
+        ("sink.tls_ca = \"a\"", "sink.tls_ca = \"a\" (forebay.toml, line 1): needs sink.url = \"mysql://…\" as well"),
+    ] {
+        assert_eq!(faults(file, &[]), [fault]);
     }
 }
 

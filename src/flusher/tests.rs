@@ -121,6 +121,9 @@ impl Bench {
             max_bytes: LIMITS.max_bytes,
             timeout: Duration::from_secs(30),
             create_tables: true,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
         };
         let sink = SqliteSink::new(&self.path().join("reports.db"), &settings);
         Writer::new(Arc::new(PickySink(sink)), Arc::default())

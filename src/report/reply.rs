@@ -19,6 +19,8 @@ pub enum RefusalKind {
     UnknownOp,
     /// 400: `id` and `data.id` differ.
     IdMismatch,
+    /// 403: an id that the client's token may not write.
+    ForbiddenId,
     /// 413: over `max_report_bytes`.
     TooLarge,
     /// 429: the id's backlog is at `max_backlog_per_id`.
@@ -46,6 +48,7 @@ impl RefusalKind {
     pub fn code(self) -> u16 {
         match self {
             Self::BadJson | Self::BadField | Self::UnknownOp | Self::IdMismatch => 400,
+            Self::ForbiddenId => 403,
             Self::TooLarge => 413,
             Self::BacklogFull => 429,
             Self::ShuttingDown => 503,
@@ -60,6 +63,7 @@ impl RefusalKind {
             Self::BadField => "bad_field",
             Self::UnknownOp => "unknown_op",
             Self::IdMismatch => "id_mismatch",
+            Self::ForbiddenId => "forbidden_id",
             Self::TooLarge => "too_large",
             Self::BacklogFull => "backlog_full",
             Self::ShuttingDown => "shutting_down",
@@ -138,6 +142,11 @@ impl Refusal {
         let message =
             format!("{reason}: nothing is taken until there is room; send it again after {retry_after_ms} ms");
         Self { kind: RefusalKind::JournalFull, field: None, message, retry_after_ms: Some(retry_after_ms) }
+    }
+
+    /// `forbidden_id`; the message says which rule is in the way.
+    pub fn forbidden_id(message: String) -> Self {
+        Self { kind: RefusalKind::ForbiddenId, field: None, message, retry_after_ms: None }
     }
 
     /// `shutting_down`.

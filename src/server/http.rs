@@ -9,13 +9,15 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
-    HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
+    HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
-use super::access::{self, Origin};
 use super::listener::Connection;
 use super::{post, session};
+use crate::access::{self, Denied, Origin, Scope};
+use crate::net::problem_body;
 
 /// The answer to a request.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -43,9 +45,12 @@ async fn reports(request: Request<Incoming>, connection: &Connection) -> Answer 
         (Some(_), true) => {
             let answer = plain(StatusCode::NO_CONTENT);
             let answer = with(answer, ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-            with(answer, ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"))
+            with(answer, ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"))
         }
-        (_, false) => post::take(request, connection).await,
+        (_, false) => match connection.access().check(request.headers(), Scope::Ingest) {
+            Ok(grant) => post::take(request, connection, &grant).await,
+            Err(why) => denied(why),
+        },
     };
     if let Some(origin) = listed {
         answer = with(answer, ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -68,16 +73,29 @@ fn websocket(mut request: Request<Incoming>, connection: Arc<Connection>) -> Ans
         let answer = problem(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
         return with(answer, SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     }
-    if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(|key| access::is_websocket_key(key.as_bytes())) {
+    if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(|key| is_websocket_key(key.as_bytes())) {
         return problem(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64");
     }
+    let grant = match connection.access().check(headers, Scope::Ingest) {
+        Ok(grant) => grant,
+        Err(why) => return denied(why),
+    };
+    let named = access::offers_subprotocol(headers);
     match upgrade::upgrade(&mut request) {
         Ok((response, upgraded)) => {
-            connection.tracker().clone().spawn(session::run(upgraded, connection));
-            response.map(|_| Full::default())
+            connection.tracker().clone().spawn(session::run(upgraded, connection, grant));
+            let answer = response.map(|_| Full::default());
+            let name = HeaderValue::from_static(access::SUBPROTOCOL);
+            if named { with(answer, SEC_WEBSOCKET_PROTOCOL, name) } else { answer }
         }
         Err(_) => problem(StatusCode::BAD_REQUEST, "the WebSocket handshake cannot be read"),
     }
+}
+
+/// The answer to a request whose token lets it write nothing.
+fn denied(denied: Denied) -> Answer {
+    let answer = problem(denied.status(), &denied.to_string());
+    with(answer, WWW_AUTHENTICATE, HeaderValue::from_static(denied.challenge()))
 }
 
 fn foreign() -> Answer {
@@ -92,11 +110,6 @@ fn not_allowed(allow: &'static str, detail: &str) -> Answer {
 pub(super) fn problem(status: StatusCode, detail: &str) -> Answer {
     let body = problem_body(status.as_u16(), status.canonical_reason().unwrap_or("Error"), detail);
     json(status, "application/problem+json", body.into_bytes())
-}
-
-/// The JSON of a problem (RFC 9457).
-pub(super) fn problem_body(status: u16, title: &str, detail: &str) -> String {
-    serde_json::json!({ "type": "about:blank", "title": title, "status": status, "detail": detail }).to_string()
 }
 
 /// A body of JSON.
@@ -116,4 +129,23 @@ fn plain(status: StatusCode) -> Answer {
 pub(super) fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
     answer.headers_mut().insert(name, value);
     answer
+}
+
+/// Whether a `Sec-WebSocket-Key` is 16 bytes in base64 (RFC 6455 4.1): 22 digits and two signs of padding.
+fn is_websocket_key(key: &[u8]) -> bool {
+    let digit = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    key.len() == 24 && key[..22].iter().all(digit) && key.ends_with(b"==")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_sixteen_bytes_in_base64() {
+        assert!(is_websocket_key(b"dGhlIHNhbXBsZSBub25jZQ=="));
+        for bad in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZ===", "dGhlIHNhbXBsZSBub25j!Q=="] {
+            assert!(!is_websocket_key(bad.as_bytes()), "{bad}");
+        }
+    }
 }

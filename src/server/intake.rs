@@ -16,7 +16,15 @@ pub(super) enum Wish {
     /// To keep a report of the id.
     Report(Id),
     /// To mark an id as done.
-    Done,
+    Done(Id),
+}
+
+impl Wish {
+    pub(super) fn id(&self) -> &Id {
+        match self {
+            Self::Report(id) | Self::Done(id) => id,
+        }
+    }
 }
 
 /// The messages of one frame or request on their way in.
@@ -50,7 +58,7 @@ impl Intake {
         };
         let (wish, id, content) = match op {
             Op::Ping => return self.slots.push(Slot::new(&echo, Outcome::Pong)),
-            Op::Done { id } => (Wish::Done, id, Content::Marker(Marker::Done)),
+            Op::Done { id } => (Wish::Done(id), id, Content::Marker(Marker::Done)),
             Op::Report { id, seq, time, code, data } => {
                 let data = data.map(|data| text.slice_ref(data.as_bytes()));
                 (Wish::Report(id), id, Content::Report(Draft { seq, time, code, peer: Some(self.peer), data }))
@@ -60,7 +68,7 @@ impl Intake {
             return self.refuse(&echo, refusal);
         }
         let ticket = self.first_ticket + self.slots.len() as u64;
-        let done = matches!(wish, Wish::Done);
+        let done = matches!(wish, Wish::Done(_));
         self.slots.push(Slot { done, ..Slot::new(&echo, Outcome::Waiting) });
         let reply_to = ReplyTo { outlet: Arc::clone(&self.outlet), ticket, since: self.since };
         self.appends.push(Append { id, content, reply_to: Some(reply_to) });
@@ -129,7 +137,7 @@ pub(super) mod tests {
     fn what_the_gate_refuses_is_not_appended() {
         let intake = taken(MIXED, &mut |wish| match wish {
             Wish::Report(_) => Err(Refusal::shutting_down()),
-            Wish::Done => Ok(()),
+            Wish::Done(_) => Ok(()),
         });
         assert_eq!(intake.appends.len(), 1);
         assert!(matches!(intake.slots[1].outcome, Outcome::Refused(_)));

@@ -2,17 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,23 +16,12 @@ use super::http;
 use super::post::Bodies;
 use super::presence::Presence;
 use super::replies::Slot;
-use super::stall::Unstalled;
+use crate::access::Access;
 use crate::config::{Ingest, OnDisconnect, Settings};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
+use crate::net::{self, Caps, Place, Tls};
 
-/// The longest header of a request, in bytes; also the least that hyper can be told.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// The first pause after a failed accept; it doubles up to [`MAX_ACCEPT_PAUSE`].
-const MIN_ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// The longest pause after failed accepts.
-const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-/// Connections over the limit that are told so at a time; further ones are just closed.
-const MAX_REFUSALS: usize = 64;
-/// How long a connection over the limit is served with its refusal.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
-/// How long a request that is under way may still take once the node stops.
-const REQUEST_WAIT: Duration = Duration::from_secs(5);
 /// How long all connections together may take to end once the node stops: grace, answers, close and some.
 const STOP_WAIT: Duration = Duration::from_secs(12);
 
@@ -44,15 +29,19 @@ const STOP_WAIT: Duration = Duration::from_secs(12);
 pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
-    ingest: Ingest,
+    ingest: Arc<RwLock<Arc<Ingest>>>,
+    caps: Arc<Caps>,
     on_disconnect: OnDisconnect,
+    access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
     connections: Arc<AtomicUsize>,
 }
 
 /// What all connections share.
 struct Shared<K = Engine> {
-    ingest: Ingest,
     on_disconnect: OnDisconnect,
+    access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
     engine: K,
     presence: Arc<Presence>,
     bodies: Bodies,
@@ -65,8 +54,10 @@ struct Shared<K = Engine> {
 /// One connection of a client; it counts for as long as this lives.
 pub(super) struct Connection<K = Engine> {
     shared: Arc<Shared<K>>,
+    /// As they were when it was accepted.
+    ingest: Arc<Ingest>,
     peer: IpAddr,
-    _permit: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 impl<K> Connection<K> {
@@ -76,14 +67,15 @@ impl<K> Connection<K> {
             bodies: Bodies::new(ingest.max_request_bytes),
             presence: Arc::default(),
             tracker: TaskTracker::new(),
-            ingest,
             on_disconnect: OnDisconnect::Mark,
+            access: Arc::default(),
+            tls: None,
             engine,
             stop,
             connections: Arc::new(AtomicUsize::new(1)),
             metrics: Arc::default(),
         };
-        Self { shared: Arc::new(shared), peer: Ipv4Addr::LOCALHOST.into(), _permit: None }
+        Self { shared: Arc::new(shared), ingest: Arc::new(ingest), peer: Ipv4Addr::LOCALHOST.into(), _place: None }
     }
 
     pub(super) fn peer(&self) -> IpAddr {
@@ -91,11 +83,15 @@ impl<K> Connection<K> {
     }
 
     pub(super) fn ingest(&self) -> &Ingest {
-        &self.shared.ingest
+        &self.ingest
     }
 
     pub(super) fn on_disconnect(&self) -> OnDisconnect {
         self.shared.on_disconnect
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.shared.access
     }
 
     pub(super) fn engine(&self) -> &K {
@@ -132,17 +128,22 @@ impl<K> Drop for Connection<K> {
 }
 
 impl Server {
-    /// Binds `ingest.listen`; clients can connect from here on, and are served once [`Server::run`] runs.
+    /// Binds `ingest.listen`; clients can connect from here on, and are served once [`Server::run`] runs, as far as
+    /// `access` lets them; through TLS where there is a certificate.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(settings: &Settings) -> io::Result<Self> {
-        let listener = TcpListener::bind(settings.ingest.listen).await?;
+    pub async fn bind(settings: &Settings, access: Arc<Access>, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+        let ingest = settings.ingest.clone();
+        let listener = TcpListener::bind(ingest.listen).await?;
         Ok(Self {
             local_addr: listener.local_addr()?,
             listener,
-            ingest: settings.ingest.clone(),
+            caps: Caps::new(ingest.max_connections, ingest.max_connections_per_address),
+            ingest: Arc::new(RwLock::new(Arc::new(ingest))),
             on_disconnect: settings.on_disconnect,
+            access,
+            tls,
             connections: Arc::default(),
         })
     }
@@ -157,25 +158,45 @@ impl Server {
         Arc::clone(&self.connections)
     }
 
+    /// What gives other limits to connections that come from here on. The address, `max_request_bytes` and
+    /// `max_queued_bytes` stay as they are.
+    pub fn changer(&self) -> impl Fn(&Ingest) + Send + use<> {
+        let (current, caps) = (Arc::clone(&self.ingest), Arc::clone(&self.caps));
+        move |ingest| {
+            caps.change(ingest.max_connections, ingest.max_connections_per_address);
+            *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ingest.clone());
+        }
+    }
+
     /// Serves until `stop` is cancelled, and then until every connection is answered and closed, for some seconds at
     /// most. The engine must not be shut down before this returns: connections leave their markers when they end.
     pub async fn run(self, engine: Engine, stop: CancellationToken) {
-        let Self { listener, ingest, on_disconnect, connections, .. } = self;
+        let Self { listener, ingest, caps, on_disconnect, access, tls, connections, .. } = self;
+        let max_request_bytes = now(&ingest).max_request_bytes;
         let metrics = Arc::clone(engine.metrics());
         let shared = Arc::new(Shared {
-            bodies: Bodies::new(ingest.max_request_bytes),
+            bodies: Bodies::new(max_request_bytes),
             presence: Arc::default(),
             tracker: TaskTracker::new(),
-            ingest,
             on_disconnect,
+            access,
+            tls,
             engine,
             stop,
             connections,
             metrics,
         });
+        let serve = |socket, peer, place| {
+            shared.connections.fetch_add(1, Ordering::Relaxed);
+            shared.metrics.connections_accepted.add(1);
+            let (shared, ingest) = (Arc::clone(&shared), now(&ingest));
+            let connection = Arc::new(Connection { shared, ingest, peer, _place: Some(place) });
+            connection.tracker().clone().spawn(serve(socket, connection));
+        };
+        let refused = || shared.metrics.connections_refused.add(1);
         tokio::select! {
             () = shared.stop.cancelled() => {}
-            () = accept_all(&listener, &shared) => {}
+            () = net::accept_all(&listener, &caps, shared.tls.is_none(), &shared.tracker, serve, refused) => {}
         }
         drop(listener);
         shared.tracker.close();
@@ -186,100 +207,16 @@ impl Server {
     }
 }
 
-async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(shared.ingest.max_connections));
-    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-    let mut pause = MIN_ACCEPT_PAUSE;
-    let mut failing = false;
-    loop {
-        let (socket, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) if is_of_one_connection(&error) => continue,
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, "connections cannot be accepted; trying on");
-                }
-                failing = true;
-                sleep(pause).await;
-                pause = (pause * 2).min(MAX_ACCEPT_PAUSE);
-                continue;
-            }
-        };
-        if failing {
-            tracing::info!("connections are accepted again");
-        }
-        (failing, pause) = (false, MIN_ACCEPT_PAUSE);
-        match Arc::clone(&places).try_acquire_owned() {
-            Ok(permit) => {
-                shared.connections.fetch_add(1, Ordering::Relaxed);
-                shared.metrics.connections_accepted.add(1);
-                let peer = peer.ip().to_canonical();
-                let connection = Arc::new(Connection { shared: Arc::clone(shared), peer, _permit: Some(permit) });
-                shared.tracker.spawn(serve(socket, connection));
-            }
-            Err(_) => {
-                shared.metrics.connections_refused.add(1);
-                if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
-                    shared.tracker.spawn(refuse(socket, permit));
-                }
-            }
-        }
-    }
-}
-
-/// Whether an error of `accept` is that of the connection that it would have given, and says nothing of the next.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+/// The settings as they are now.
+fn now(ingest: &RwLock<Arc<Ingest>>) -> Arc<Ingest> {
+    Arc::clone(&ingest.read().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Serves the requests of one connection, until it ends or becomes a WebSocket.
 async fn serve(socket: TcpStream, connection: Arc<Connection>) {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "connection lost");
-        return;
-    }
     let limit = connection.ingest().handshake_timeout;
     let stop = connection.stop().clone();
+    let Some(stream) = net::open(socket, connection.shared.tls.as_deref(), limit).await else { return };
     let service = service_fn(move |request| http::respond(request, Arc::clone(&connection)));
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limit)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(Unstalled::new(socket, limit)), service)
-        .with_upgrades();
-    let mut serving = std::pin::pin!(serving);
-    let result = tokio::select! {
-        result = serving.as_mut() => result,
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            match timeout(REQUEST_WAIT, serving).await {
-                Ok(result) => result,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "connection ended");
-    }
-}
-
-/// Tells a connection over the limit so.
-async fn refuse(mut socket: TcpStream, _permit: OwnedSemaphorePermit) {
-    let body = http::problem_body(503, "Service Unavailable", "max_connections are open; try again later");
-    let response = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
-         retry-after: 1\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let telling = async {
-        socket.write_all(response.as_bytes()).await?;
-        socket.shutdown().await?;
-        // Closed with the request unread, the socket would be reset and the answer lost.
-        let mut request = [0; 1024];
-        while socket.read(&mut request).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // Whether it was heard makes no difference.
-    let _ = timeout(REFUSAL_LIMIT, telling).await;
+    net::serve(stream, service, limit, &stop).await;
 }

@@ -17,10 +17,13 @@
 //! 7. A marker `disconnected` is appended after all appends of its connection are answered (or a bound has passed), and
 //!    never after a report of a connection that came later. It is left for ids whose last kept message is a report.
 //! 8. A frame is read to its end or reading is over: the library's read is not cancel-safe.
-//! 9. Every task is tracked; [`Server::run`] returns after all of them, or after a bound.
+//! 9. What a token may not write is refused by message. A token that is not known is refused before the upgrade, and
+//!    before a body is read.
+//! 10. Every task is tracked; [`Server::run`] returns after all of them, or after a bound.
 //!
-//! Bytes on the wire: HTTP/1.1, RFC 6455 (version 13, no extension, no subprotocol), text frames of JSON as
-//! `report::parse` reads and `report::reply` writes them; errors of HTTP itself as `application/problem+json`.
+//! Bytes on the wire: HTTP/1.1, RFC 6455 (version 13, no extension, subprotocol `forebay` for whoever names it), text
+//! frames of JSON as `report::parse` reads and `report::reply` writes them; errors of HTTP itself as
+//! `application/problem+json`.
 //!
 //! | close code | when |
 //! |---|---|
@@ -33,7 +36,6 @@
 //!
 //! Does not know: how reports are kept, when they are drained, which sink there is.
 
-mod access;
 mod assembly;
 mod collector;
 mod http;
@@ -47,7 +49,6 @@ mod reader;
 mod replies;
 mod session;
 mod source;
-mod stall;
 mod writer;
 
 pub use keeper::Keeper;

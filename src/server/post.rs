@@ -17,6 +17,7 @@ use super::http::{Answer, json, problem, with};
 use super::intake::{Intake, Wish};
 use super::listener::Connection;
 use super::replies::{Outcome, Slot, encode_unit};
+use crate::access::Grant;
 use crate::journal::{Append, Content, Outlet};
 use crate::report::parse::MAX_MESSAGES;
 use crate::report::{Echo, Marker, Parsed, Refusal, RefusalKind, parse};
@@ -91,7 +92,7 @@ where
 }
 
 /// Takes the messages of a request and answers with their replies.
-pub(super) async fn take(request: Request<Incoming>, connection: &Connection) -> Answer {
+pub(super) async fn take(request: Request<Incoming>, connection: &Connection, grant: &Grant) -> Answer {
     let lines = is_ndjson(request.headers().get(CONTENT_TYPE));
     let body = request.into_body();
     let limit = connection.ingest().max_request_bytes;
@@ -106,9 +107,9 @@ pub(super) async fn take(request: Request<Incoming>, connection: &Connection) ->
     };
     let collector = Arc::new(Collector::default());
     let mut intake = Intake::new(Arc::clone(&collector) as Arc<dyn Outlet>, connection.peer(), 0, Instant::now());
-    let mut gate = |_: Wish| match connection.stop().is_cancelled() {
+    let mut gate = |wish: Wish| match connection.stop().is_cancelled() {
         true => Err(Refusal::shutting_down()),
-        false => Ok(()),
+        false => grant.admit(wish.id()),
     };
     sort(&text, lines, connection.ingest().max_report_bytes, &mut intake, &mut gate);
     connection.count_refused(&intake.slots);

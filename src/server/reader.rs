@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use super::presence::Attendance;
 use super::replies::{KEPT_SLOTS, Outcome, Slot};
 use super::source::{Heard, Source};
+use crate::access::Grant;
 use crate::journal::{Content, Outlet};
 use crate::report::{Echo, Parsed, Refusal, RefusalKind, parse};
 
@@ -42,6 +43,7 @@ pub(super) enum End {
 /// Reads one connection. It alone gives tickets.
 pub(super) struct Reader<'a, K> {
     connection: &'a Connection<K>,
+    grant: Grant,
     outbox: Arc<Outbox>,
     /// Cancelled when the node stops, or when the client cannot be written to.
     over: &'a CancellationToken,
@@ -59,6 +61,7 @@ pub(super) struct Reader<'a, K> {
 impl<'a, K: Keeper> Reader<'a, K> {
     pub(super) fn new(
         connection: &'a Connection<K>,
+        grant: Grant,
         outbox: Arc<Outbox>,
         over: &'a CancellationToken,
         heard: Heard,
@@ -66,6 +69,7 @@ impl<'a, K: Keeper> Reader<'a, K> {
         let ingest = connection.ingest();
         Self {
             connection,
+            grant,
             outbox,
             over,
             heard,
@@ -255,17 +259,21 @@ impl<'a, K: Keeper> Reader<'a, K> {
     fn sort(&mut self, text: &Bytes) -> Result<(bool, Intake), End> {
         let Ok(readable) = std::str::from_utf8(text) else { return Err(End::Close(Fault::Utf8.close())) };
         let mut intake = self.intake();
-        let Self { attendance, outbox, connection, grace_ends, .. } = self;
+        let Self { attendance, outbox, connection, grant, grace_ends, .. } = self;
         let limit = connection.ingest().max_ids_per_connection;
         let mut dones = None;
-        let mut gate = |wish| match wish {
-            _ if grace_ends.is_some() => Err(Refusal::shutting_down()),
-            Wish::Report(id) if attendance.admit(&id) => Ok(()),
-            Wish::Report(_) => Err(too_many_ids(limit)),
-            Wish::Done => {
-                let dones = dones.get_or_insert_with(|| outbox.waiting_dones());
-                *dones += 1;
-                if *dones <= limit { Ok(()) } else { Err(too_many_dones(limit)) }
+        let mut gate = |wish: Wish| {
+            if grace_ends.is_some() {
+                return Err(Refusal::shutting_down());
+            }
+            grant.admit(wish.id())?;
+            match wish {
+                Wish::Report(id) => attendance.admit(&id).then_some(()).ok_or_else(|| too_many_ids(limit)),
+                Wish::Done(_) => {
+                    let dones = dones.get_or_insert_with(|| outbox.waiting_dones());
+                    *dones += 1;
+                    (*dones <= limit).then_some(()).ok_or_else(|| too_many_dones(limit))
+                }
             }
         };
         let array = match parse(readable, connection.ingest().max_report_bytes) {

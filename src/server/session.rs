@@ -17,10 +17,11 @@ use super::outbox::Outbox;
 use super::presence::Attendance;
 use super::reader::{End, Reader};
 use super::source::Source;
-use super::stall::Unstalled;
 use super::writer;
+use crate::access::Grant;
 use crate::config::{Ingest, OnDisconnect};
 use crate::journal::{Append, Content};
+use crate::net::{Stream, Unstalled};
 use crate::report::Marker;
 
 /// How long a connection that is closing waits for the answers to what it appended.
@@ -29,9 +30,19 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a connection whose upgrade was answered with 101.
-pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>) {
-    let Some((source, half)) = raw(upgrade, connection.ingest().handshake_timeout).await else { return };
-    serve(source, half, &connection).await;
+pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>, grant: Grant) {
+    match raw(upgrade, connection.ingest().handshake_timeout).await {
+        // Each half of a TCP socket works alone; those of TLS share a state, under a lock.
+        Some((leftover, Stream::Plain(socket))) => {
+            let (read, write) = socket.into_split();
+            serve(Source::new(leftover, read), write, &connection, grant).await;
+        }
+        Some((leftover, Stream::Tls(socket))) => {
+            let (read, write) = tokio::io::split(socket);
+            serve(Source::new(leftover, read), write, &connection, grant).await;
+        }
+        None => {}
+    }
 }
 
 /// Serves one session whose bytes after the upgrade come from `read`, without a listener: `keeper` gets what it
@@ -43,20 +54,23 @@ pub async fn alone<K: Keeper>(
     read: impl AsyncRead + Unpin,
     write: impl AsyncWrite + Unpin + Send + 'static,
 ) {
-    serve(Source::new(Bytes::new(), read), write, &Connection::alone(ingest, keeper, stop)).await;
+    let connection = Connection::alone(ingest, keeper, stop);
+    serve(Source::new(Bytes::new(), read), write, &connection, Grant::everything()).await;
 }
 
 async fn serve<K: Keeper>(
     mut source: Source<impl AsyncRead + Unpin>,
     half: impl AsyncWrite + Unpin + Send + 'static,
     connection: &Connection<K>,
+    grant: Grant,
 ) {
     tracing::debug!(peer = %connection.peer(), "client connected");
     let outbox = Arc::new(Outbox::new(connection.ingest().max_in_flight));
     let over = connection.stop().child_token();
     let patience = connection.ingest().idle_timeout;
     let writing = connection.tracker().spawn(writer::run(Arc::clone(&outbox), half, patience, over.clone()));
-    let (end, attendance) = Reader::new(connection, Arc::clone(&outbox), &over, source.heard()).run(&mut source).await;
+    let reader = Reader::new(connection, grant, Arc::clone(&outbox), &over, source.heard());
+    let (end, attendance) = reader.run(&mut source).await;
     tracing::debug!(peer = %connection.peer(), ?end, "client leaves");
     if end == End::Gone {
         outbox.abandon();
@@ -79,8 +93,8 @@ async fn serve<K: Keeper>(
     }
 }
 
-/// Takes the socket out from under the upgrade.
-async fn raw(upgrade: UpgradeFut, limit: Duration) -> Option<(Source, tokio::net::tcp::OwnedWriteHalf)> {
+/// Takes the socket out from under the upgrade, and what was read of it beyond the handshake.
+async fn raw(upgrade: UpgradeFut, limit: Duration) -> Option<(Bytes, Stream)> {
     let upgraded = match timeout(limit, upgrade).await {
         Ok(Ok(socket)) => socket.into_inner().into_inner(),
         Ok(Err(error)) => {
@@ -90,8 +104,7 @@ async fn raw(upgrade: UpgradeFut, limit: Duration) -> Option<(Source, tokio::net
         Err(_) => return None,
     };
     let parts = upgraded.downcast::<TokioIo<Unstalled>>().expect("the listener serves nothing but this type");
-    let (read, write) = parts.io.into_inner().into_inner().into_split();
-    Some((Source::new(parts.read_buf, read), write))
+    Some((parts.read_buf, parts.io.into_inner().into_inner()))
 }
 
 /// Appends the markers that the connection owes, after all that it appended itself is answered: what was refused

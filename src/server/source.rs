@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Duration, Instant};
 
 /// Bytes that are thrown away at a time.
@@ -40,7 +39,7 @@ impl Heard {
 }
 
 /// What a client sends.
-pub(super) struct Source<R = OwnedReadHalf> {
+pub(super) struct Source<R> {
     leftover: Bytes,
     half: R,
     heard: Heard,

@@ -25,7 +25,12 @@ pub(super) async fn run(
     loop {
         outbox.take(&mut batch).await;
         batch.encode(&mut bytes);
-        match timeout(patience, half.write_all(&bytes)).await {
+        let writing = async {
+            half.write_all(&bytes).await?;
+            // TLS keeps what the socket did not take at once; for TCP this does nothing.
+            half.flush().await
+        };
+        match timeout(patience, writing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(%error, "connection lost");

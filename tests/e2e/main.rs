@@ -4,10 +4,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod admin;
 mod alerts;
 mod commands;
 mod crash;
+mod crowd;
 mod damage;
 mod dead_letters;
 mod disconnect;
@@ -28,10 +30,12 @@ mod poison;
 mod positions;
 mod post;
 mod races;
+mod reload;
 mod service;
 mod settings;
 mod shutdown;
 mod sinks;
 mod streams;
+mod tls;
 mod top;
 mod wire;

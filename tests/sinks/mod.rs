@@ -168,6 +168,9 @@ pub fn settings(target: SinkTarget) -> config::Sink {
         max_bytes: 1 << 20,
         timeout: Duration::from_secs(30),
         create_tables: true,
+        tls_ca: None,
+        tls_cert: None,
+        tls_key: None,
     }
 }
 

@@ -55,7 +55,6 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<Answer> {
-    let mut socket = TcpStream::connect(address).await?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -66,8 +65,14 @@ pub async fn request(
     head.push_str("\r\n");
     let mut bytes = head.into_bytes();
     bytes.extend_from_slice(body);
+    exchange(address, &bytes).await
+}
+
+/// The answer to the bytes of a request, which need not be a whole one.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> std::io::Result<Answer> {
+    let mut socket = TcpStream::connect(address).await?;
     // A server may answer before it has read everything: what it says counts, not that the rest cannot be sent.
-    let _ = within("the request to be taken", socket.write_all(&bytes)).await;
+    let _ = within("the request to be taken", socket.write_all(request)).await;
     let mut received = Vec::new();
     let end = within("the whole answer", socket.read_to_end(&mut received)).await;
     match parse(&received) {

@@ -15,4 +15,5 @@ pub mod raw;
 pub mod stored;
 pub mod strace;
 pub mod terminal;
+pub mod tls;
 pub mod wait;

@@ -264,6 +264,31 @@ impl Node {
         assert!(status.success(), "SIGTERM cannot be sent");
     }
 
+    /// Writes the settings as they are now, and SIGHUP.
+    pub fn reload(&self) {
+        std::fs::write(self.config_file(), self.settings.to_string()).expect("the configuration can be written");
+        let pid = self.child.as_ref().expect("the node runs").id().to_string();
+        let status = Command::new("sh").args(["-c", "kill -HUP \"$0\"", &pid]).status().expect("sh runs");
+        assert!(status.success(), "SIGHUP cannot be sent");
+    }
+
+    /// Waits until the node has said a line with `text` in it `times` times.
+    pub async fn said(&self, text: &str, times: usize) {
+        let said = eventually("the node to say so", async || {
+            let found = self.stderr().lines().filter(|line| line.contains(text)).count();
+            if found >= times { Ok(()) } else { Err(format!("{text:?} was said {found} times")) }
+        });
+        said.await;
+    }
+
+    /// Memory of the process, in KiB.
+    pub fn memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("the node runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// SIGTERM, and waits for the end.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.ask_to_stop();

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder};
+use mysql_async::{ClientIdentity, Conn, DriverError, Error, Opts, OptsBuilder, SslOpts};
 
 use super::error::PACKET_TOO_LARGE;
 use super::record::{self, StreamRow, by_key};
@@ -56,12 +56,24 @@ impl MysqlSink {
     }
 }
 
+/// TLS where a CA is set: the server's certificate must be signed by it and name the host of the URL. The files are
+/// read anew for each connection.
+fn tls(settings: &config::Sink) -> Option<SslOpts> {
+    let ca = settings.tls_ca.clone()?;
+    let own = settings.tls_cert.clone().zip(settings.tls_key.clone());
+    let identity = own.map(|(cert, key)| ClientIdentity::new(cert.into(), key.into()));
+    let opts = SslOpts::default().with_root_certs(vec![ca.into()]).with_disable_built_in_roots(true);
+    Some(opts.with_client_identity(identity))
+}
+
 impl Sink for MysqlSink {
     type Connection = MysqlConnection;
 
     async fn connect(&self) -> Result<MysqlConnection, SinkError> {
         let timeout = self.settings.timeout;
-        let conn = within(timeout, "connecting", Conn::new(self.opts.clone())).await.map_err(unreachable)?;
+        // The driver reads the files of TLS once for all clones of its options.
+        let opts = OptsBuilder::from_opts(self.opts.clone()).ssl_opts(tls(&self.settings));
+        let conn = within(timeout, "connecting", Conn::new(opts)).await.map_err(unreachable)?;
         let table = self.settings.table.clone();
         let conn = Link::new(conn);
         let mut connection =

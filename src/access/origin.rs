@@ -1,10 +1,10 @@
-//! Who may speak: the checks of a request before anything is read of it. Pure.
+//! Which pages of browsers may speak. Pure.
 
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 
 /// What an `Origin` header means for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin<'a> {
+pub enum Origin<'a> {
     /// No browser, or a page of this very host.
     Own,
     /// Another site, which is listed in `allowed_origins`.
@@ -17,7 +17,7 @@ pub(super) enum Origin<'a> {
 ///
 /// An origin is the same if its host and port are those of the `Host` header; the scheme is not compared, because a
 /// proxy may end TLS before this server.
-pub(super) fn origin<'a>(headers: &'a HeaderMap, allowed: &[String]) -> Origin<'a> {
+pub fn origin<'a>(headers: &'a HeaderMap, allowed: &[String]) -> Origin<'a> {
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(value) = origins.next() else { return Origin::Own };
     let Ok(origin) = value.to_str() else { return Origin::Foreign };
@@ -35,12 +35,6 @@ pub(super) fn origin<'a>(headers: &'a HeaderMap, allowed: &[String]) -> Origin<'
     } else {
         Origin::Foreign
     }
-}
-
-/// Whether a `Sec-WebSocket-Key` is 16 bytes in base64 (RFC 6455 4.1): 22 digits and two signs of padding.
-pub(super) fn is_websocket_key(key: &[u8]) -> bool {
-    let digit = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
-    key.len() == 24 && key[..22].iter().all(digit) && key.ends_with(b"==")
 }
 
 #[cfg(test)]
@@ -80,13 +74,5 @@ mod tests {
         headers.append(ORIGIN, HeaderValue::from_static("http://a"));
         headers.append(ORIGIN, HeaderValue::from_static("http://b"));
         assert_eq!(origin(&headers, &[]), Origin::Foreign);
-    }
-
-    #[test]
-    fn a_key_is_sixteen_bytes_in_base64() {
-        assert!(is_websocket_key(b"dGhlIHNhbXBsZSBub25jZQ=="));
-        for bad in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZ===", "dGhlIHNhbXBsZSBub25j!Q=="] {
-            assert!(!is_websocket_key(bad.as_bytes()), "{bad}");
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! One node, from its listeners to its last sync.
 
+mod files;
 mod notify;
+mod reload;
 
 use std::time::Duration;
 
@@ -15,7 +17,12 @@ use crate::config::Settings;
 use crate::engine::Engine;
 use crate::server::Server;
 
+pub use files::{FileFaults, Files};
+pub use reload::Reload;
+
+use files::Guard;
 use notify::Manager;
+use reload::Reloader;
 
 /// How long requests of the admin API may still take once the engine has stopped.
 const ADMIN_WAIT: Duration = Duration::from_secs(1);
@@ -24,19 +31,24 @@ const ADMIN_WAIT: Duration = Duration::from_secs(1);
 const IMPATIENT: i32 = 1;
 
 /// Serves until SIGTERM or SIGINT, then stops in order: accept, sessions, flushers, last sync. A second signal exits at
-/// once, which loses nothing that was acknowledged.
+/// once, which loses nothing that was acknowledged. SIGHUP puts other settings and files in force, or says why not.
 ///
 /// # Errors
 /// When a listener cannot be bound, the journal cannot be opened or fails (what is not acknowledged by then never will
 /// be), or the last sync fails.
-pub async fn serve(settings: Settings) -> anyhow::Result<()> {
+pub async fn serve(settings: Settings, files: Files, reload: Reload) -> anyhow::Result<()> {
+    let guard = Guard::new(files);
     let mut signals = Signals::new()?;
     let manager = Manager::of_environment();
-    let server = Server::bind(&settings).await.with_context(|| listening("ingest", settings.ingest.listen))?;
-    let admin = Admin::bind(&settings).await.with_context(|| listening("admin", settings.admin.listen))?;
+    let server = Server::bind(&settings, guard.access.clone(), guard.ingest.clone());
+    let server = server.await.with_context(|| listening("ingest", settings.ingest.listen))?;
+    let admin = Admin::bind(&settings, guard.access.clone(), guard.admin.clone());
+    let admin = admin.await.with_context(|| listening("admin", settings.admin.listen))?;
     let engine = Engine::open(&settings).await?;
     let (ingest_addr, admin_addr) = (server.local_addr(), admin.local_addr());
 
+    let (change_ingest, change_admin) = (Box::new(server.changer()), Box::new(admin.changer()));
+    let reloader = Reloader { reload, settings, guard, ingest: change_ingest, admin: change_admin };
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let administering = tokio::spawn(admin.run(engine.clone(), server.connections(), stop.clone(), stop_admin.clone()));
     let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));
@@ -45,6 +57,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
 
     let ended = tokio::select! {
         ended = until_stopped(&engine, serving, &stop, &mut signals, &manager) => ended,
+        never = reloader.run() => never.map(|never| match never {}),
         error = engine.failed() => {
             Err(anyhow::Error::new(error).context("the journal failed; nothing was acknowledged after that"))
         }
@@ -53,8 +66,8 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     stop.cancel();
     stop_admin.cancel();
     ended?;
-    if let Ok(Ok(Err(error))) = timeout(ADMIN_WAIT, administering).await {
-        tracing::warn!(%error, "the admin listener failed");
+    if let Ok(Err(error)) = timeout(ADMIN_WAIT, administering).await {
+        tracing::warn!(%error, "the admin listener panicked");
     }
     engine.close()?;
     tracing::info!("stopped");

@@ -6,23 +6,25 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::stream::Stream;
+
 /// A socket that fails a write which the peer lets wait for longer than `limit`.
-pub(super) struct Unstalled {
-    socket: TcpStream,
+pub struct Unstalled {
+    socket: Stream,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl Unstalled {
-    pub(super) fn new(socket: TcpStream, limit: Duration) -> Self {
+    /// Bounds the writes to a stream.
+    pub fn new(socket: Stream, limit: Duration) -> Self {
         Self { socket, limit, waiting: None }
     }
 
     /// The socket, which from here on waits for as long as its user does.
-    pub(super) fn into_inner(self) -> TcpStream {
+    pub fn into_inner(self) -> Stream {
         self.socket
     }
 
@@ -64,7 +66,8 @@ impl AsyncWrite for Unstalled {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let poll = Pin::new(&mut self.socket).poll_flush(cx);
+        self.bounded(cx, poll)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,0 +1,99 @@
+//! What a token lets its bearer write.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Scope;
+use super::file::Token;
+use crate::report::{Id, Refusal};
+
+/// A token in force.
+#[derive(Debug)]
+pub(super) struct Held {
+    token: Token,
+    written: Arc<Written>,
+    revoked: AtomicBool,
+}
+
+/// The ids that a token has written since the node started. Only hashes of them, by a key of this process: 8 bytes
+/// each, and at most `max_ids`.
+#[derive(Debug, Default)]
+struct Written {
+    key: RandomState,
+    ids: Mutex<HashSet<u64>>,
+}
+
+impl Written {
+    /// Whether the id is one of at most `limit`.
+    fn admit(&self, id: &Id, limit: usize) -> bool {
+        let hash = self.key.hash_one(id);
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.contains(&hash) || (ids.len() < limit && ids.insert(hash))
+    }
+}
+
+impl Held {
+    /// Takes a token into force: one that was there just so is the same, and one with the same secret goes on counting.
+    pub(super) fn after(before: &[Arc<Self>], token: Token) -> Arc<Self> {
+        let same = before.iter().find(|old| old.token.sha256 == token.sha256);
+        match same {
+            Some(old) if old.token == token => Arc::clone(old),
+            _ => {
+                let written = same.map(|old| Arc::clone(&old.written)).unwrap_or_default();
+                Arc::new(Self { token, written, revoked: AtomicBool::new(false) })
+            }
+        }
+    }
+
+    pub(super) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn hash(&self) -> &[u8] {
+        self.token.sha256.bytes()
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        self.token.scope
+    }
+}
+
+/// What the bearer of a token may write, for as long as the token is in force as it was.
+#[derive(Debug, Clone)]
+pub struct Grant(Option<Arc<Held>>);
+
+impl Grant {
+    /// Of nodes that ask for no token.
+    pub fn everything() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn of(token: &Arc<Held>) -> Self {
+        Self(Some(Arc::clone(token)))
+    }
+
+    /// Whether the bearer may write to `id`; one more of the token's `max_ids` is taken where the id is new to it.
+    ///
+    /// # Errors
+    /// A refusal of the kind `forbidden_id` that says which rule is in the way.
+    pub fn admit(&self, id: &Id) -> Result<(), Refusal> {
+        let Some(held) = &self.0 else { return Ok(()) };
+        let token = &held.token;
+        if held.revoked.load(Ordering::Relaxed) {
+            let why = "was changed or withdrawn since this connection was opened: connect again";
+            return Err(Refusal::forbidden_id(format!("the token {:?} {why}", token.name)));
+        }
+        if !token.ids.iter().any(|pattern| pattern.matches(id)) {
+            return Err(Refusal::forbidden_id(format!("the token {:?} may not write to id {id}", token.name)));
+        }
+        match token.max_ids {
+            Some(limit) if !held.written.admit(id, limit) => Err(Refusal::forbidden_id(format!(
+                "the token {:?} has written to {limit} ids since the node started, which is its limit (max_ids)",
+                token.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! HTTP/1.1 over one connection.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::stall::Unstalled;
+use super::stream::Stream;
+
+/// The longest head of a request, in bytes; also the least that hyper can be told.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// How long a request that is under way may still take once the node stops.
+const REQUEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Serves the requests of a connection, until it ends or becomes something else than HTTP. The head of a request has
+/// to come, and a piece of an answer to be taken, within `limit`.
+pub async fn serve<S, B>(stream: Stream, service: S, limit: Duration, stop: &CancellationToken)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+{
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limit)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(Unstalled::new(stream, limit)), service)
+        .with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    let result = tokio::select! {
+        result = serving.as_mut() => result,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            match timeout(REQUEST_WAIT, serving).await {
+                Ok(result) => result,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// The JSON of a problem (RFC 9457).
+pub fn problem_body(status: u16, title: &str, detail: &str) -> String {
+    serde_json::json!({ "type": "about:blank", "title": title, "status": status, "detail": detail }).to_string()
+}

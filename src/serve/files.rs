@@ -1,0 +1,88 @@
+//! The files that the settings name: tokens and certificates, read together so that they can be replaced together.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::access::{Access, Tokens};
+use crate::config::Settings;
+use crate::net::{Certificate, Tls};
+
+/// What was read of the files; nothing of it is in force yet.
+pub struct Files {
+    tokens: Option<Tokens>,
+    ingest: Option<Certificate>,
+    admin: Option<Certificate>,
+}
+
+/// Everything that is wrong with the files, a line each: key, path, what it is.
+#[derive(Debug)]
+pub struct FileFaults(Vec<String>);
+
+impl fmt::Display for FileFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for FileFaults {}
+
+impl Files {
+    /// Reads all files that the settings name.
+    ///
+    /// # Errors
+    /// [`FileFaults`]: all of them.
+    pub fn read(settings: &Settings) -> Result<Self, FileFaults> {
+        let mut faults = Vec::new();
+        let mut fault = |key: &str, path: &Path, error: &dyn fmt::Display| {
+            faults.push(format!("{key} = {:?}: {error}", path.display().to_string()));
+        };
+        let tokens = settings
+            .access
+            .tokens
+            .as_deref()
+            .and_then(|path| Tokens::read(path).map_err(|error| fault("access.tokens", path, &error)).ok());
+        let mut certificate = |key: &str, cert: &Option<_>, private: &Option<_>| {
+            let (cert, private) = cert.as_deref().zip(private.as_deref())?;
+            Certificate::read(cert, private).map_err(|error| fault(key, cert, &error)).ok()
+        };
+        let ingest = certificate("ingest.tls_cert", &settings.ingest.tls_cert, &settings.ingest.tls_key);
+        let admin = certificate("admin.tls_cert", &settings.admin.tls_cert, &settings.admin.tls_key);
+        if faults.is_empty() { Ok(Self { tokens, ingest, admin }) } else { Err(FileFaults(faults)) }
+    }
+
+    /// Warns of certificates that have expired or soon will.
+    pub(super) fn warn_of_ends(&self) {
+        self.ingest.iter().chain(&self.admin).for_each(Certificate::warn_of_end);
+    }
+}
+
+/// The same, in force.
+pub(super) struct Guard {
+    pub(super) access: Arc<Access>,
+    pub(super) ingest: Option<Arc<Tls>>,
+    pub(super) admin: Option<Arc<Tls>>,
+}
+
+impl Guard {
+    pub(super) fn new(files: Files) -> Self {
+        files.warn_of_ends();
+        let tls = |certificate: Option<_>| certificate.map(|certificate| Arc::new(Tls::new(certificate)));
+        let Files { tokens, ingest, admin } = files;
+        Self { access: Arc::new(Access::new(tokens)), ingest: tls(ingest), admin: tls(admin) }
+    }
+
+    /// Puts other files of the same kinds in force: those of a node that has none stay away.
+    pub(super) fn replace(&self, files: Files) {
+        files.warn_of_ends();
+        let Files { tokens, ingest, admin } = files;
+        if let Some(tokens) = tokens {
+            self.access.replace(tokens);
+        }
+        for (tls, certificate) in [(&self.ingest, ingest), (&self.admin, admin)] {
+            if let Some((tls, certificate)) = tls.as_ref().zip(certificate) {
+                tls.replace(certificate);
+            }
+        }
+    }
+}
