@@ -1,6 +1,6 @@
 //! `forebay dead-letters`.
 
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, anyhow};
 use forebay::report::{Id, Key};
@@ -116,7 +116,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             Command::Retry { key: Some(key), .. } => retry(&client, &format!("{PATH}/{key}/retry"), json).await,
             Command::Retry { id, .. } => retry(&client, &format!("{PATH}/retry{}", of(id).as_str()), json).await,
             Command::Discard { key, yes } => discard(&client, key, yes, json).await,
-            Command::Export { id } => client.stream(&format!("{PATH}/export{}", of(id).as_str()), write_out).await,
+            Command::Export { id } => export(&client, &format!("{PATH}/export{}", of(id).as_str())).await,
         }
     }))
 }
@@ -169,6 +169,21 @@ async fn retry(client: &Client, path: &str, json: bool) -> anyhow::Result<()> {
         last_refusal.map_or(String::new(), |last| format!(", last {}: {}", shown(&last.key), shown(&last.reason)));
     anyhow::ensure!(refused == 0, "the sink refused {} again{last}", counted(refused, "dead letter"));
     Ok(())
+}
+
+/// As it comes; on a terminal line by line, so that no text of a client moves the cursor.
+async fn export(client: &Client, path: &str) -> anyhow::Result<()> {
+    if !io::stdout().is_terminal() {
+        return client.stream(path, write_out).await;
+    }
+    let mut rest = Vec::new();
+    let write = |piece: &[u8]| {
+        rest.extend_from_slice(piece);
+        let whole = rest.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let lines: Vec<u8> = rest.drain(..whole).collect();
+        String::from_utf8(lines).context("the export is no text")?.lines().try_for_each(print_json)
+    };
+    client.stream(path, write).await
 }
 
 async fn discard(client: &Client, key: Key, yes: bool, json: bool) -> anyhow::Result<()> {

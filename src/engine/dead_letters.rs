@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use crate::config;
 use crate::journal::{DeadLetter, Journal, JournalError, Revision};
 use crate::report::{Batch, Body, Id, Key, Position, Record};
 use crate::sink::{AnySink, Class, Connection, Sink, SinkError, Stored};
+
+/// Letters that a retry reads at a time, and how many may be reading at a time: each letter is up to 100 KiB.
+const MAX_READ: usize = 200;
+const MAX_READING: usize = 4;
 
 /// The dead letters of a node; a cheap handle.
 #[derive(Clone)]
@@ -18,7 +22,11 @@ pub struct DeadLetters {
     max_bytes: usize,
     /// One retry at a time, so that each letter is counted as what became of it.
     turn: Arc<Mutex<()>>,
+    reading: Arc<Semaphore>,
 }
+
+/// Held until all that was begun in a turn is done.
+type Turn = Arc<OwnedMutexGuard<()>>;
 
 /// What became of dead letters that were tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,7 +66,9 @@ pub enum RetryError {
 impl DeadLetters {
     pub(super) fn new(journal: &Journal, sink: &Arc<AnySink>, settings: &config::Sink) -> Self {
         let (journal, sink) = (journal.clone(), Arc::clone(sink));
-        Self { journal, sink, max_rows: settings.max_rows, max_bytes: settings.max_bytes, turn: Arc::default() }
+        let (max_rows, max_bytes) = (settings.max_rows.min(MAX_READ), settings.max_bytes);
+        let reading = Arc::new(Semaphore::new(MAX_READING));
+        Self { journal, sink, max_rows, max_bytes, turn: Arc::default(), reading }
     }
 
     /// Up to `limit` of them in order of key, those behind `after`, of one id or of all.
@@ -101,10 +111,10 @@ impl DeadLetters {
     /// # Errors
     /// [`RetryError`]; that the sink refuses it is none, see [`Retried`].
     pub async fn retry(&self, key: Key) -> Result<Retried, RetryError> {
-        let _turn = self.turn.lock().await;
+        let turn = self.turn().await;
         let letter = self.get(key).await?.ok_or(RetryError::Unknown(key))?;
         let mut retried = Retried::default();
-        self.attempt(vec![letter], &mut retried).await?;
+        self.attempt(vec![letter], &mut retried, &turn).await?;
         Ok(retried)
     }
 
@@ -113,7 +123,7 @@ impl DeadLetters {
     /// # Errors
     /// As [`DeadLetters::retry`]; the first ends it.
     pub async fn retry_all(&self, of: Option<Id>) -> Result<Retried, RetryError> {
-        let _turn = self.turn.lock().await;
+        let turn = self.turn().await;
         let mut retried = Retried::default();
         let mut after = None;
         loop {
@@ -122,13 +132,28 @@ impl DeadLetters {
             after = Some(last);
             while !letters.is_empty() {
                 let rest = letters.split_off(fitting(&letters, self.max_bytes));
-                self.attempt(std::mem::replace(&mut letters, rest), &mut retried).await?;
+                self.attempt(std::mem::replace(&mut letters, rest), &mut retried, &turn).await?;
             }
         }
     }
 
+    async fn turn(&self) -> Turn {
+        Arc::new(Arc::clone(&self.turn).lock_owned().await)
+    }
+
+    /// Tries these to the end, also where nobody waits for the answer any more: a row that is in the sink is no letter.
+    async fn attempt(&self, letters: Vec<DeadLetter>, retried: &mut Retried, turn: &Turn) -> Result<(), RetryError> {
+        let (this, turn, mut so_far) = (self.clone(), Arc::clone(turn), std::mem::take(retried));
+        let attempt = async move {
+            let _turn = turn;
+            this.store_or_refuse(letters, &mut so_far).await.map(|()| so_far)
+        };
+        *retried = tokio::spawn(attempt).await.expect("trying letters does not panic")?;
+        Ok(())
+    }
+
     /// All in one transaction; where the sink refuses that, each in its own.
-    async fn attempt(&self, letters: Vec<DeadLetter>, retried: &mut Retried) -> Result<(), RetryError> {
+    async fn store_or_refuse(&self, letters: Vec<DeadLetter>, retried: &mut Retried) -> Result<(), RetryError> {
         match self.store(&letters).await {
             Ok(stored) => self.settle(&letters, &stored, retried).await,
             Err(error) if error.class != Class::Poison => Err(sink_error(error, retried)),
@@ -186,8 +211,13 @@ impl DeadLetters {
     }
 
     async fn reading<T: Send + 'static>(&self, read: impl FnOnce(&Journal) -> T + Send + 'static) -> T {
+        let reading = Arc::clone(&self.reading).acquire_owned().await.expect("the semaphore is never closed");
         let journal = self.journal.clone();
-        tokio::task::spawn_blocking(move || read(&journal)).await.expect("reading the journal does not panic")
+        let read = move || {
+            let _reading = reading;
+            read(&journal)
+        };
+        tokio::task::spawn_blocking(read).await.expect("reading the journal does not panic")
     }
 }
 

@@ -217,8 +217,9 @@ impl Engine {
     /// # Errors
     /// When the journal's storage cannot end as it wants to.
     pub fn close(self) -> Result<(), JournalError> {
-        let Self { journal, flushers, dead_letters, .. } = self;
-        drop((flushers, dead_letters));
+        // Each of these has a handle to the journal; a field that is not named here would live as long as this call.
+        let Self { journal, flushers, dead_letters, streams, .. } = self;
+        drop((flushers, dead_letters, streams));
         journal.close()
     }
 }

@@ -101,6 +101,10 @@ impl<S: Sink> Drainer<S> {
         self.writer.ready().await;
         while let Some(handovers) = self.handovers.gather(self.limits).await {
             let taken = self.read(&handovers).await;
+            // What was read of an id that was paused meanwhile may have been accepted after the pause.
+            let kept =
+                handovers.into_iter().zip(taken).filter_map(|(handover, t)| Some((handover.unless_paused()?, t)));
+            let (handovers, taken): (Vec<Handover>, Vec<Taken>) = kept.unzip();
             let (batches, receipts): (Vec<Batch>, Vec<Receipt>) =
                 taken.into_iter().map(|t| (t.batch, t.receipt)).unzip();
             #[cfg(forebay_plant = "truncate_before_store")]

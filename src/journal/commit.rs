@@ -219,7 +219,7 @@ impl Committer {
             dead_letters::encode(letter, &mut self.value);
             if self.shared.store.keep_dead(&key, &self.value)? {
                 buried.new += 1;
-                self.shared.dead_changed(self.value.len() as u64, 0);
+                self.shared.dead_changed((key.len() + self.value.len()) as u64, 0);
             } else {
                 buried.known += 1;
             }
@@ -242,7 +242,7 @@ impl Committer {
                 self.shared.dead_changed(self.value.len() as u64, old as u64);
             }
         } else if let Some(old) = self.shared.store.change_dead(&key, None)? {
-            self.shared.dead_changed(0, old as u64);
+            self.shared.dead_changed(0, (key.len() + old) as u64);
             match revision {
                 Revision::Stored { is_new: true, .. } => revised.stored += 1,
                 Revision::Stored { is_new: false, .. } => revised.duplicates += 1,

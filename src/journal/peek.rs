@@ -52,16 +52,20 @@ impl Journal {
                     if record.position <= after || record.position > through {
                         continue;
                     }
-                    let is_report = matches!(record.body, Body::Report(_));
-                    let is_full = peeked.reports.len() >= limit || bytes >= max_bytes;
-                    if looked_at >= MAX_LOOKED_AT || (is_report && is_full) {
+                    let data_bytes = match &record.body {
+                        Body::Report(report) => Some(report.data.as_ref().map_or(0, bytes::Bytes::len)),
+                        Body::Marker(..) => None,
+                    };
+                    let found = peeked.reports.len();
+                    let is_full = |more: usize| found >= limit || (found > 0 && bytes + more > max_bytes);
+                    if looked_at >= MAX_LOOKED_AT || data_bytes.is_some_and(is_full) {
                         peeked.next = Some(last);
                         return Ok(peeked);
                     }
                     looked_at += 1;
                     last = record.position;
                     if let Body::Report(report) = record.body {
-                        bytes += report.data.as_ref().map_or(0, bytes::Bytes::len);
+                        bytes += data_bytes.unwrap_or(0);
                         peeked.reports.push((record.position, report));
                     }
                 }

@@ -242,7 +242,10 @@ impl Store {
         let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(trees)));
         closed.map_err(|panic| JournalError::Close {
             path: self.dir.clone(),
-            said: panic.downcast_ref::<String>().cloned().unwrap_or_default(),
+            said: match panic.downcast_ref::<String>() {
+                Some(said) => said.clone(),
+                None => panic.downcast_ref::<&str>().copied().unwrap_or("the storage gave up").to_owned(),
+            },
         })
     }
 

@@ -42,17 +42,25 @@ impl Audit {
 
 /// The audit's counters. One lock over all, so that a reader never sees a report in two places or in none.
 #[derive(Debug, Default)]
-pub struct Counters(Mutex<Audit>);
+pub struct Counters(Mutex<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    audit: Audit,
+    /// Reports that an operator retried or discarded between their burial and their settlement: no longer backlog, and
+    /// not to be counted as dead once they are settled.
+    revised_early: u64,
+}
 
 impl Counters {
     /// All counters at one instant.
     pub fn snapshot(&self) -> Audit {
-        *self.lock()
+        self.lock().audit
     }
 
     /// Notes what was found at start.
     pub fn recovered(&self, backlog: u64, dead: u64) {
-        let mut audit = self.lock();
+        let audit = &mut self.lock().audit;
         audit.recovered += backlog + dead;
         audit.backlog += backlog;
         audit.dead += dead;
@@ -60,14 +68,17 @@ impl Counters {
 
     /// Notes reports that one commit made durable.
     pub fn accepted(&self, reports: u64) {
-        let mut audit = self.lock();
+        let audit = &mut self.lock().audit;
         audit.accepted += reports;
         audit.backlog += reports;
     }
 
     /// Notes where reports of the backlog ended.
     pub fn settled(&self, stored: u64, duplicates: u64, dead: u64) {
-        let mut audit = self.lock();
+        let Counted { audit, revised_early } = &mut *self.lock();
+        let early = dead.min(*revised_early);
+        *revised_early -= early;
+        let dead = dead - early;
         audit.stored += stored;
         audit.duplicates += duplicates;
         audit.dead += if cfg!(forebay_plant = "forget_the_dead") { 0 } else { dead };
@@ -77,14 +88,37 @@ impl Counters {
     /// Notes what became of dead letters.
     pub fn revised(&self, revised: Revised) {
         let Revised { stored, duplicates, discarded } = revised;
-        let mut audit = self.lock();
+        let Counted { audit, revised_early } = &mut *self.lock();
+        let revised = stored + duplicates + discarded;
+        // A letter can be seen before its flusher has settled the report.
+        let early = revised.saturating_sub(audit.dead);
+        *revised_early += early;
+        audit.backlog -= early;
         audit.stored += stored;
         audit.duplicates += duplicates;
         audit.discarded += discarded;
-        audit.dead -= stored + duplicates + discarded;
+        audit.dead -= revised - early;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Audit> {
+    fn lock(&self) -> MutexGuard<'_, Counted> {
         self.0.lock().expect("no holder of the audit panics: it only adds")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A letter can be listed as soon as it is buried. The count of the dead once fell below zero there.
+    #[test]
+    fn a_letter_that_is_discarded_before_its_report_is_settled_is_counted_once() {
+        let counters = Counters::default();
+        counters.accepted(2);
+        counters.revised(Revised { discarded: 1, ..Revised::default() });
+        assert!(counters.snapshot().balanced());
+        counters.settled(1, 0, 1);
+        let audit = counters.snapshot();
+        assert!(audit.balanced());
+        assert_eq!((audit.stored, audit.dead, audit.discarded, audit.backlog), (1, 0, 1, 0));
     }
 }

@@ -24,11 +24,12 @@ impl Count {
 }
 
 /// The names of errors on the wire, in the order of docs/protocol.md.
-const REASONS: [&str; 8] = [
+const REASONS: [&str; 9] = [
     "bad_json",
     "bad_field",
     "unknown_op",
     "id_mismatch",
+    "forbidden_id",
     "too_large",
     "backlog_full",
     "shutting_down",

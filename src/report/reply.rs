@@ -33,11 +33,12 @@ pub enum RefusalKind {
 
 impl RefusalKind {
     /// All there are.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BadJson,
         Self::BadField,
         Self::UnknownOp,
         Self::IdMismatch,
+        Self::ForbiddenId,
         Self::TooLarge,
         Self::BacklogFull,
         Self::ShuttingDown,

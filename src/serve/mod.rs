@@ -4,6 +4,7 @@ mod files;
 mod notify;
 mod reload;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::engine::Engine;
 use crate::server::Server;
 
@@ -47,8 +48,12 @@ pub async fn serve(settings: Settings, files: Files, reload: Reload) -> anyhow::
     let engine = Engine::open(&settings).await?;
     let (ingest_addr, admin_addr) = (server.local_addr(), admin.local_addr());
 
-    let (change_ingest, change_admin) = (Box::new(server.changer()), Box::new(admin.changer()));
-    let reloader = Reloader { reload, settings, guard, ingest: change_ingest, admin: change_admin };
+    let (change_ingest, metrics) = (server.changer(), Arc::clone(engine.metrics()));
+    let ingest = Box::new(move |ingest: &config::Ingest| {
+        metrics.limits.connections.set(ingest.max_connections as u64);
+        change_ingest(ingest);
+    });
+    let reloader = Reloader { reload, settings, guard, ingest, admin: Box::new(admin.changer()) };
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let administering = tokio::spawn(admin.run(engine.clone(), server.connections(), stop.clone(), stop_admin.clone()));
     let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));

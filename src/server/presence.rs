@@ -34,7 +34,8 @@ struct Standing {
 impl Standing {
     /// Whether a marker is owed when nobody stands for the id any more.
     fn owes_marker(&self) -> bool {
-        self.last.load(Ordering::Acquire) & 1 == 1 && self.dones.load(Ordering::Acquire) == 0
+        // In this order: a `done` notes that it was kept before it is under way no more.
+        self.dones.load(Ordering::Acquire) == 0 && self.last.load(Ordering::Acquire) & 1 == 1
     }
 }
 
