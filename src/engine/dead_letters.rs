@@ -156,15 +156,15 @@ impl DeadLetters {
     async fn store_or_refuse(&self, letters: Vec<DeadLetter>, retried: &mut Retried) -> Result<(), RetryError> {
         match self.store(&letters).await {
             Ok(stored) => self.settle(&letters, &stored, retried).await,
-            Err(error) if error.class != Class::Poison => Err(sink_error(error, retried)),
+            Err(error) if takes_nothing(&error) => Err(sink_error(error, retried)),
             Err(error) if letters.len() == 1 => self.refused(letters, error, retried).await,
             Err(_) => {
                 for letter in letters {
                     let letter = vec![letter];
                     match self.store(&letter).await {
                         Ok(stored) => self.settle(&letter, &stored, retried).await?,
-                        Err(error) if error.class == Class::Poison => self.refused(letter, error, retried).await?,
-                        Err(error) => return Err(sink_error(error, retried)),
+                        Err(error) if takes_nothing(&error) => return Err(sink_error(error, retried)),
+                        Err(error) => self.refused(letter, error, retried).await?,
                     }
                 }
                 Ok(())
@@ -219,6 +219,12 @@ impl DeadLetters {
         };
         tokio::task::spawn_blocking(read).await.expect("reading the journal does not panic")
     }
+}
+
+/// Whether it is the sink's state that is at fault. A lock or a code that nobody knows is a matter of one letter, which
+/// stays what it is, with that reason, and holds up no other.
+fn takes_nothing(error: &SinkError) -> bool {
+    matches!(error.class, Class::Outage | Class::Operator)
 }
 
 fn sink_error(error: SinkError, so_far: &mut Retried) -> RetryError {

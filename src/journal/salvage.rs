@@ -111,7 +111,8 @@ impl Salvaged {
         tracing::error!(
             entries,
             dead_letters = dead,
-            "what is whole of the damaged journal goes on; settled reports among it are stored no second time"
+            "what is whole of the damaged journal goes on; settled reports among it are stored no second time, and ids that \
+             were paused are drained"
         );
         Ok(())
     }
