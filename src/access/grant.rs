@@ -74,6 +74,11 @@ impl Grant {
         Self(Some(Arc::clone(token)))
     }
 
+    /// Whether the token is in force as it was; always, where none was asked for.
+    pub fn is_in_force(&self) -> bool {
+        self.0.as_ref().is_none_or(|held| !held.revoked.load(Ordering::Relaxed))
+    }
+
     /// Whether the bearer may write to `id`; one more of the token's `max_ids` is taken where the id is new to it.
     ///
     /// # Errors

@@ -102,6 +102,7 @@ fn a_token_that_goes_or_changes_takes_its_grants_with_it() {
     let [grant_kept, grant_gone] =
         ["k", "g"].map(|token| access.check(&bearing(token), Scope::Ingest).expect("it is known"));
     access.replace(Tokens::parse(&kept).expect("a tokens file"));
+    assert_eq!((grant_kept.is_in_force(), grant_gone.is_in_force()), (true, false));
     assert_eq!(grant_kept.admit(&id("a")), Ok(()));
     assert_eq!(grant_gone.admit(&id("a")).map_err(|refusal| refusal.kind), Err(RefusalKind::ForbiddenId));
     assert_eq!(access.check(&bearing("g"), Scope::Ingest).err(), Some(Denied::Unknown));
@@ -143,6 +144,21 @@ fn a_tokens_file_of_other_keys_is_refused_with_its_line() {
     ] {
         let error = Tokens::parse(text).expect_err(text);
         assert!(matches!(error, TokensError::Syntax { line: found, .. } if found == line), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_token_in_the_wrong_place_is_not_repeated() {
+    let secret = format!("fby_{}", "0123456789abcdef".repeat(4));
+    for text in [
+        format!("token = \"{secret}\""),
+        format!("[[token]]\nname = \"a\"\nscope = \"{secret}\""),
+        format!("[[token]]\nname = \"a\"\n{secret} = 1"),
+        format!("[[token]]\nname = \"a\"\nmax_ids = \"{secret}\""),
+        format!("[[token]]\nname = \"{secret}\"\nsha256 = \"\"\nscope = \"ingest\""),
+    ] {
+        let said = Tokens::parse(&text).expect_err("it is at fault").to_string();
+        assert!(!said.contains("0123"), "{said}");
     }
 }
 

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_rustls::rustls::crypto::ring::default_provider;
 
 /// What a new token starts with, so that people and scanners of leaked secrets know one when they see it.
-const PREFIX: &str = "fby_";
+pub(super) const PREFIX: &str = "fby_";
 
 /// A new token: 256 random bits. Shown once; not `Debug`.
 pub struct Secret(String);

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{Stream, unfold};
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::asked::{Asked, Nothing};
 use super::problem::{BadRequest, Unavailable};
 use super::{Node, Problem};
+use crate::access::Grant;
 
 /// Who may listen at a time. Each costs a connection and the status that it has not read yet.
 const MAX_SUBSCRIBERS: usize = 64;
@@ -38,6 +40,7 @@ impl Default for Events {
 /// One who listens.
 struct Subscriber {
     node: Arc<Node>,
+    grant: Grant,
     last: watch::Receiver<Arc<str>>,
     _place: OwnedSemaphorePermit,
 }
@@ -56,6 +59,7 @@ struct Subscriber {
 )]
 pub(super) async fn events(
     State(node): State<Arc<Node>>,
+    Extension(grant): Extension<Grant>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let place = Arc::clone(&node.events.free).try_acquire_owned().map_err(|_| {
@@ -63,17 +67,20 @@ pub(super) async fn events(
             "{MAX_SUBSCRIBERS} listen to events already, which is the most; ask for the status"
         ))
     })?;
-    let subscriber = Subscriber { last: node.events.last.subscribe(), node, _place: place };
+    let subscriber = Subscriber { last: node.events.last.subscribe(), node, grant, _place: place };
     subscriber.node.events.subscribed.notify_one();
     Ok(Sse::new(unfold(subscriber, Subscriber::next)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 impl Subscriber {
-    /// The next status; none when the listener ends.
+    /// The next status; none when the listener ends, or the token is no longer what it was.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         tokio::select! {
             changed = self.last.changed() => changed.ok()?,
             () = self.node.stop.cancelled() => return None,
+        }
+        if !self.grant.is_in_force() {
+            return None;
         }
         let status = Arc::clone(&self.last.borrow_and_update());
         Some((Ok(Event::default().event("status").data(&*status)), self))

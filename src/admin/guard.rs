@@ -11,7 +11,7 @@ use super::{Node, Problem, host};
 use crate::access::{Origin, Scope, origin};
 
 /// Refuses requests to another host, from a page of another site, or without the token that the route wants.
-pub(super) async fn check(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(host);
     if !host::is_served(node.listen, &node.allowed_hosts, host) {
@@ -25,7 +25,11 @@ pub(super) async fn check(State(node): State<Arc<Node>>, request: Request, next:
     }
     let Some(scope) = wanted(request.method(), request.uri().path()) else { return next.run(request).await };
     match node.access.check(request.headers(), scope) {
-        Ok(_) => next.run(request).await,
+        Ok(grant) => {
+            // For answers that outlast the check.
+            request.extensions_mut().insert(grant);
+            next.run(request).await
+        }
         Err(denied) => {
             let mut answer = Problem::new(denied.status(), denied.to_string()).into_response();
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(denied.challenge()));

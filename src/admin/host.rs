@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 /// Whether a listener at `listen` serves a request for `host`; any port will do, so that a tunnel may use its own. A
-/// listener beyond loopback for which no name is allowed serves all: it has a token to ask for.
+/// listener beyond loopback for which no name is allowed serves all: it asks for a token, unless it was said that
+/// whoever reaches it may use it.
 pub(super) fn is_served(listen: SocketAddr, allowed: &[String], host: Option<&str>) -> bool {
-    if !listen.ip().is_loopback() && allowed.is_empty() {
+    if !listen.ip().to_canonical().is_loopback() && allowed.is_empty() {
         return true;
     }
     // Every browser sends one; a health check by HTTP/1.0 may not.
@@ -16,7 +17,7 @@ pub(super) fn is_served(listen: SocketAddr, allowed: &[String], host: Option<&st
     };
     name.eq_ignore_ascii_case("localhost")
         || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
-        || name.parse::<IpAddr>().is_ok_and(|ip| ip == listen.ip() || ip.is_loopback())
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip == listen.ip() || ip.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -32,6 +33,9 @@ mod tests {
         for host in ["evil.example:7002", "127.0.0.1.evil.example", "localhost.evil", "192.168.0.1", ""] {
             assert!(!is_served(listen, &[], Some(host)), "{host}");
         }
+        let mapped = "[::ffff:127.0.0.1]:7002";
+        let listen_mapped = mapped.parse().expect("an address");
+        assert!(is_served(listen_mapped, &[], Some(mapped)) && !is_served(listen_mapped, &[], Some("evil.example")));
         assert!(is_served(listen, &[], None));
         assert!(is_served(listen, &["proxy.example".to_owned()], Some("Proxy.example:443")));
     }

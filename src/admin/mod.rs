@@ -122,7 +122,7 @@ impl Admin {
             let (service, tls, stop) = (service.clone(), tls.clone(), ending.clone());
             tracker.spawn(async move {
                 let _place = place;
-                let Some(stream) = net::open(socket, tls.as_deref(), REQUEST_TIMEOUT).await else { return };
+                let Some(stream) = net::open(socket, tls.as_deref(), REQUEST_TIMEOUT, &stop).await else { return };
                 net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
             });
         };

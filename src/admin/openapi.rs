@@ -4,10 +4,11 @@ use std::sync::LazyLock;
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
 use super::asked::{Asked, Nothing};
-use super::problem::{BadRequest, ProblemView};
+use super::problem::{BadRequest, Barred, ProblemView};
 use super::{dead_letters, events, metrics, status, streams};
 
 /// An id.
@@ -33,6 +34,7 @@ pub(super) struct AfterText(#[expect(dead_code, reason = "describes only")] Stri
 #[openapi(
     info(title = "Forebay admin API", description = "What operators see and do. Errors are problems (RFC 9457)."),
     components(schemas(ProblemView)),
+    modifiers(&Guarded),
     paths(
         status::healthy,
         status::ready,
@@ -56,6 +58,28 @@ pub(super) struct AfterText(#[expect(dead_code, reason = "describes only")] Stri
     )
 )]
 struct Api;
+
+/// Adds what the guard before all operations wants and answers; see `guard` for the paths that want no token.
+struct Guarded;
+
+impl Modify for Guarded {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        api.components.get_or_insert_default().add_security_scheme("token", bearer);
+        for (path, item) in &mut api.paths.paths {
+            let is_open = matches!(path.as_str(), "/healthz" | "/readyz");
+            for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+                let barred = Barred::responses().into_iter().filter(|(status, _)| !is_open || status != "401");
+                operation.responses.responses.extend(barred);
+                if !is_open {
+                    // A node without `access.tokens` wants none.
+                    let token = SecurityRequirement::new("token", [] as [&str; 0]);
+                    operation.security = Some(vec![SecurityRequirement::default(), token]);
+                }
+            }
+        }
+    }
+}
 
 /// Made once: it is the same for as long as the program runs.
 static DESCRIPTION: LazyLock<String> =

@@ -100,3 +100,23 @@ impl IntoResponse for Problem {
         (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
     }
 }
+
+/// What stands before every operation refuses: `guard` and `host`.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes only")]
+pub(super) enum Barred {
+    /// No token that is taken.
+    #[response(
+        status = 401,
+        description = "The node wants a token (`access.tokens`) and the request has none, or another",
+        content_type = "application/problem+json"
+    )]
+    Unauthorized(ProblemView),
+    /// Not with this token, from this page, or for this host.
+    #[response(
+        status = 403,
+        description = "The token is not for this, or the request comes from a page of another site or names another host",
+        content_type = "application/problem+json"
+    )]
+    Forbidden(ProblemView),
+}

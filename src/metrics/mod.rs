@@ -44,7 +44,7 @@ pub struct Metrics {
     pub batches: Count,
     /// Connections that were taken.
     pub connections_accepted: Count,
-    /// Connections that were refused because `max_connections` were open.
+    /// Connections that were refused because `max_connections` were open, or `max_connections_per_address`.
     pub connections_refused: Count,
     /// What the settings allow.
     pub limits: Limits,

@@ -71,6 +71,8 @@ impl AsyncWrite for Unstalled {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        // TLS has a last word, which a peer that reads nothing would let wait for ever.
+        let poll = Pin::new(&mut self.socket).poll_shutdown(cx);
+        self.bounded(cx, poll)
     }
 }

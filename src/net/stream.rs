@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::tls::Tls;
 
@@ -20,9 +21,9 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Makes a stream of a socket; `None` where the connection is lost, or the TLS handshake fails or takes longer than
-/// `limit`.
-pub async fn open(socket: TcpStream, tls: Option<&Tls>, limit: Duration) -> Option<Stream> {
+/// Makes a stream of a socket; `None` where the connection is lost, the TLS handshake fails or takes longer than
+/// `limit`, or `stop` is cancelled: who has not said a word must not hold up the end of the node.
+pub async fn open(socket: TcpStream, tls: Option<&Tls>, limit: Duration, stop: &CancellationToken) -> Option<Stream> {
     let opening = async {
         socket.set_nodelay(true)?;
         match tls {
@@ -30,7 +31,11 @@ pub async fn open(socket: TcpStream, tls: Option<&Tls>, limit: Duration) -> Opti
             Some(tls) => Ok(Stream::Tls(Box::new(tls.acceptor().accept(socket).await?))),
         }
     };
-    match timeout(limit, opening).await {
+    let opened = tokio::select! {
+        opened = timeout(limit, opening) => opened,
+        () = stop.cancelled() => return None,
+    };
+    match opened {
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => tracing::debug!(%error, "connection lost before its first request"),
         Err(_) => tracing::debug!(?limit, "no TLS handshake in time"),

@@ -51,6 +51,13 @@ impl Files {
         if faults.is_empty() { Ok(Self { tokens, ingest, admin }) } else { Err(FileFaults(faults)) }
     }
 
+    /// Reads the certificates of the listeners, and no tokens.
+    pub(super) fn certificates(settings: &Settings) -> Result<Self, FileFaults> {
+        let mut settings = settings.clone();
+        settings.access.tokens = None;
+        Self::read(&settings)
+    }
+
     /// Warns of certificates that have expired or soon will.
     pub(super) fn warn_of_ends(&self) {
         self.ingest.iter().chain(&self.admin).for_each(Certificate::warn_of_end);

@@ -40,6 +40,8 @@ const IMPATIENT: i32 = 1;
 pub async fn serve(settings: Settings, files: Files, reload: Reload) -> anyhow::Result<()> {
     let guard = Guard::new(files);
     let mut signals = Signals::new()?;
+    // Before the journal is opened, which takes its time: a SIGHUP that nobody listens for ends the process.
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let manager = Manager::of_environment();
     let server = Server::bind(&settings, guard.access.clone(), guard.ingest.clone());
     let server = server.await.with_context(|| listening("ingest", settings.ingest.listen))?;
@@ -53,7 +55,7 @@ pub async fn serve(settings: Settings, files: Files, reload: Reload) -> anyhow::
         metrics.limits.connections.set(ingest.max_connections as u64);
         change_ingest(ingest);
     });
-    let reloader = Reloader { reload, settings, guard, ingest, admin: Box::new(admin.changer()) };
+    let reloader = Reloader { reload, hangup, settings, guard, ingest, admin: Box::new(admin.changer()) };
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let administering = tokio::spawn(admin.run(engine.clone(), server.connections(), stop.clone(), stop_admin.clone()));
     let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));
@@ -62,7 +64,7 @@ pub async fn serve(settings: Settings, files: Files, reload: Reload) -> anyhow::
 
     let ended = tokio::select! {
         ended = until_stopped(&engine, serving, &stop, &mut signals, &manager) => ended,
-        never = reloader.run() => never.map(|never| match never {}),
+        never = reloader.run() => match never {},
         error = engine.failed() => {
             Err(anyhow::Error::new(error).context("the journal failed; nothing was acknowledged after that"))
         }

@@ -1,11 +1,11 @@
 //! Settings and files that change while the node runs: all that SIGHUP names, or certificates that were put in place
 //! of the old ones. All or nothing.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::level_filters::LevelFilter;
 
@@ -26,6 +26,7 @@ pub struct Reload {
 /// Changes what can change.
 pub(super) struct Reloader {
     pub(super) reload: Reload,
+    pub(super) hangup: Signal,
     pub(super) settings: Settings,
     pub(super) guard: Guard,
     pub(super) ingest: Box<dyn Fn(&config::Ingest) + Send>,
@@ -33,26 +34,29 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Waits for SIGHUP and for other certificates; ends only where signals cannot be had.
-    pub(super) async fn run(mut self) -> anyhow::Result<std::convert::Infallible> {
-        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    /// Waits for SIGHUP and for other certificates. Never ends.
+    pub(super) async fn run(mut self) -> Infallible {
         let mut ticks = interval(CERTIFICATES_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = self.certificates();
         loop {
             tokio::select! {
-                _ = hangup.recv() => {
+                _ = self.hangup.recv() => {
                     match self.take_all() {
-                        Ok(()) => tracing::info!("settings, tokens and certificates were read anew"),
+                        Ok(()) => {
+                            seen = self.certificates();
+                            tracing::info!("settings, tokens and certificates were read anew");
+                        }
+                        // Other certificates that are there all the same are still to be seen.
                         Err(error) => tracing::error!("nothing was changed by SIGHUP: {error:#}"),
                     }
-                    seen = self.certificates();
                 }
                 _ = ticks.tick() => {
                     let now = self.certificates();
                     if now != seen {
                         seen = now;
-                        match Files::read(&self.settings) {
+                        // Tokens wait for SIGHUP: their file may be half written, and must not keep a certificate out.
+                        match Files::certificates(&self.settings) {
                             Ok(files) => {
                                 self.guard.replace(files);
                                 tracing::info!("certificates were read anew, as their files changed");

@@ -216,7 +216,7 @@ fn now(ingest: &RwLock<Arc<Ingest>>) -> Arc<Ingest> {
 async fn serve(socket: TcpStream, connection: Arc<Connection>) {
     let limit = connection.ingest().handshake_timeout;
     let stop = connection.stop().clone();
-    let Some(stream) = net::open(socket, connection.shared.tls.as_deref(), limit).await else { return };
+    let Some(stream) = net::open(socket, connection.shared.tls.as_deref(), limit, &stop).await else { return };
     let service = service_fn(move |request| http::respond(request, Arc::clone(&connection)));
     net::serve(stream, service, limit, &stop).await;
 }

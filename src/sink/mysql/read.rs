@@ -37,8 +37,11 @@ impl MysqlSink {
     /// The one number that a statement selects.
     pub(in crate::sink) async fn read_one(&self, select: &str) -> Result<u64, SinkError> {
         let mut connection = self.connect().await?;
+        // As above: a session whose answer does not come in time is cut.
+        connection.usable = false;
         let answer = connection.conn.query_first::<u64, _>(select);
         let number = within(connection.timeout, "reading the sink", answer).await?;
+        connection.usable = true;
         number.ok_or_else(|| unreadable("a count gave no row"))
     }
 }
