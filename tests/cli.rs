@@ -122,6 +122,7 @@ fn variables_of_commands_are_no_settings() {
     let folder = folder();
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
     command.arg("check-config").current_dir(folder.path()).env("FOREBAY_ADMIN_URL", "http://localhost:7002");
-    let output = command.env("FOREBAY_ADMIN_TOKEN_FILE", "/nowhere").output().expect("it starts");
+    command.env("FOREBAY_ADMIN_TOKEN_FILE", "/nowhere").env("FOREBAY_ADMIN_CA", "/nowhere");
+    let output = command.output().expect("it starts");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }

@@ -46,10 +46,14 @@ fn the_unit_is_one_that_systemd_takes() {
     let flags = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("it starts something");
     let flags: Vec<&str> = flags.split_whitespace().skip(2).collect();
     assert_eq!(flags, ["--config", "/etc/forebay/forebay.toml", "--data-dir", "/var/lib/forebay"]);
-    for hardened in
-        ["DynamicUser=yes", "ProtectSystem=strict", "NoNewPrivileges=yes", "SystemCallFilter=@system-service"]
-    {
-        assert!(unit.lines().any(|line| line == hardened), "{hardened}");
+    for wanted in [
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "DynamicUser=yes",
+        "ProtectSystem=strict",
+        "NoNewPrivileges=yes",
+        "SystemCallFilter=@system-service",
+    ] {
+        assert!(unit.lines().any(|line| line == wanted), "{wanted}");
     }
 }
 

@@ -8,6 +8,7 @@ mod journal;
 mod load;
 mod logging;
 mod man;
+mod route;
 mod schema;
 mod serve;
 mod settings;

@@ -59,7 +59,7 @@ pub(super) const KEYS: [&str; 44] = [
 const PREFIX: &str = "FOREBAY_";
 
 /// Those that are none: where commands find the node, which a shell may have set for all that it starts.
-const OF_COMMANDS: [&str; 2] = ["ADMIN_URL", "ADMIN_TOKEN_FILE"];
+const OF_COMMANDS: [&str; 3] = ["ADMIN_URL", "ADMIN_TOKEN_FILE", "ADMIN_CA"];
 
 /// Where settings come from. Not `Debug`: it may hold passwords.
 #[derive(Clone, Default)]

@@ -22,4 +22,4 @@ pub use caps::{Caps, Place};
 pub use http::{problem_body, serve};
 pub use stall::Unstalled;
 pub use stream::{Stream, open};
-pub use tls::{Certificate, Tls, TlsError};
+pub use tls::{Certificate, Tls, TlsError, certificates};

@@ -50,10 +50,8 @@ impl Certificate {
     /// # Errors
     /// [`TlsError`] where a file is not there or not that, or the key is not the certificate's.
     pub fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert).and_then(|found| found.collect());
-        let chain = chain.map_err(|error| unreadable(cert, error))?;
-        let Some(own) = chain.first() else { return Err(unreadable(cert, pem::Error::NoItemsFound)) };
-        let not_after = validity::not_after(own);
+        let chain = certificates(cert)?;
+        let not_after = chain.first().and_then(|own| validity::not_after(own));
         let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error))?;
         let unusable = |error| TlsError::Unusable { file: cert.to_owned(), error };
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
@@ -82,6 +80,16 @@ impl Certificate {
             Some(_) => {}
         }
     }
+}
+
+/// The certificates of a file in PEM; at least one.
+///
+/// # Errors
+/// [`TlsError`] where the file is not there or not that.
+pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(|found| found.collect());
+    let found = found.map_err(|error| unreadable(file, error))?;
+    if found.is_empty() { Err(unreadable(file, pem::Error::NoItemsFound)) } else { Ok(found) }
 }
 
 fn unreadable(file: &Path, error: pem::Error) -> TlsError {

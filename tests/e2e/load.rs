@@ -299,7 +299,8 @@ fn flags_that_make_no_load_exit_with_two() {
         "--verify-only",
         "--verify-only --verify sqlite:x --ledger /nonexistent",
         "http://127.0.0.1:1/ws",
-        "wss://127.0.0.1:1/ws",
+        "wss://127.0.0.1:1/ws --ca /nonexistent",
+        "wss://127.0.0.1:1/ws --ca /dev/null",
     ] {
         let arguments: Vec<&str> = ["load"].into_iter().chain(flags.split_whitespace()).collect();
         let output = run(&arguments);

@@ -31,6 +31,7 @@ mod positions;
 mod post;
 mod races;
 mod reload;
+mod remote;
 mod service;
 mod settings;
 mod shutdown;

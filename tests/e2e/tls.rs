@@ -21,7 +21,7 @@ fn text(path: &std::path::Path) -> String {
 }
 
 /// A node with TLS on both listeners, not started.
-fn with_tls(node: Node, own: &Own) -> Node {
+pub fn with_tls(node: Node, own: &Own) -> Node {
     let (cert, key) = (text(&own.cert), text(&own.key));
     node.set("ingest.tls_cert", cert.clone())
         .set("ingest.tls_key", key.clone())

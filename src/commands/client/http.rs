@@ -9,14 +9,14 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::super::route::RouteError;
 use super::super::text::shown;
 use super::Client;
 
-/// How long a connection may take to come about.
+/// How long a connection may take to come about, TLS included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Bytes of an answer that is read as a whole: a page of a thousand reports of the largest size fits.
@@ -34,11 +34,17 @@ pub enum AskError {
          --admin or FOREBAY_ADMIN_URL say where it is"
     )]
     Unreachable { node: String, error: io::Error },
+    /// It speaks no TLS, or is not known to be who it should.
+    #[error("the node at {node} is not trusted: {why}")]
+    Untrusted { node: String, why: String },
     /// It took too long.
     #[error("the node at {node} did not answer within {within:?}; --timeout gives it longer")]
     Late { node: String, within: Duration },
     /// The connection ended, or what came is no HTTP.
-    #[error("the node at {node} gave no whole answer: {error}; does it stop, or is it something else than Forebay?")]
+    #[error(
+        "the node at {node} gave no whole answer: {error}; does it stop, {}or is it something else than Forebay?",
+        if node.starts_with("http:") { "does it want https://, " } else { "" }
+    )]
     Broken { node: String, error: String },
     /// A token is wanted and none was given, or another than that.
     #[error("{detail}; {} (401)", if *.given { "the token of --token-file is not taken" } else { "give --token-file" })]
@@ -98,9 +104,12 @@ impl Client {
     }
 
     async fn answer(&self, method: Method, path: &str) -> Result<Answer, AskError> {
-        let unreachable = |error| AskError::Unreachable { node: self.node(), error };
-        let connecting = timeout(CONNECT_WITHIN, TcpStream::connect(self.address()));
-        let socket = connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unreachable)?;
+        let connecting = timeout(CONNECT_WITHIN, self.route.connect()).await;
+        let connected = connecting.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        let socket = connected.map_err(|error| match error {
+            RouteError::Io(error) => AskError::Unreachable { node: self.node(), error },
+            RouteError::Untrusted(why) => AskError::Untrusted { node: self.node(), why: shown(&why) },
+        })?;
         let broken = |error: hyper::Error| self.broken(error.to_string());
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.map_err(broken)?;
@@ -137,16 +146,9 @@ impl Client {
         }
     }
 
-    /// Host and port to connect to.
-    fn address(&self) -> String {
-        let has_port =
-            self.authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        if has_port { self.authority.clone() } else { format!("{}:80", self.authority) }
-    }
-
     /// The URL of the node.
     pub fn node(&self) -> String {
-        format!("http://{}{}", self.authority, self.prefix)
+        format!("{}://{}{}", self.scheme, self.authority, self.prefix)
     }
 
     pub(super) fn broken(&self, error: String) -> AskError {

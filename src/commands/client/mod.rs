@@ -12,15 +12,13 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Uri};
 
 use super::Failure;
+use super::route::{Route, Trust, bearer};
 
 pub use http::AskError;
 pub use pages::Query;
 
 /// Where a node's admin listener is unless it was moved.
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:7002";
-
-/// Bytes of a token file; past it it is some other file.
-const MAX_TOKEN_BYTES: u64 = 4096;
 
 /// Flags of the commands that ask a running node.
 #[derive(clap::Args)]
@@ -33,6 +31,12 @@ pub struct Arguments {
     /// A file that holds the bearer token of the admin API.
     #[arg(long, global = true, value_name = "PATH", env = "FOREBAY_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// For https://: a file with the certificate that the node's is signed by (PEM) [default: the public authorities].
+    #[arg(long, global = true, value_name = "PATH", env = "FOREBAY_ADMIN_CA")]
+    ca: Option<PathBuf>,
+    /// Show the token over http:// to another machine too, where whoever is on the way can read it.
+    #[arg(long, global = true)]
+    insecure_http: bool,
     /// How long to wait for each answer, such as 30s.
     #[arg(long, global = true, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -41,6 +45,9 @@ pub struct Arguments {
 /// Asks one node. Each question is a connection of its own.
 #[derive(Clone)]
 pub struct Client {
+    route: Route,
+    /// `http` or `https`.
+    scheme: String,
     /// Host and port, as the `Host` header has them.
     authority: String,
     /// What comes before `/api`, where a proxy puts the node below a path.
@@ -50,41 +57,32 @@ pub struct Client {
 }
 
 impl Arguments {
-    /// Reads the token.
+    /// Reads the files.
     ///
     /// # Errors
-    /// [`Failure::Configuration`] where the URL is none of a listener, or the token's file has no token.
+    /// [`Failure::Configuration`] where the URL is none of a listener, a file is not what it should be, or others could
+    /// read the token.
     pub fn client(self) -> Result<Client, Failure> {
-        let authority = authority(&self.admin).map_err(Failure::Configuration)?;
-        let token = self.token_file.map(|path| {
-            let context = || format!("cannot use the token file {}", path.display());
-            token(&path).with_context(context).map_err(Failure::Configuration)
-        });
+        self.read().map_err(Failure::Configuration)
+    }
+
+    fn read(&self) -> anyhow::Result<Client> {
+        let (scheme, authority) = listener(&self.admin)?;
+        let token = self.token_file.as_deref().map(bearer).transpose()?;
+        let trust = Trust { ca: self.ca.as_deref(), token: token.is_some(), insecure: self.insecure_http };
+        let route = Route::new(&self.admin, trust)?;
         let prefix = self.admin.path().trim_end_matches('/').to_owned();
-        Ok(Client { authority, prefix, token: token.transpose()?, timeout: self.timeout })
+        Ok(Client { route, scheme, authority, prefix, token, timeout: self.timeout })
     }
 }
 
-/// Host and port of the URL.
-fn authority(admin: &Uri) -> anyhow::Result<String> {
+/// Scheme of the URL, and host and port.
+fn listener(admin: &Uri) -> anyhow::Result<(String, String)> {
     let authority = admin.authority().filter(|authority| !authority.as_str().contains('@'));
     match (admin.scheme_str(), authority, admin.query()) {
-        (Some("http"), Some(authority), None) => Ok(authority.to_string()),
-        _ => anyhow::bail!("--admin must be a URL such as {DEFAULT_ADMIN}"),
+        (Some(scheme @ ("http" | "https")), Some(authority), None) => Ok((scheme.to_owned(), authority.to_string())),
+        _ => anyhow::bail!("--admin must be a URL such as {DEFAULT_ADMIN} or https://host:7002"),
     }
-}
-
-fn token(path: &std::path::Path) -> anyhow::Result<HeaderValue> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text)?;
-    let token = text.trim();
-    let is_token =
-        !token.is_empty() && token.len() as u64 <= MAX_TOKEN_BYTES && token.bytes().all(|b| b.is_ascii_graphic());
-    anyhow::ensure!(is_token, "it must hold one token and nothing else");
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).context("it holds no token")?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// Runs one command's questions to their end, on this thread.

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use forebay::report::Id;
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue};
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 
+use super::super::route::{Route, Trust, bearer};
 use super::message::{MAX_SHARING, Template};
 
 /// Flags of `forebay load`.
@@ -59,6 +60,12 @@ pub struct Arguments {
     /// A file with the token that the node wants.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// For wss://: a file with the certificate that the node's is signed by (PEM) [default: the public authorities].
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Show the token over ws:// to another machine too, where whoever is on the way can read it.
+    #[arg(long)]
+    pub insecure_http: bool,
     /// Write what was sent and acknowledged here, as JSON lines.
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
@@ -114,6 +121,8 @@ pub enum End {
 
 /// A load that can be run. Not `Debug`: the request may hold a token.
 pub struct Plan {
+    /// The way to the node.
+    pub route: Route,
     /// The handshake.
     pub request: Request,
     /// Connections.
@@ -156,8 +165,10 @@ impl Plan {
             Some(count) => End::Count(count),
             None => End::Duration(arguments.duration.unwrap_or(Duration::from_secs(10))),
         };
+        let (request, route) = reach(arguments)?;
         Ok(Self {
-            request: request(arguments)?,
+            route,
+            request,
             connections,
             in_flight: in_flight as usize,
             array: array as usize,
@@ -196,7 +207,7 @@ impl Plan {
         let uri = self.request.uri();
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let host = authority.rsplit('@').next().unwrap_or_default();
-        format!("ws://{host}{}", uri.path())
+        format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
     }
 }
 
@@ -213,25 +224,19 @@ impl Shape {
     }
 }
 
-fn request(arguments: &Arguments) -> anyhow::Result<Request> {
+/// The handshake, and the way to who is asked for it.
+fn reach(arguments: &Arguments) -> anyhow::Result<(Request, Route)> {
     let request = arguments.url.as_str().into_client_request();
     let mut request = request.context("the URL cannot be read; it should be ws://host:port/ws")?;
-    match request.uri().scheme_str() {
-        Some("ws") => {}
-        Some("wss") => {
-            bail!("wss:// is not spoken by `forebay load`; reach the node over ws://, or put a TLS proxy between")
-        }
-        _ => bail!("the URL should be ws://host:port/ws"),
+    let is_known = matches!(request.uri().scheme_str(), Some("ws" | "wss"));
+    ensure!(is_known, "the URL should be ws://host:port/ws or wss://host:port/ws");
+    let token = arguments.token_file.as_deref().map(bearer).transpose()?;
+    let trust = Trust { ca: arguments.ca.as_deref(), token: token.is_some(), insecure: arguments.insecure_http };
+    let route = Route::new(request.uri(), trust)?;
+    if let Some(token) = token {
+        request.headers_mut().insert(AUTHORIZATION, token);
     }
-    if let Some(file) = &arguments.token_file {
-        let token = std::fs::read_to_string(file);
-        let token = token.with_context(|| format!("cannot read the token file {}", file.display()))?;
-        let header = HeaderValue::from_str(&format!("Bearer {}", token.trim()));
-        let mut header = header.with_context(|| format!("{} holds no token", file.display()))?;
-        header.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, header);
-    }
-    Ok(request)
+    Ok((request, route))
 }
 
 /// A prefix that no load before had, unless two began in one millisecond.

@@ -15,11 +15,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
-use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::http::StatusCode;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use super::super::route::Stream;
 use super::alarm::Alarm;
 use super::arguments::{Numbering, Plan};
 use super::ledger::{Part, key_digest};
@@ -28,7 +30,7 @@ use super::reply::{self, Reply, Told};
 use super::shared::Shared;
 
 /// An open WebSocket.
-pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<Stream>;
 
 /// The first and the longest wait before a lost connection is made anew.
 const KNOCK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
@@ -48,9 +50,31 @@ const READ_BUFFER: usize = 16 * 1024;
 /// Why there is none.
 pub async fn connect(plan: &Plan) -> anyhow::Result<Socket> {
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
-    let handshake = connect_async_with_config(plan.request.clone(), Some(config), true);
-    let (socket, _) = tokio::time::timeout(HANDSHAKE, handshake).await??;
-    Ok(socket)
+    let opening = async {
+        let stream = plan.route.connect().await?;
+        let opened = client_async_with_config(plan.request.clone(), stream, Some(config)).await;
+        let (socket, _) = opened.map_err(|error| refused(error, plan))?;
+        Ok(socket)
+    };
+    tokio::time::timeout(HANDSHAKE, opening).await?
+}
+
+/// Why the handshake was for nothing.
+fn refused(error: tungstenite::Error, plan: &Plan) -> anyhow::Error {
+    let advice = match &error {
+        tungstenite::Error::Http(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
+            let shown = plan.request.headers().contains_key(AUTHORIZATION);
+            Some(if shown { "the token of --token-file is not taken" } else { "give --token-file" })
+        }
+        tungstenite::Error::Http(answer) if answer.status() == StatusCode::FORBIDDEN => {
+            Some("the token of --token-file may not send reports")
+        }
+        _ => None,
+    };
+    match advice {
+        Some(advice) => anyhow::anyhow!("{error}; {advice}"),
+        None => error.into(),
+    }
 }
 
 /// A report that was sent.
