@@ -58,6 +58,18 @@ impl Bench {
         self.proxy.counts()
     }
 
+    /// Rounds until one gets as far as the rules' packets, three at the most: on a busy machine drains may be short.
+    async fn drain_until_reached(&mut self, rules: &[Rule]) {
+        let before = self.not_reached;
+        for _ in 0..3 {
+            self.not_reached = before;
+            self.drain(rules).await;
+            if self.not_reached == before {
+                return;
+            }
+        }
+    }
+
     async fn verdict(&self) -> Verdict {
         self.ledger.settle(&self.node).await
     }
@@ -83,7 +95,7 @@ async fn try_each(bench: &mut Bench, fault: &'static str, before: &[Rule], rules
     let mut injected = 0;
     for rule in rules {
         let both: Vec<Rule> = before.iter().copied().chain([rule]).collect();
-        bench.drain(&both).await;
+        bench.drain_until_reached(&both).await;
         injected += 1;
         let verdict = bench.verdict().await;
         if !verdict.is_clean() {
@@ -96,8 +108,8 @@ async fn try_each(bench: &mut Bench, fault: &'static str, before: &[Rule], rules
     proof.verdict(injected - bench.not_reached, &verdict);
     proof.report();
     verdict.assert_clean();
-    // How many packets a drain takes varies with how its reports come together, and with how busy the machine is.
-    assert!(bench.not_reached * 2 <= injected, "{} of {injected} faults were not reached", bench.not_reached);
+    // How many packets a drain takes varies a little with how its reports come together.
+    assert!(bench.not_reached * 4 <= injected, "{} of {injected} faults were not reached", bench.not_reached);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
