@@ -1,9 +1,10 @@
 //! A headless Chromium of its own, driven over WebDriver: clicks and keys as a person gives them, and what the browser
 //! has logged. WebDriver is JSON over HTTP, so the tests' own client speaks it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -12,6 +13,20 @@ use tokio::process::{Child, Command};
 
 use crate::support::http::{self, Answer};
 use crate::support::wait::{eventually, within};
+
+/// A port that is free on both loopback addresses. Asked for port 0, chromedriver takes one that `::1` has free and ends
+/// where another socket has the same on `127.0.0.1`. These are below those that the kernel hands out, so no socket of
+/// another test is on them; each process begins elsewhere.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+    let mut ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    let free = |port: &u16| {
+        let six = TcpListener::bind((Ipv6Addr::LOCALHOST, *port));
+        six.is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+    };
+    ports.find(free).expect("ports without an end")
+}
 
 /// A browser with one page. Dropping it ends all its processes.
 pub struct Browser {
@@ -28,18 +43,23 @@ impl Browser {
         // In a namespace of their own, driver and browser end together, however the test ends. HOME: not the user's.
         let mut namespace = Command::new("setpriv");
         namespace.args(["--pdeathsig", "KILL", "--", "unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]);
-        namespace.args(["chromedriver", "--port=0"]).env("HOME", profile.path()).env("TMPDIR", profile.path());
+        namespace
+            .args(["chromedriver", &format!("--port={}", free_port())])
+            .env("HOME", profile.path())
+            .env("TMPDIR", profile.path());
         namespace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut namespace = namespace.spawn().expect("setpriv and unshare (util-linux) run");
         let mut lines = BufReader::new(namespace.stdout.take().expect("stdout is piped")).lines();
         let port = within("chromedriver to say its port", async {
+            let mut said = String::new();
             while let Some(line) = lines.next_line().await.expect("lines of text") {
+                said = said + &line + "\n";
                 let port = line.split_once("started successfully on port ").map(|(_, port)| port);
                 if let Some(port) = port {
                     return port.trim_end_matches('.').parse().expect("a port");
                 }
             }
-            panic!("chromedriver (chromium-driver) is installed, and starts as root");
+            panic!("chromedriver (chromium-driver) is installed, and starts as root; it said: {said}");
         });
         let address = SocketAddr::from(([127, 0, 0, 1], port.await));
         let folder = format!("--user-data-dir={}", profile.path().join("profile").display());
