@@ -14,9 +14,9 @@ use tokio::process::{Child, Command};
 use crate::support::http::{self, Answer};
 use crate::support::wait::{eventually, within};
 
-/// A port that is free on both loopback addresses. Asked for port 0, chromedriver takes one that `::1` has free and ends
-/// where another socket has the same on `127.0.0.1`. These are below those that the kernel hands out, so no socket of
-/// another test is on them; each process begins elsewhere.
+/// A port that is free on both loopback addresses. Asked for port 0, chromedriver takes one that `::1` has free and
+/// ends where another socket has the same on `127.0.0.1`. These are below those that the kernel hands out, so no socket
+/// of another test is on them; each process begins elsewhere.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + u16::try_from(std::process::id() % 10_000).expect("below 10,000");
