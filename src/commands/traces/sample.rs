@@ -9,8 +9,8 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The first of each so many commits, the first of each so many transactions, and what is within them. Spans that are
-/// left out are never made, which is why the SDK does not choose: it would throw them away.
+/// The first of each so many commits, the first of each so many transactions, and what is within them. What is left out
+/// never comes to the SDK, which is why its own samplers do not choose: they would be asked once all is made.
 pub struct OneIn {
     each: u64,
     commits: AtomicU64,
