@@ -15,5 +15,6 @@ mod serve;
 pub mod server;
 pub mod sink;
 mod sync;
+pub mod trace;
 
 pub use serve::{FileFaults, Files, Reload, serve};

@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 0),
     ("metrics", 0),
     ("sync", 0),
+    ("trace", 0),
     ("access", 1),
     ("net", 1),
     ("journal", 1),
@@ -33,6 +34,10 @@ const ONLY: &[(&str, &str)] = &[
     ("rusqlite", "sink"),
     ("prometheus_client", "metrics"),
     ("ratatui", "commands"),
+    ("opentelemetry", "commands"),
+    ("opentelemetry_sdk", "commands"),
+    ("opentelemetry_otlp", "commands"),
+    ("tracing_opentelemetry", "commands"),
 ];
 
 /// Lines of a file in `src/`, its tests included.

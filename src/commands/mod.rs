@@ -18,6 +18,7 @@ mod streams;
 mod text;
 mod token;
 mod top;
+mod traces;
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};

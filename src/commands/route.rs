@@ -20,6 +20,9 @@ use tokio_util::either::Either;
 /// Bytes of a token file; past it it is some other file.
 const MAX_TOKEN_BYTES: u64 = 4096;
 
+/// The flag that names whom to trust.
+pub const CA_FLAG: &str = "--ca";
+
 /// A connection to a node.
 pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
@@ -29,6 +32,8 @@ pub struct Trust<'a> {
     /// A file with certificates in PEM: who signed with one of them is trusted, and nobody else. Without it: the
     /// public authorities.
     pub ca: Option<&'a Path>,
+    /// What a person names that file with, such as [`CA_FLAG`].
+    pub ca_name: &'static str,
     /// Whether a token is shown.
     pub token: bool,
     /// Whether it is shown where others can read it.
@@ -41,6 +46,7 @@ pub struct Route {
     /// Host and port.
     address: String,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    ca_name: &'static str,
 }
 
 /// Why there is no connection.
@@ -72,11 +78,11 @@ impl Route {
                 "over {scheme}:// whoever is on the way to {host} could read the token: use {scheme}s://, or \
                  --insecure-http to show it all the same"
             );
-            return Ok(Self { address, tls: None });
+            return Ok(Self { address, tls: None, ca_name: trust.ca_name });
         }
         let name = ServerName::try_from(bare.to_owned());
         let name = name.with_context(|| format!("no certificate can be for the host {}", bare.escape_debug()))?;
-        Ok(Self { address, tls: Some((connector(trust.ca)?, name)) })
+        Ok(Self { address, tls: Some((connector(trust)?, name)), ca_name: trust.ca_name })
     }
 
     /// Connects. How long it may take is for the caller to say.
@@ -90,7 +96,7 @@ impl Route {
             None => Ok(Either::Left(socket)),
             Some((connector, name)) => match connector.connect(name.clone(), socket).await {
                 Ok(stream) => Ok(Either::Right(Box::new(stream))),
-                Err(error) => Err(untrusted(&error).map_or(RouteError::Io(error), RouteError::Untrusted)),
+                Err(error) => Err(untrusted(&error, self.ca_name).map_or(RouteError::Io(error), RouteError::Untrusted)),
             },
         }
     }
@@ -100,15 +106,16 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-fn connector(ca: Option<&Path>) -> anyhow::Result<TlsConnector> {
+fn connector(trust: Trust<'_>) -> anyhow::Result<TlsConnector> {
     let mut roots = RootCertStore::empty();
-    match ca {
+    match trust.ca {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(file) => {
-            let found = net::certificates(file).context("--ca cannot be used")?;
+            let name = trust.ca_name;
+            let found = net::certificates(file).with_context(|| format!("{name} cannot be used"))?;
             // The system's own file may have old ones among many that are good.
             let (good, _) = roots.add_parsable_certificates(found);
-            ensure!(good > 0, "--ca cannot be used: {}: no certificate in it can be read", file.display());
+            ensure!(good > 0, "{name} cannot be used: {}: no certificate in it can be read", file.display());
         }
     }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -120,13 +127,15 @@ fn connector(ca: Option<&Path>) -> anyhow::Result<TlsConnector> {
 }
 
 /// What is wrong with the other end, and what to do; `None` where the connection was just lost.
-fn untrusted(error: &io::Error) -> Option<String> {
+fn untrusted(error: &io::Error, ca_name: &str) -> Option<String> {
     use CertificateError as Bad;
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(match error {
         rustls::Error::InvalidMessage(_) => "it speaks no TLS; use http:// or ws:// if that is meant".to_owned(),
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
-            "nobody who is trusted has signed its certificate; --ca names a file with the certificate of who has".into()
+            format!(
+                "nobody who is trusted has signed its certificate; {ca_name} names a file with the certificate of who has"
+            )
         }
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
             "its certificate has expired; give the node a new one".to_owned()
@@ -172,7 +181,7 @@ mod tests {
     /// Whether a token is shown to it without more ado.
     fn shown(url: &str) -> bool {
         let url: Uri = url.parse().expect("a URL");
-        Route::new(&url, Trust { ca: None, token: true, insecure: false }).is_ok()
+        Route::new(&url, Trust { ca: None, ca_name: CA_FLAG, token: true, insecure: false }).is_ok()
     }
 
     #[test]

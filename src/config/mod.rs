@@ -43,6 +43,8 @@ pub struct Settings {
     pub shutdown: Shutdown,
     /// `[log]`
     pub log: Log,
+    /// `[trace]`
+    pub trace: Trace,
 }
 
 /// What a connection's end means for its ids.
@@ -198,6 +200,20 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Traces over OTLP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// `http://` or `https://`, host, perhaps port and path, no `/` at its end, no user or query; `None`: nothing is
+    /// traced.
+    pub otlp_endpoint: Option<String>,
+    /// Certificates in PEM of which one must have signed the collector's; without it the public authorities'.
+    pub otlp_ca: Option<PathBuf>,
+    /// One of so many commits, and one of so many transactions, is traced.
+    pub sample_one_in: u64,
+    /// Spans that wait for their export; what does not fit is dropped.
+    pub max_queued_spans: usize,
 }
 
 impl std::fmt::Debug for SinkTarget {

@@ -11,7 +11,7 @@ impl Reader {
     /// A certificate has its key, and a listener that other machines reach has tokens and TLS, unless it is said that
     /// it need not.
     pub fn protect(&mut self, settings: &Settings) {
-        let Settings { ingest, admin, sink, access, .. } = settings;
+        let Settings { ingest, admin, sink, access, trace, .. } = settings;
         for (cert_name, cert, key_name, key) in [
             ("ingest.tls_cert", &ingest.tls_cert, "ingest.tls_key", &ingest.tls_key),
             ("admin.tls_cert", &admin.tls_cert, "admin.tls_key", &admin.tls_key),
@@ -23,6 +23,8 @@ impl Reader {
         self.needs("sink.tls_cert", &sink.tls_cert, "sink.tls_ca", sink.tls_ca.is_some());
         let mysql = matches!(sink.target, SinkTarget::Mysql(_));
         self.needs("sink.tls_ca", &sink.tls_ca, "sink.url = \"mysql://…\"", mysql);
+        let secure = trace.otlp_endpoint.as_ref().is_some_and(|url| url.starts_with("https://"));
+        self.needs("trace.otlp_ca", &trace.otlp_ca, "trace.otlp_endpoint = \"https://…\"", secure);
         if access.allow_insecure_listen {
             return;
         }

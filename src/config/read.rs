@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::sources::{Gathered, Sources};
 use super::{
     Access, Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget,
-    TableName, values,
+    TableName, Trace, values,
 };
 
 const KIB: u64 = 1 << 10;
@@ -81,6 +81,7 @@ impl Default for Settings {
             access: Access { tokens: None, allow_insecure_listen: false },
             shutdown: Shutdown { drain: Duration::from_secs(5) },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
+            trace: Trace { otlp_endpoint: None, otlp_ca: None, sample_one_in: 1, max_queued_spans: 2048 },
         }
     }
 }
@@ -146,6 +147,12 @@ impl Reader {
             log: Log {
                 level: self.choice("log.level", d.log.level, &levels),
                 format: self.choice("log.format", d.log.format, &formats),
+            },
+            trace: Trace {
+                otlp_endpoint: self.endpoint("trace.otlp_endpoint", d.trace.otlp_endpoint),
+                otlp_ca: self.file("trace.otlp_ca", d.trace.otlp_ca),
+                sample_one_in: self.integer("trace.sample_one_in", d.trace.sample_one_in, 1..=1_000_000),
+                max_queued_spans: self.integer("trace.max_queued_spans", d.trace.max_queued_spans, 1..=1_000_000),
             },
         }
     }

@@ -110,6 +110,14 @@ impl Reader {
         })
     }
 
+    /// The URL of a collector, or none where the text is empty.
+    pub fn endpoint(&mut self, key: &'static str, default: Option<String>) -> Option<String> {
+        self.read(key, default, |raw| {
+            let text = raw.text().ok_or("must be a URL such as http://127.0.0.1:4318, or \"\" for none")?;
+            (!text.is_empty()).then(|| values::endpoint(text)).transpose()
+        })
+    }
+
     pub fn hosts(&mut self, key: &'static str, default: Vec<String>) -> Vec<String> {
         self.read(key, default, |raw| {
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);

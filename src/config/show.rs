@@ -26,7 +26,7 @@ fn duration(duration: Duration) -> String {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node_id, on_disconnect, ingest, journal, flush, sink, admin, access, shutdown, log } = self;
+        let Self { node_id, on_disconnect, ingest, journal, flush, sink, admin, access, shutdown, log, trace } = self;
         let on_disconnect = match on_disconnect {
             OnDisconnect::Mark => "mark",
             OnDisconnect::Ignore => "ignore",
@@ -80,6 +80,10 @@ impl fmt::Display for Settings {
         writeln!(f, "allow_insecure_listen = {}", access.allow_insecure_listen)?;
         writeln!(f, "\n[shutdown]\ndrain = {}", duration(shutdown.drain))?;
         writeln!(f, "\n[log]\nlevel = {}", text(log.level))?;
-        writeln!(f, "format = {}", text(format))
+        writeln!(f, "format = {}", text(format))?;
+        writeln!(f, "\n[trace]\notlp_endpoint = {}", text(trace.otlp_endpoint.as_deref().unwrap_or("")))?;
+        writeln!(f, "otlp_ca = {}", file(trace.otlp_ca.as_ref()))?;
+        writeln!(f, "sample_one_in = {}", trace.sample_one_in)?;
+        writeln!(f, "max_queued_spans = {}", trace.max_queued_spans)
     }
 }

@@ -8,7 +8,7 @@ use super::fault::{Fault, Origin};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 44] = [
+pub(super) const KEYS: [&str; 48] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -53,6 +53,10 @@ pub(super) const KEYS: [&str; 44] = [
     "shutdown.drain",
     "log.level",
     "log.format",
+    "trace.otlp_endpoint",
+    "trace.otlp_ca",
+    "trace.sample_one_in",
+    "trace.max_queued_spans",
 ];
 
 /// What starts the name of every variable that is a setting.
@@ -211,7 +215,7 @@ impl Gathered {
 }
 
 /// The tables of the file.
-const SECTIONS: [&str; 8] = ["ingest", "journal", "flush", "sink", "admin", "access", "shutdown", "log"];
+const SECTIONS: [&str; 9] = ["ingest", "journal", "flush", "sink", "admin", "access", "shutdown", "log", "trace"];
 
 /// The variable of a key: `FOREBAY_SINK__URL` for `sink.url`.
 fn variable(key: &str) -> String {

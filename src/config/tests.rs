@@ -43,6 +43,9 @@ drain = "5s"
 [log]
 level = "info"
 format = "text"                    # or "json"
+[trace]
+otlp_endpoint = ""
+sample_one_in = 1
 "#;
 
 fn sources(file: &str, variables: &[(&str, &str)]) -> Sources {
@@ -68,7 +71,8 @@ fn the_documented_file_says_the_defaults() {
 fn settings_are_shown_as_a_file_that_says_the_same() {
     let file = "admin.allowed_hosts = [\"a.example\"]\nsink.url = \"mysql://u@h/d\"\nsink.tls_ca = \"ca.pem\"\n\
                 ingest.allowed_origins = [\"https://a.example:8443\", \"http://[::1]\"]\nflush.tick = \"1m 500ms\"\n\
-                journal.max_bytes = 1234567\njournal.dir = \"a \\\"b\\\"\\\\c\"\nlog.level = \"off\"\nlog.format = \"json\"";
+                journal.max_bytes = 1234567\ntrace.otlp_endpoint = \"https://c.example/otlp\"\n\
+                trace.otlp_ca = \"o.pem\"\njournal.dir = \"a \\\"b\\\"\\\\c\"\nlog.level = \"off\"\nlog.format = \"json\"";
     let settings = Settings::load(&sources(file, &[])).expect("valid");
     assert_eq!(Settings::load(&sources(&settings.to_string(), &[])), Ok(settings));
 }
@@ -295,6 +299,39 @@ fn origins_are_spelled_as_browsers_send_them() {
     ] {
         assert!(!values::is_origin(bad), "{bad}");
     }
+}
+
+#[test]
+fn a_collector_is_a_url_without_credentials() {
+    let load = |url: &str| Settings::load(&sources("", &[("FOREBAY_TRACE__OTLP_ENDPOINT", url)]));
+    for (url, kept) in [
+        ("", None),
+        ("http://127.0.0.1:4318", Some("http://127.0.0.1:4318")),
+        ("http://[::1]:4318/", Some("http://[::1]:4318")),
+        ("https://collector.example/otlp/", Some("https://collector.example/otlp")),
+    ] {
+        assert_eq!(load(url).expect(url).trace.otlp_endpoint.as_deref(), kept, "{url}");
+    }
+    for bad in [
+        "127.0.0.1:4318",
+        "grpc://h:4317",
+        "http://",
+        "http://:4318",
+        "http://h:0",
+        "http://h:x",
+        "http://u:hunter2@h",
+        "https://h?key=hunter2",
+        "http://h/a b",
+        "http://h/é",
+        "http://h/v1/traces",
+    ] {
+        let found = faults("", &[("FOREBAY_TRACE__OTLP_ENDPOINT", bad)]);
+        assert!(found.len() == 1 && found[0].starts_with("trace.otlp_endpoint = "), "{bad}: {found:?}");
+        assert!(!found[0].contains("hunter2"), "{found:?}");
+    }
+    assert_eq!(faults("[trace]\nsample_one_in = 0\nmax_queued_spans = 0\notlp_endpoint = 1", &[]).len(), 3);
+    let fault = "trace.otlp_ca = \"a\" (forebay.toml, line 1): needs trace.otlp_endpoint = \"https://…\" as well";
+    assert_eq!(faults("trace.otlp_ca = \"a\"\ntrace.otlp_endpoint = \"http://h\"", &[]), [fault]);
 }
 
 #[test]

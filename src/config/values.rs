@@ -62,6 +62,30 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     host_ok.then_some((host, port))
 }
 
+/// Reads the URL of a collector, to which `/v1/traces` can be added.
+///
+/// # Errors
+/// What is allowed; it does not repeat the value.
+pub(super) fn endpoint(url: &str) -> Result<String, String> {
+    let must = |why| format!("must be a URL such as http://127.0.0.1:4318, or \"\" for none: {why}");
+    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+        return Err(must("it does not start with http:// or https://"));
+    };
+    if rest.contains('@') {
+        return Err(must("user and password belong into OTEL_EXPORTER_OTLP_HEADERS, as an authorization header"));
+    }
+    if !rest.bytes().all(|b| b.is_ascii_graphic()) || rest.contains(['?', '#', '\\', '"', '<', '>', '`', '{', '}']) {
+        return Err(must("it has a query, a fragment, or characters that no URL has"));
+    }
+    if host_and_port(rest.split('/').next().unwrap_or(rest)).is_none() {
+        return Err(must("host or port cannot be read"));
+    }
+    if rest.trim_end_matches('/').ends_with("/v1/traces") {
+        return Err(must("/v1/traces is added to it"));
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
 /// Reads `sqlite:PATH` or `mysql://…`.
 ///
 /// # Errors
@@ -136,7 +160,7 @@ pub(super) fn redacted(text: &str) -> String {
             Some((user, _)) => format!("{head}{user}:***@{}", without_query(tail)),
             None => format!("{head}{account}@{}", without_query(tail)),
         },
-        None if matches!(head.as_str(), "http://" | "https://") => text.to_owned(),
+        None if matches!(head.as_str(), "http://" | "https://") => without_query(text),
         None => match rest.split_once(':') {
             Some((user, _)) => format!("{head}{user}:***"),
             None => format!("{head}{}", without_query(rest)),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
+use tracing::{Instrument as _, Span};
 
 use super::supervisor::Limits;
 use super::task::{Drained, Handover};
@@ -11,6 +12,7 @@ use crate::journal::{Journal, JournalError, Receipt, Taken};
 use crate::report::Batch;
 use crate::sink::{Outcome, Sink, Writer};
 use crate::sync::blocking;
+use crate::trace;
 
 /// Time between two tries to read a journal that cannot be read.
 const READ_RETRY: Duration = Duration::from_secs(1);
@@ -100,22 +102,33 @@ impl<S: Sink> Drainer<S> {
         // Tables are made, and the sink's state is known, before there is anything to store.
         self.writer.ready().await;
         while let Some(handovers) = self.handovers.gather(self.limits).await {
-            let taken = self.read(&handovers).await;
-            // What was read of an id that was paused meanwhile may have been accepted after the pause.
-            let kept =
-                handovers.into_iter().zip(taken).filter_map(|(handover, t)| Some((handover.unless_paused()?, t)));
-            let (handovers, taken): (Vec<Handover>, Vec<Taken>) = kept.unzip();
-            let (batches, receipts): (Vec<Batch>, Vec<Receipt>) =
-                taken.into_iter().map(|t| (t.batch, t.receipt)).unzip();
-            #[cfg(forebay_plant = "truncate_before_store")]
-            receipts.iter().for_each(|receipt| self.journal.truncate(receipt));
-            let doubtful = handovers.iter().any(|handover| handover.doubtful);
-            let outcomes = self.store(&batches, doubtful).await;
-            let drained = batches.into_iter().zip(receipts).zip(outcomes);
-            for (handover, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
-                // A flusher that is gone finds the same records in the journal after the restart.
-                let _ = handover.drained.send(Some(Box::new(Drained { batch, receipt, outcome })));
-            }
+            let span = tracing::info_span!(
+                target: trace::TARGET,
+                trace::TRANSACTION,
+                forebay.ids = handovers.len() as i64,
+                forebay.rows = tracing::field::Empty,
+            );
+            self.drain(handovers, &span).instrument(span.clone()).await;
+        }
+    }
+
+    /// Stores what these ids have, and lets their flushers know.
+    async fn drain(&mut self, handovers: Vec<Handover>, span: &Span) {
+        let read = tracing::info_span!(target: trace::TARGET, "read");
+        let taken = self.read(&handovers).instrument(read).await;
+        // What was read of an id that was paused meanwhile may have been accepted after the pause.
+        let kept = handovers.into_iter().zip(taken).filter_map(|(handover, t)| Some((handover.unless_paused()?, t)));
+        let (handovers, taken): (Vec<Handover>, Vec<Taken>) = kept.unzip();
+        let (batches, receipts): (Vec<Batch>, Vec<Receipt>) = taken.into_iter().map(|t| (t.batch, t.receipt)).unzip();
+        #[cfg(forebay_plant = "truncate_before_store")]
+        receipts.iter().for_each(|receipt| self.journal.truncate(receipt));
+        span.record("forebay.rows", batches.iter().map(|batch| batch.records.len()).sum::<usize>() as i64);
+        let doubtful = handovers.iter().any(|handover| handover.doubtful);
+        let outcomes = self.store(&batches, doubtful).await;
+        let drained = batches.into_iter().zip(receipts).zip(outcomes);
+        for (handover, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
+            // A flusher that is gone finds the same records in the journal after the restart.
+            let _ = handover.drained.send(Some(Box::new(Drained { batch, receipt, outcome })));
         }
     }
 

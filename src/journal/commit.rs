@@ -23,6 +23,7 @@ use super::stream::{Committed, DoneWaiter, Stream};
 use super::{Drain, Shared};
 use crate::metrics::{Metrics, Revised, Tally};
 use crate::report::{Id, Marker, Position};
+use crate::trace;
 
 /// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
 pub(super) const SHARED_ENTRY_BYTES: usize = 32 * 1024;
@@ -100,7 +101,8 @@ impl Committer {
             for command in commands.drain(..) {
                 self.perform(command, &mut cycle)?;
             }
-            self.write(&mut cycle)?;
+            let commit = cycle.span().entered();
+            tracing::info_span!(target: trace::TARGET, "write").in_scope(|| self.write(&mut cycle))?;
             let stop = cycle.stop;
             #[cfg(forebay_plant = "ack_before_sync")]
             let cycle = {
@@ -110,7 +112,7 @@ impl Committer {
             };
             if cycle.must_sync && self.dirty.is_some() {
                 let began = Instant::now();
-                let synced = self.shared.store.sync();
+                let synced = tracing::info_span!(target: trace::TARGET, "sync").in_scope(|| self.shared.store.sync());
                 self.shared.metrics.syncs.observe(began.elapsed());
                 if cfg!(not(forebay_plant = "go_on_after_failed_sync")) {
                     synced?;
@@ -119,6 +121,7 @@ impl Committer {
                 self.dirty = None;
             }
             self.release(cycle);
+            drop(commit);
             if stop {
                 return Ok(());
             }
@@ -327,6 +330,20 @@ impl Committer {
 }
 
 impl Cycle {
+    /// The span of a cycle that commits reports or markers; others have none.
+    fn span(&self) -> tracing::Span {
+        if self.groups.is_empty() {
+            return tracing::Span::none();
+        }
+        tracing::info_span!(
+            target: trace::TARGET,
+            trace::COMMIT,
+            forebay.reports = self.groups.iter().map(|group| group.reports).sum::<u64>() as i64,
+            forebay.ids = self.groups.len() as i64,
+            forebay.bytes = self.added as i64,
+        )
+    }
+
     fn join(&mut self, id: Id, stream: Arc<Stream>, content: Content) -> Verdict {
         let group = *self.by_id.entry(id).or_insert_with(|| {
             let lane = stream.lock().lane;

@@ -59,6 +59,11 @@ pub trait Sink: Send + Sync + 'static {
     /// One connection; used by one writer at a time.
     type Connection: Connection;
 
+    /// Its kind, as traces name it (`db.system.name` of OpenTelemetry).
+    fn system(&self) -> &'static str {
+        "other_sql"
+    }
+
     /// Opens a connection, within the configured timeout, and makes the tables if they are missing and it may.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, SinkError>> + Send;
 }
@@ -107,6 +112,13 @@ pub enum AnyConnection {
 
 impl Sink for AnySink {
     type Connection = AnyConnection;
+
+    fn system(&self) -> &'static str {
+        match self {
+            Self::Mysql(_) => "mysql",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
 
     async fn connect(&self) -> Result<AnyConnection, SinkError> {
         Ok(match self {

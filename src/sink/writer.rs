@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument as _;
+use tracing::field::{Empty, display};
 
 use super::backoff::{Backoff, jitter};
 use super::health::{Health, Lasting, Turn};
 use super::{Class, Connection, Sink, SinkError, Stored};
 use crate::metrics::Metrics;
 use crate::report::{Batch, Body};
+use crate::trace;
 
 /// The first and the longest delay before a transaction that met a transient error is sent again.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
@@ -210,8 +213,29 @@ impl<S: Sink> Writer<S> {
         }
     }
 
-    /// One try. The connection is in a local while it is used, so that a future that is dropped drops it.
+    /// One try, with what became of it in a span: class and code, never the server's words, which may quote a row.
     async fn attempt(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
+        let span = tracing::info_span!(
+            target: trace::TARGET,
+            "attempt",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            db.system.name = self.sink.system(),
+            db.response.status_code = Empty,
+            error.type = Empty,
+        );
+        let tried = self.try_once(batches, probe).instrument(span.clone()).await;
+        if let Err(Failure { error, .. }) = &tried {
+            span.record("otel.status_code", "ERROR").record("error.type", error.class.name());
+            if let Some(code) = error.code {
+                span.record("db.response.status_code", display(code));
+            }
+        }
+        tried
+    }
+
+    /// The connection is in a local while it is used, so that a future that is dropped drops it.
+    async fn try_once(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
         let kept = self.connection.take();
         let stale = kept.is_some();
         let fail = |error| Failure { error, stale, probed: false };

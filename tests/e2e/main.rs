@@ -39,4 +39,5 @@ mod sinks;
 mod streams;
 mod tls;
 mod top;
+mod traces;
 mod wire;

@@ -9,6 +9,7 @@ pub mod load;
 pub mod mariadb;
 pub mod metrics;
 pub mod node;
+pub mod otlp;
 pub mod proof;
 pub mod proxy;
 pub mod raw;

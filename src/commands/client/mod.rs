@@ -12,7 +12,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Uri};
 
 use super::Failure;
-use super::route::{Route, Trust, bearer};
+use super::route::{CA_FLAG, Route, Trust, bearer};
 
 pub use http::AskError;
 pub use pages::Query;
@@ -69,7 +69,8 @@ impl Arguments {
     fn read(&self) -> anyhow::Result<Client> {
         let (scheme, authority) = listener(&self.admin)?;
         let token = self.token_file.as_deref().map(bearer).transpose()?;
-        let trust = Trust { ca: self.ca.as_deref(), token: token.is_some(), insecure: self.insecure_http };
+        let trust =
+            Trust { ca: self.ca.as_deref(), ca_name: CA_FLAG, token: token.is_some(), insecure: self.insecure_http };
         let route = Route::new(&self.admin, trust)?;
         let prefix = self.admin.path().trim_end_matches('/').to_owned();
         Ok(Client { route, scheme, authority, prefix, token, timeout: self.timeout })

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 
-use super::super::route::{Route, Trust, bearer};
+use super::super::route::{CA_FLAG, Route, Trust, bearer};
 use super::message::{MAX_SHARING, Template};
 
 /// Flags of `forebay load`.
@@ -231,7 +231,12 @@ fn reach(arguments: &Arguments) -> anyhow::Result<(Request, Route)> {
     let is_known = matches!(request.uri().scheme_str(), Some("ws" | "wss"));
     ensure!(is_known, "the URL should be ws://host:port/ws or wss://host:port/ws");
     let token = arguments.token_file.as_deref().map(bearer).transpose()?;
-    let trust = Trust { ca: arguments.ca.as_deref(), token: token.is_some(), insecure: arguments.insecure_http };
+    let trust = Trust {
+        ca: arguments.ca.as_deref(),
+        ca_name: CA_FLAG,
+        token: token.is_some(),
+        insecure: arguments.insecure_http,
+    };
     let route = Route::new(request.uri(), trust)?;
     if let Some(token) = token {
         request.headers_mut().insert(AUTHORIZATION, token);
