@@ -257,9 +257,14 @@ impl Node {
         }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
     /// SIGTERM, without waiting.
     pub fn ask_to_stop(&self) {
-        let pid = self.child.as_ref().expect("the node runs").id().to_string();
+        let pid = self.pid().to_string();
         let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().expect("sh runs");
         assert!(status.success(), "SIGTERM cannot be sent");
     }
@@ -267,7 +272,7 @@ impl Node {
     /// Writes the settings as they are now, and SIGHUP.
     pub fn reload(&self) {
         std::fs::write(self.config_file(), self.settings.to_string()).expect("the configuration can be written");
-        let pid = self.child.as_ref().expect("the node runs").id().to_string();
+        let pid = self.pid().to_string();
         let status = Command::new("sh").args(["-c", "kill -HUP \"$0\"", &pid]).status().expect("sh runs");
         assert!(status.success(), "SIGHUP cannot be sent");
     }
@@ -283,7 +288,7 @@ impl Node {
 
     /// Memory of the process, in KiB.
     pub fn memory(&self) -> u64 {
-        let pid = self.child.as_ref().expect("the node runs").id();
+        let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
