@@ -139,8 +139,11 @@ mod tests {
 
     use super::*;
 
-    /// A peer that never takes the last word of TLS. Whoever has `.0` sees when the connection is given up.
-    struct Deaf(Arc<()>);
+    /// A peer that never takes the last word of TLS.
+    struct Deaf {
+        /// Whoever has the other sees when the connection is given up.
+        _there: Arc<()>,
+    }
 
     impl AsyncWrite for Deaf {
         fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -161,7 +164,7 @@ mod tests {
         let (outbox, there) = (Arc::new(Outbox::new(1)), Arc::new(()));
         outbox.finish(None);
         let patience = Duration::from_secs(300);
-        let half = Deaf(Arc::clone(&there));
+        let half = Deaf { _there: Arc::clone(&there) };
         let writing = tokio::spawn(writer::run(Arc::clone(&outbox), half, patience, CancellationToken::new()));
         settle(&outbox, writing, Instant::now() + ANSWER_WAIT).await;
         // An aborted task ends when it is polled next.
