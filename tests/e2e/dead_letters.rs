@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use crate::commands::ask as ask_by_command;
 use crate::support::client::Client;
 use crate::support::http::{self, Answer};
 use crate::support::mariadb::MariaDb;
@@ -158,7 +159,7 @@ async fn left(node: &Node, client: SocketAddr) {
 async fn a_retry_whose_client_leaves_midway_is_settled_as_one_row_all_the_same() {
     let mariadb = MariaDb::start().await;
     // A tenth of it is how long a lock is waited for.
-    let node = with_dead_letters_of(&mariadb, Node::new().set("sink.timeout", "5m")).await;
+    let node = with_dead_letters_of(&mariadb, Node::new().set("sink.timeout", "2m")).await;
     mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
     let mut holder = mariadb.conn().await;
     for lock in ["BEGIN", "SELECT * FROM report_streams WHERE id = 's0' FOR UPDATE"] {
@@ -213,6 +214,39 @@ async fn a_dead_letter_is_discarded_on_purpose_only_and_counted() {
     assert_eq!(node.drained().await["dead"], 24);
     problem(&node, "GET", &format!("{LIST}/s3~0~24"), 404).await;
     assert!(node.stderr().contains("discarded"), "the log says it");
+}
+
+/// Nobody can read it any more, and yet it is not lost track of: it counts as dead until somebody gives it up.
+#[tokio::test]
+async fn a_damaged_dead_letter_is_named_counted_and_can_be_discarded() {
+    let mut node = Node::new().start().await;
+    node.post(r#"{"op":"report","id":"good","seq":0}"#).await;
+    node.drained().await;
+    let sink = rusqlite::Connection::open(node.sqlite_file()).expect("the sink's file");
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON reports BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sink.execute_batch(refuse).expect("a trigger");
+    node.post(r#"[{"op":"report","id":"bad","seq":1},{"op":"report","id":"bad","seq":2}]"#).await;
+    assert_eq!(node.drained().await["dead"], 2);
+    assert_eq!(node.terminate().await.code(), Some(0));
+    node.damage_tree("dead");
+    node.restart().await;
+    assert!(node.stderr().contains("bad~0~1"), "the log names it as a command would: {}", node.stderr());
+    let audit = node.audit().await;
+    assert_eq!((&audit["recovered"], &audit["dead"], &audit["balanced"]), (&json!(2), &json!(2), &json!(true)));
+    let path = format!("{LIST}/bad~0~1");
+    for (method, path) in [("GET", path.clone()), ("POST", format!("{path}/retry"))] {
+        let why = problem(&node, method, &path, 500).await;
+        assert!(why.contains("bad~0~1 is damaged") && why.contains("only be discarded"), "{why}");
+    }
+    assert_eq!(ok(&node, "DELETE", &path).await["discarded"], 1);
+    problem(&node, "GET", &path, 404).await;
+    let discarded = ask_by_command(node.admin(), &["dead-letters", "discard", "bad~0~2", "--yes"]).await;
+    assert_eq!(discarded.code, Some(0), "{discarded:?}");
+    let audit = node.audit().await;
+    assert_eq!((&audit["discarded"], &audit["dead"], &audit["balanced"]), (&json!(2), &json!(0), &json!(true)));
+    node.kill();
+    node.restart().await;
+    assert_eq!(node.audit().await["recovered"], 0, "they are gone for good");
 }
 
 #[tokio::test]
