@@ -336,8 +336,8 @@ fn a_stop_without_patience_ends_every_task_and_forgets_nothing() {
     });
 }
 
-/// What is accepted once a pause was answered is not stored, whatever was under way then. A flush of a paused id changes
-/// nothing, and the resume brings all of it, in order.
+/// What is accepted once a pause was answered is not stored, whatever was under way then. A flush of a paused id
+/// changes nothing, and the resume brings all of it, in order.
 #[test]
 fn what_is_accepted_after_a_pause_is_stored_only_after_the_resume() {
     model(|| async {
