@@ -32,6 +32,7 @@ pub use grant::Grant;
 pub use origin::{Origin, origin};
 pub use token::{Secret, TokenHash};
 
+use crate::metrics::Intruders;
 use grant::Held;
 
 /// The subprotocol that the server speaks.
@@ -89,6 +90,16 @@ impl Denied {
         }
     }
 
+    /// Counts it.
+    pub fn count(self, intruders: &Intruders) {
+        let count = match self {
+            Self::Missing => &intruders.no_token,
+            Self::Unknown => &intruders.unknown_token,
+            Self::Scope { .. } => &intruders.wrong_scope,
+        };
+        count.add(1);
+    }
+
     /// The `WWW-Authenticate` header of the answer (RFC 6750 3).
     pub fn challenge(self) -> &'static str {
         match self {
@@ -139,6 +150,11 @@ impl Access {
         let held: Arc<[_]> = tokens.entries.into_iter().map(|token| Held::after(&before, token)).collect();
         before.iter().filter(|old| !held.iter().any(|new| Arc::ptr_eq(old, new))).for_each(|old| old.revoke());
         *current = Some(held);
+    }
+
+    /// Whether a token is asked for at all.
+    pub fn wants_tokens(&self) -> bool {
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// What the token that the headers carry lets its bearer do.

@@ -7,19 +7,22 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::{Node, Problem, host};
+use super::{Node, Problem};
 use crate::access::{Origin, Scope, origin};
 
 /// Refuses requests to another host, from a page of another site, or without the token that the route wants.
 pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
+    let intruders = &node.engine.metrics().admin_intruders;
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(host);
-    if !host::is_served(node.listen, &node.allowed_hosts, host) {
+    if !node.hosts.serve(host, node.access.wants_tokens()) {
+        intruders.foreign_host.add(1);
         let detail =
             "the admin listener does not answer to this Host: use its address, or add the name to admin.allowed_hosts";
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
     if origin(request.headers(), &[]) == Origin::Foreign {
+        intruders.foreign_origin.add(1);
         let detail = "pages of other sites may not use the admin listener; this Origin is not its own";
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
@@ -31,6 +34,7 @@ pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, n
             next.run(request).await
         }
         Err(denied) => {
+            denied.count(intruders);
             let mut answer = Problem::new(denied.status(), denied.to_string()).into_response();
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(denied.challenge()));
             answer

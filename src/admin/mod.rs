@@ -5,7 +5,8 @@
 //! Invariants:
 //! 1. A status and the audit in it come from one snapshot of the engine.
 //! 2. On a loopback address only requests whose `Host` is this machine's are served, so that a page of another site
-//!    cannot ask through a name that it points here (DNS rebinding); beyond loopback those of `allowed_hosts`, if any.
+//!    cannot ask through a name that it points here (DNS rebinding); beyond loopback those of `allowed_hosts`, and all
+//!    where there are none and a token is asked for.
 //! 3. A request from a page of another site is refused. Where a tokens file is set, everything but health and the
 //!    dashboard's own files wants a token to read, and everything that changes something one to write.
 //! 4. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
@@ -67,8 +68,7 @@ pub(crate) struct Node {
     node_id: u16,
     access: Arc<Access>,
     started: Instant,
-    listen: SocketAddr,
-    allowed_hosts: Vec<String>,
+    hosts: host::Hosts,
     connections: Arc<AtomicUsize>,
     /// Cancelled when the node begins to stop, and when this listener ends.
     stopping: CancellationToken,
@@ -113,8 +113,8 @@ impl Admin {
         let Self { listener, local_addr: listen, node_id, access, tls, caps, allowed_hosts } = self;
         let (started, events) = (Instant::now(), events::Events::default());
         let ending = stop.clone();
-        let node =
-            Node { engine, node_id, access, started, listen, allowed_hosts, connections, stopping, stop, events };
+        let (hosts, metrics) = (host::Hosts::new(listen, allowed_hosts), Arc::clone(engine.metrics()));
+        let node = Node { engine, node_id, access, started, hosts, connections, stopping, stop, events };
         let node = Arc::new(node);
         let service = TowerToHyperService::new(router(Arc::clone(&node)));
         let tracker = TaskTracker::new();
@@ -126,9 +126,10 @@ impl Admin {
                 net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
             });
         };
+        let refused = || metrics.admin_connections_refused.add(1);
         tokio::select! {
             () = ending.cancelled() => {}
-            () = net::accept_all(&listener, &caps, tls.is_none(), &tracker, serve, || {}) => {}
+            () = net::accept_all(&listener, &caps, tls.is_none(), &tracker, serve, refused) => {}
             () = events::make(node) => unreachable!("events are made for as long as anybody listens"),
         }
         tracker.close();

@@ -7,7 +7,7 @@ use forebay::report::{Id, Key};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{self, Client, Query};
+use super::client::{self, AskError, Client, Query};
 use super::text::{Column, Table, counted, number, shown, since, size};
 use super::{Failure, finish, print_json, write_out};
 
@@ -98,6 +98,13 @@ struct Retried {
     last_refusal: Option<Letter>,
 }
 
+/// How many were discarded.
+#[derive(Debug, Deserialize)]
+struct Discarded {
+    #[serde(rename = "discarded")]
+    _discarded: u64,
+}
+
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { client, json, command } = arguments;
@@ -134,7 +141,7 @@ async fn list(client: &Client, id: Option<Id>, limit: u64) -> anyhow::Result<()>
     use Column::{Left, Right};
     let mut table = Table::new(&[Left("KEY"), Right("AGE"), Right("SIZE"), Right("CODE"), Left("REASON")]);
     let take = |letter: &RawValue| {
-        let letter: Letter = serde_json::from_str(letter.get())?;
+        let letter: Letter = client.read(letter.get())?;
         let code = letter.error_code.map_or(String::new(), |code| code.to_string());
         let (key, reason) = (shown(&letter.key), shown(&letter.reason));
         table.row(vec![key, since(&letter.dead_at), size(letter.data_bytes), code, reason]);
@@ -152,13 +159,13 @@ async fn show(client: &Client, key: Key, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(&text);
     }
-    let letter: Letter = serde_json::from_str(&text)?;
+    let letter: Letter = client.read(&text)?;
     write_out(letter.for_people().as_bytes())
 }
 
 async fn retry(client: &Client, path: &str, json: bool) -> anyhow::Result<()> {
     let text = client.post(path).await?;
-    let Retried { stored, duplicates, refused, last_refusal } = serde_json::from_str(&text)?;
+    let Retried { stored, duplicates, refused, last_refusal } = client.read(&text)?;
     if json {
         print_json(&text)?;
     } else {
@@ -188,9 +195,14 @@ async fn export(client: &Client, path: &str) -> anyhow::Result<()> {
 
 async fn discard(client: &Client, key: Key, yes: bool, json: bool) -> anyhow::Result<()> {
     if !yes {
-        let letter: Letter = serde_json::from_str(&client.get(&format!("{PATH}/{key}")).await?)?;
+        let about = match client.get(&format!("{PATH}/{key}")).await {
+            Ok(text) => client.read::<Letter>(&text)?.for_people(),
+            // A damaged one cannot be shown.
+            Err(AskError::Refused { status, detail }) if status.is_server_error() => format!("{detail}\n"),
+            Err(error) => return Err(error.into()),
+        };
         let mut out = io::stderr().lock();
-        write!(out, "{}Discard it for good? [y/N] ", letter.for_people())
+        write!(out, "{about}Discard it for good? [y/N] ")
             .and_then(|()| out.flush())
             .context("cannot ask on standard error")?;
         let mut answer = String::new();
@@ -199,6 +211,7 @@ async fn discard(client: &Client, key: Key, yes: bool, json: bool) -> anyhow::Re
         anyhow::ensure!(is_yes, "nothing was discarded");
     }
     let text = client.delete(&format!("{PATH}/{key}")).await?;
+    client.read::<Discarded>(&text)?;
     if json { print_json(&text) } else { write_out(format!("{key} is discarded\n").as_bytes()) }
 }
 

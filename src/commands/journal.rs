@@ -57,6 +57,7 @@ struct Summary {
     markers: u64,
     streams: usize,
     dead_letters: u64,
+    paused: usize,
     /// Whether reports that were drained already may be among these: where damaged files are searched.
     may_have_drained: bool,
     holes: Vec<String>,
@@ -78,8 +79,10 @@ fn check(dir: &Path, json: bool) -> Result<(), Failure> {
         }
         Ok(())
     });
-    let Examined { holes, unreadable, damaged, set_aside, .. } = &examined.context("the journal was not checked")?;
+    let Examined { holes, unreadable, damaged, set_aside, paused } =
+        &examined.context("the journal was not checked")?;
     summary.streams = ids.len();
+    summary.paused = *paused;
     summary.holes = holes.iter().map(ToString::to_string).chain(unreadable.clone()).collect();
     summary.may_have_drained = !summary.holes.is_empty();
     summary.damaged = damaged.iter().map(|(name, damage)| format!("{name}: {damage}")).collect();
@@ -100,9 +103,12 @@ fn check(dir: &Path, json: bool) -> Result<(), Failure> {
 impl Summary {
     fn for_people(&self) -> String {
         let mut text = String::new();
-        let Self { reports, markers, streams, dead_letters, holes, damaged, set_aside, .. } = self;
+        let Self { reports, markers, streams, dead_letters, paused, holes, damaged, set_aside, .. } = self;
         let mut line = |what: std::fmt::Arguments<'_>| writeln!(text, "{what}").expect("a text can grow");
         line(format_args!("{reports} reports and {markers} markers of {streams} ids, {dead_letters} dead letters"));
+        if *paused > 0 {
+            line(format_args!("{paused} paused ids"));
+        }
         if self.may_have_drained {
             line(format_args!("found in the bytes of the files; some may have been drained already"));
         }

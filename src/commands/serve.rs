@@ -8,6 +8,7 @@ use super::{Failure, logging, settings};
 
 /// Runs a node until it is told to stop.
 pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
+    let arguments = arguments.settled();
     let settings = arguments.clone().load()?;
     let files = settings::files(&settings)?;
     let runtime =

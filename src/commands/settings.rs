@@ -36,6 +36,16 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Names the file that is read, where none was named and the usual one exists: when it is read anew, it must still
+    /// be there. Without it all would be as if nobody had set anything.
+    pub fn settled(mut self) -> Self {
+        let usual = Path::new(DEFAULT_FILE);
+        if self.config.is_none() && usual.exists() {
+            self.config = Some(usual.to_owned());
+        }
+        self
+    }
+
     /// Reads and checks the settings.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 /// The status as the node said it, and read.
 pub async fn ask(client: &Client) -> anyhow::Result<(String, Status)> {
     let text = client.get("/api/v1/status").await?;
-    let status = serde_json::from_str(&text)?;
+    let status = client.read(&text)?;
     Ok((text, status))
 }
 

@@ -80,7 +80,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         if json {
             return print_json(&text);
         }
-        let stream: Stream = serde_json::from_str(&text)?;
+        let stream: Stream = client.read(&text)?;
         write_out(stream.for_people().as_bytes())?;
         match reports {
             Some(limit) => print_reports(&client, &path, limit).await,
@@ -93,7 +93,7 @@ async fn print_reports(client: &Client, path: &str, limit: u64) -> anyhow::Resul
     use Column::{Left, Right};
     let mut table = Table::new(&[Left("KEY"), Right("AGE"), Right("SIZE"), Right("CODE"), Left("DATA")]);
     let take = |report: &RawValue| {
-        let Queued { key, accepted_at, code, data } = serde_json::from_str(report.get())?;
+        let Queued { key, accepted_at, code, data } = client.read(report.get())?;
         let data = data.as_deref().map_or("", RawValue::get);
         let (begin, bytes) = (beginning(data), data.len() as u64);
         table.row(vec![shown(&key), since(&accepted_at), size(bytes), code.to_string(), begin]);

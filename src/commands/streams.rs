@@ -1,10 +1,12 @@
 //! `forebay streams`.
 
+use std::collections::HashSet;
+
 use forebay::report::Id;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{self, Query};
+use super::client::{self, Paged, Query};
 use super::text::{Column, Table, age, number, shown, size};
 use super::{Failure, finish, print_json, write_out};
 
@@ -13,6 +15,9 @@ pub const PATH: &str = "/api/v1/streams";
 
 /// Ids that a table shows unless asked for more.
 const SHOWN: u64 = 100;
+
+/// Ids that a list may have whose order changes: they are kept in memory, about 100 bytes each.
+const MAX_KNOWN: usize = 1_000_000;
 
 /// Flags of `forebay streams`.
 #[derive(clap::Args)]
@@ -95,21 +100,66 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let client = client.client()?;
     let query = Query::default().with("sort", Some(sort.name())).with("prefix", prefix.as_ref().map(Id::as_str));
     finish(client::block_on(async {
+        let mut known = Known::of(sort);
         if json {
-            client.list(PATH, query, "streams", limit, |stream| print_json(stream.get())).await?;
+            let print = |stream: &RawValue| match known.is_new(client.read::<Named>(stream.get())?.id)? {
+                true => print_json(stream.get()),
+                false => Ok(()),
+            };
+            client.list(PATH, query, "streams", limit, print).await?;
             return Ok(());
         }
         let mut table = table();
         let take = |stream: &RawValue| {
-            table.row(serde_json::from_str::<Stream>(stream.get())?.cells());
+            let stream: Stream = client.read(stream.get())?;
+            if known.is_new(stream.id.clone())? {
+                table.row(stream.cells());
+            }
             Ok(())
         };
         let listed = client.list(PATH, query, "streams", Some(limit.unwrap_or(SHOWN)), take).await?;
+        let listed = Paged { count: listed.count - known.repeats, ..listed };
         if listed.count == 0 {
             return write_out(b"no id has backlog\n");
         }
         write_out(format!("{table}{}\n", listed.footer("id")).as_bytes())
     }))
+}
+
+/// The name alone.
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+}
+
+/// The ids that were shown: one whose place in the order changes may be on a later page again.
+struct Known {
+    /// None where no place ever changes.
+    ids: Option<HashSet<String>>,
+    /// How often one came again.
+    repeats: u64,
+}
+
+impl Known {
+    fn of(sort: Sort) -> Self {
+        Self { ids: (sort != Sort::Id).then(HashSet::new), repeats: 0 }
+    }
+
+    /// Whether it was not shown yet.
+    ///
+    /// # Errors
+    /// Past [`MAX_KNOWN`].
+    fn is_new(&mut self, id: String) -> anyhow::Result<bool> {
+        let Some(known) = &mut self.ids else { return Ok(true) };
+        anyhow::ensure!(
+            known.len() < MAX_KNOWN || known.contains(&id),
+            "there are more than {} ids, which only --sort id can list",
+            number(MAX_KNOWN as u64)
+        );
+        let is_new = known.insert(id);
+        self.repeats += u64::from(!is_new);
+        Ok(is_new)
+    }
 }
 
 fn table() -> Table {

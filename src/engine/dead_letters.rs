@@ -98,7 +98,8 @@ impl DeadLetters {
     /// When the journal cannot be read, or the node stops.
     pub async fn discard(&self, key: Key) -> Result<bool, RetryError> {
         let _turn = self.turn.lock().await;
-        let is_there = self.get(key).await?.is_some();
+        // A damaged one, too.
+        let is_there = self.reading(move |journal| journal.has_dead_letter(key)).await?;
         if is_there {
             self.revise(vec![Revision::Discarded(key)]).await?;
             tracing::warn!(%key, "a dead letter was discarded by request");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::drainer::Drainer;
@@ -172,6 +173,12 @@ fn batch_of(contents: &[Content]) -> Batch {
 
 /// Makes all reports durable; their stream.
 async fn append_all(journal: &Journal) -> Arc<Stream> {
+    append(journal, contents()).await
+}
+
+/// The same of these.
+async fn append(journal: &Journal, contents: Vec<Content>) -> Arc<Stream> {
+    let count = contents.len();
     let (tell, mut answers) = tokio::sync::mpsc::unbounded_channel();
     let outlet: Arc<dyn Outlet> = Arc::new(Ear(tell));
     let append = |(ticket, content)| Append {
@@ -179,8 +186,8 @@ async fn append_all(journal: &Journal) -> Arc<Stream> {
         content,
         reply_to: Some(ReplyTo { outlet: Arc::clone(&outlet), ticket, since: tokio::time::Instant::now() }),
     };
-    journal.append((0..).zip(contents()).map(append).collect(), 0);
-    for _ in 0..=REPORTS {
+    journal.append((0..).zip(contents).map(append).collect(), 0);
+    for _ in 0..count {
         let (_, answer) = answers.recv().await.expect("an answer");
         assert!(matches!(answer, Answer::Kept(_)));
     }
@@ -298,6 +305,46 @@ async fn at_every_wait(victim: Victim, restart: bool) {
             return;
         }
     }
+}
+
+/// Gives the id to a drainer, as its flusher would; what becomes of it.
+fn hand_over(flushers: &Flushers, stream: &Arc<Stream>) -> oneshot::Receiver<Option<Box<task::Drained>>> {
+    let (drained, done) = oneshot::channel();
+    let handover = task::Handover { stream: Arc::clone(stream), doubtful: false, drained };
+    assert!(flushers.0.handovers.send(handover).is_ok(), "the queue is open");
+    done
+}
+
+/// The disk takes its time, and what it gives at last has a report that came after the pause.
+#[test]
+fn what_is_accepted_after_a_pause_is_not_drained_by_a_read_that_was_under_way() {
+    // Whoever has the one thread for what waits for a disk holds up all others.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    runtime.expect("a runtime").block_on(async {
+        let mut bench = Bench::new();
+        let journal = bench.open(Arc::new(ByHand));
+        let flushers = Flushers::new(POLICY);
+        flushers.start(&journal, vec![bench.writer()], LIMITS);
+        let mut contents = contents().into_iter();
+        let stream = append(&journal, contents.by_ref().take(1).collect()).await;
+        let first = hand_over(&flushers, &stream).await.expect("a drainer").expect("it is not paused");
+        assert_eq!(first.outcome.inserted, 1, "the sink is ready");
+
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let holder = tokio::task::spawn_blocking(move || held.recv());
+        let second = hand_over(&flushers, &stream);
+        for _ in 0..10 {
+            // The drainer has it after the first of these, and begins to read.
+            tokio::task::yield_now().await;
+        }
+        journal.set_paused(id(), true).await.expect("few are paused");
+        append(&journal, contents.take(1).collect()).await;
+        drop(release);
+        holder.await.expect("no panic").expect_err("nothing is sent");
+        assert!(second.await.expect("a drainer").is_none(), "the id is given back");
+        flushers.drain_and_stop(Duration::ZERO).await;
+        journal.stop().expect("a sound journal");
+    });
 }
 
 #[tokio::test]

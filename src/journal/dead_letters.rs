@@ -80,11 +80,20 @@ impl Journal {
     /// The dead letter with this key. Reads the disk.
     ///
     /// # Errors
-    /// When the storage cannot be read.
+    /// When the storage cannot be read; [`JournalError::DeadLetter`] where the letter is damaged.
     pub fn dead_letter(&self, of: Key) -> Result<Option<DeadLetter>, JournalError> {
         let key = key(&of.id, of.number);
         let value = self.shared.store.dead_letter(&key)?;
-        Ok(value.and_then(|value| decode(&key, &value).ok()))
+        let letter = value.map(|value| decode(&key, &value)).transpose();
+        letter.map_err(|damage| JournalError::DeadLetter { key: of, damage })
+    }
+
+    /// Whether there is a dead letter with this key, damaged or not. Reads the disk.
+    ///
+    /// # Errors
+    /// When the storage cannot be read.
+    pub fn has_dead_letter(&self, of: Key) -> Result<bool, JournalError> {
+        Ok(self.shared.store.dead_letter(&key(&of.id, of.number))?.is_some())
     }
 
     /// Changes dead letters, those that are still there. Durable and counted when it returns true; false when the
@@ -118,6 +127,14 @@ pub(super) fn key(id: &Id, number: Number) -> Vec<u8> {
     key.extend_from_slice(&number.source.to_be_bytes());
     key.extend_from_slice(&number.seq.to_be_bytes());
     key
+}
+
+/// What a stored key names; `None` where it is none of a dead letter.
+pub(super) fn named(stored_key: &[u8]) -> Option<Key> {
+    let (id, number) = stored_key.split_at_checked(stored_key.len().checked_sub(11)?)?;
+    let (source, seq) = number.strip_prefix(&[0])?.split_first_chunk::<2>()?;
+    let number = Number { source: u16::from_be_bytes(*source), seq: u64::from_be_bytes(seq.try_into().ok()?) };
+    Some(Key { id: Id::new(std::str::from_utf8(id).ok()?).ok()?, number })
 }
 
 /// Writes the value of a dead letter into `value`.
@@ -196,6 +213,8 @@ mod tests {
         let stored_key = key(&letter("").id, letter("").report.number);
         assert_eq!(decode(&stored_key, &Bytes::from(value.clone())), Ok(letter("CONSTRAINT failed")));
         assert_eq!(decode(b"another key", &Bytes::from(value.clone())), Err(Damage::Key));
+        assert_eq!(named(&stored_key), Some(letter("").key()));
+        assert_eq!([named(b""), named(b"another key of this length"), named(&stored_key[1..])], [None; 3]);
         value[20] ^= 1;
         assert_eq!(decode(&stored_key, &Bytes::from(value)), Err(Damage::Checksum));
     }

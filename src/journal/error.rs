@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::report::Key;
+
 /// An error of the journal.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -51,6 +53,14 @@ pub enum JournalError {
     /// The storage below is damaged: not an entry, which would be set aside, but the files around the entries.
     #[error("the journal's files are damaged: {0}")]
     Damaged(String),
+    /// A dead letter cannot be read. It stays, and can be discarded.
+    #[error("the dead letter {key} is damaged: {damage}. It can only be discarded")]
+    DeadLetter {
+        /// The letter's key.
+        key: Key,
+        /// What is wrong with it.
+        damage: Damage,
+    },
     /// A task that drains the backlog ended without being told to.
     #[error("a drainer ended unexpectedly; the log above says why. All that was acknowledged is in the journal")]
     DrainerEnded,

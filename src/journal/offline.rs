@@ -12,7 +12,7 @@ use super::error::{Damage, JournalError};
 use super::log::{self, Hole};
 use super::store::Store;
 use super::value::Value;
-use super::{dead_letters::LETTER, guarded};
+use super::{dead_letters::LETTER, guarded, pauses};
 
 /// How much of a file is read at a time; more than any value has.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -28,6 +28,8 @@ pub struct Examined {
     pub unreadable: Option<String>,
     /// Values that are damaged, by the name of their tree and their key, with the reason.
     pub damaged: Vec<(String, Damage)>,
+    /// Paused ids. Damaged files that had to be searched say nothing of pauses.
+    pub paused: usize,
     /// Values that were set aside earlier, likewise.
     pub set_aside: Vec<String>,
 }
@@ -75,6 +77,13 @@ fn check_trees(dir: &Path, examined: &mut Examined) -> Result<Store, JournalErro
         let (key, value) = pair?;
         if let Err(damage) = Value::decode_under(&key, &value) {
             examined.damaged.push((format!("{tree}/{}", key.escape_ascii()), damage));
+        }
+    }
+    for pair in store.scan_paused() {
+        let (key, value) = pair?;
+        match pauses::decode(&key, &value) {
+            Ok(_) => examined.paused += 1,
+            Err(damage) => examined.damaged.push((format!("paused/{}", key.escape_ascii()), damage)),
         }
     }
     for name in store.names_set_aside() {

@@ -109,7 +109,11 @@ pub(super) fn recover(store: &Store) -> Result<HashSet<Id>, JournalError> {
     Ok(paused)
 }
 
-fn decode(key: &[u8], value: &Bytes) -> Result<Id, Damage> {
+/// Reads the pause with this key.
+///
+/// # Errors
+/// [`Damage`], whatever the bytes are.
+pub(super) fn decode(key: &[u8], value: &Bytes) -> Result<Id, Damage> {
     let body = unframe(PAUSE, value)?;
     let id = std::str::from_utf8(body).ok().and_then(|text| Id::new(text).ok()).ok_or(Damage::Content)?;
     if body == key { Ok(id) } else { Err(Damage::Key) }

@@ -55,3 +55,32 @@ impl Reasons {
         std::array::from_fn(|at| (REASONS[at], self.0[at].get()))
     }
 }
+
+/// Requests that a listener refused for whom they come from, by the reason.
+#[derive(Debug, Default)]
+pub struct Intruders {
+    /// Without a token where one is wanted.
+    pub no_token: Count,
+    /// With one that is not known.
+    pub unknown_token: Count,
+    /// With one that is for something else.
+    pub wrong_scope: Count,
+    /// From a page of another site.
+    pub foreign_origin: Count,
+    /// For a host that is not served.
+    pub foreign_host: Count,
+}
+
+impl Intruders {
+    /// Each reason, and how many were refused for it.
+    pub fn all(&self) -> [(&'static str, u64); 5] {
+        let Self { no_token, unknown_token, wrong_scope, foreign_origin, foreign_host } = self;
+        [
+            ("no_token", no_token.get()),
+            ("unknown_token", unknown_token.get()),
+            ("wrong_scope", wrong_scope.get()),
+            ("foreign_origin", foreign_origin.get()),
+            ("foreign_host", foreign_host.get()),
+        ]
+    }
+}

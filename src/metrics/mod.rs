@@ -17,7 +17,7 @@ mod page;
 mod process;
 
 pub use audit::{Audit, Counters, Revised};
-pub use counts::{Count, Reasons};
+pub use counts::{Count, Intruders, Reasons};
 pub use histogram::{Histogram, Measure, Size, Tally, Time};
 pub use page::{Format, JournalReading, Reading, SinkReading};
 
@@ -46,8 +46,16 @@ pub struct Metrics {
     pub connections_accepted: Count,
     /// Connections that were refused because `max_connections` were open, or `max_connections_per_address`.
     pub connections_refused: Count,
+    /// Requests that the ingest listener refused for whom they come from.
+    pub ingest_intruders: Intruders,
+    /// The same of the admin listener.
+    pub admin_intruders: Intruders,
+    /// Connections to the admin listener that were refused because its `max_connections` were open.
+    pub admin_connections_refused: Count,
     /// What the settings allow.
     pub limits: Limits,
+    /// Until when the certificates of the listeners are valid.
+    pub certificates: Certificates,
     started: Started,
 }
 
@@ -70,4 +78,14 @@ pub struct Limits {
     pub free_disk_bytes: Count,
     /// `ingest.max_connections`
     pub connections: Count,
+}
+
+/// Until when the certificate of each listener is valid, in seconds of the epoch; 0 where it has none, or that cannot
+/// be seen. Set when it is read.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    /// Of `ingest.tls_cert`
+    pub ingest: Count,
+    /// Of `admin.tls_cert`
+    pub admin: Count,
 }

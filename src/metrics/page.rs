@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::histogram::{Histogram, Measure};
 use super::process::Process;
-use super::{Audit, Metrics};
+use super::{Audit, Certificates, Metrics};
 
 /// What the node knows besides what it counts, at the time of the scrape.
 #[derive(Debug, Default)]
@@ -117,6 +117,7 @@ impl Collector for Scrape {
         self.node(&mut page)?;
         self.audit(&mut page)?;
         self.ingest(&mut page)?;
+        self.access(&mut page)?;
         self.journal(&mut page)?;
         self.sink(&mut page)?;
         self.process(&mut page)
@@ -128,7 +129,11 @@ impl Scrape {
         let Reading { version, node_id, ready, .. } = &self.reading;
         let build = [("version", *version), ("node_id", &node_id.to_string())];
         page.info("forebay_build", "The running program, and the node's number", &build)?;
-        page.gauge("forebay_ready", None, "Whether reports are taken (1), as /readyz has it", u64::from(*ready))
+        page.gauge("forebay_ready", None, "Whether reports are taken (1), as /readyz has it", u64::from(*ready))?;
+        let Certificates { ingest, admin } = &self.metrics.certificates;
+        let ends = [("ingest", ingest.get()), ("admin", admin.get())];
+        let help = "When the listener's certificate expires, in seconds of the epoch; 0 without one";
+        page.gauges("forebay_tls_certificate_expiry_timestamp", Some(Unit::Seconds), help, "listener", &ends)
     }
 
     fn audit(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -157,6 +162,20 @@ impl Scrape {
         page.counter("forebay_connections_accepted", None, "Ingest connections taken", connections_accepted.get())?;
         let help = "Ingest connections refused at the limit";
         page.counter("forebay_connections_refused", None, help, connections_refused.get())
+    }
+
+    fn access(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Metrics { ingest_intruders, admin_intruders, admin_connections_refused, .. } = &*self.metrics;
+        let help = "Requests refused for whom they come from, by listener and reason";
+        let mut metric = page.0.encode_descriptor("forebay_requests_refused", help, None, MetricType::Counter)?;
+        for (listener, intruders) in [("ingest", ingest_intruders), ("admin", admin_intruders)] {
+            for (reason, count) in intruders.all() {
+                let labels = [("listener", listener), ("reason", reason)];
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        let help = "Connections to the admin listener refused at its limit (admin.max_connections)";
+        page.counter("forebay_admin_connections_refused", None, help, admin_connections_refused.get())
     }
 
     fn journal(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -188,7 +207,7 @@ impl Scrape {
         let Metrics { transactions, transaction_rows, batches, .. } = &*self.metrics;
         let SinkReading { states, retries, outages } = &self.reading.sink;
         let states = states.map(|(state, holds)| (state, u64::from(holds)));
-        page.gauges("forebay_sink_state", "Whether the sink is in this state (1)", "state", &states)?;
+        page.gauges("forebay_sink_state", None, "Whether the sink is in this state (1)", "state", &states)?;
         page.counter("forebay_sink_outages", None, "How often the sink ceased to be up", *outages)?;
         let help = "Transactions that failed and were tried again, by class of the error";
         page.counters("forebay_sink_retries", help, "class", retries)?;
@@ -234,8 +253,15 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn gauges(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    fn gauges(
+        &mut self,
+        name: &str,
+        unit: Option<Unit>,
+        help: &str,
+        label: &str,
+        values: &[(&str, u64)],
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
         values.iter().try_for_each(|(value, number)| metric.encode_family(&[(label, *value)])?.encode_gauge(number))
     }
 

@@ -76,3 +76,75 @@ impl AsyncWrite for Unstalled {
         self.bounded(cx, poll)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+    use tokio::time::timeout;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::net::{Certificate, Tls, open};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A stream of the node's through TLS, and its peer, each with little room in between.
+    async fn connected() -> (Stream, TlsStream<TcpStream>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
+        std::fs::write(&cert, made.cert.pem()).expect("a file");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+        let tls = Tls::new(Certificate::read(&cert, &key).expect("both belong together"));
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("a certificate");
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a size");
+        let socket = socket.connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let (accepted, _) = listener.accept().await.expect("connected");
+        let (stop, name) = (CancellationToken::new(), ServerName::try_from("localhost").expect("a name"));
+        let (ours, theirs) = tokio::join!(
+            open(accepted, Some(&tls), LIMIT, &stop),
+            TlsConnector::from(Arc::new(config)).connect(name, socket)
+        );
+        (ours.expect("a handshake"), theirs.expect("a handshake"))
+    }
+
+    /// TLS says a last word when it closes, which finds no room here.
+    #[tokio::test]
+    async fn a_tls_close_that_the_peer_never_takes_is_given_up() {
+        let (stream, _peer) = connected().await;
+        let mut stream = Unstalled::new(stream, LIMIT);
+        let piece = [0; 64 * 1024];
+        let mut write = async || poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &piece))).await;
+        while write().await.is_ready() {}
+        // From here on the clock goes on by itself when nothing else does.
+        tokio::time::pause();
+        let closed = timeout(LIMIT * 100, stream.shutdown()).await.expect("it is given up");
+        assert_eq!(closed.expect_err("nobody takes it").kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_tls_close_to_a_peer_that_is_gone_ends() {
+        let (stream, peer) = connected().await;
+        drop(peer);
+        tokio::time::pause();
+        // Whether it was still taken by the system makes no difference.
+        let _ = timeout(LIMIT * 100, Unstalled::new(stream, LIMIT).shutdown()).await.expect("it ends");
+    }
+}

@@ -105,21 +105,26 @@ fn unreadable(file: &Path, error: pem::Error) -> TlsError {
 
 /// The certificate that a listener serves now.
 pub struct Tls {
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Certificate>,
 }
 
 impl Tls {
     /// Serves `certificate`.
     pub fn new(certificate: Certificate) -> Self {
-        Self { current: RwLock::new(certificate.config) }
+        Self { current: RwLock::new(certificate) }
     }
 
     /// Serves `certificate` to connections that come from here on.
     pub fn replace(&self, certificate: Certificate) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = certificate.config;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = certificate;
+    }
+
+    /// Until when the certificate is valid, in seconds of the epoch; `None` where that cannot be seen.
+    pub fn not_after(&self) -> Option<i64> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).not_after
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)).into()
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config).into()
     }
 }

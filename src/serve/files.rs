@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::access::{Access, Tokens};
 use crate::config::Settings;
-use crate::net::{Certificate, Tls};
+use crate::metrics::{Certificates, Metrics};
+use crate::net::{self, Certificate, Tls};
 
 /// What was read of the files; nothing of it is in force yet.
 pub struct Files {
@@ -28,7 +29,7 @@ impl fmt::Display for FileFaults {
 impl std::error::Error for FileFaults {}
 
 impl Files {
-    /// Reads all files that the settings name.
+    /// Reads all files that the settings name, and those of the sink only to see whether they can be used.
     ///
     /// # Errors
     /// [`FileFaults`]: all of them.
@@ -48,6 +49,13 @@ impl Files {
         };
         let ingest = certificate("ingest.tls_cert", &settings.ingest.tls_cert, &settings.ingest.tls_key);
         let admin = certificate("admin.tls_cert", &settings.admin.tls_cert, &settings.admin.tls_key);
+        // Only looked at here: the sink reads its own for each connection.
+        certificate("sink.tls_cert", &settings.sink.tls_cert, &settings.sink.tls_key);
+        if let Some(ca) = settings.sink.tls_ca.as_deref()
+            && let Err(error) = net::certificates(ca)
+        {
+            fault("sink.tls_ca", ca, &error);
+        }
         if faults.is_empty() { Ok(Self { tokens, ingest, admin }) } else { Err(FileFaults(faults)) }
     }
 
@@ -55,6 +63,7 @@ impl Files {
     pub(super) fn certificates(settings: &Settings) -> Result<Self, FileFaults> {
         let mut settings = settings.clone();
         settings.access.tokens = None;
+        (settings.sink.tls_ca, settings.sink.tls_cert, settings.sink.tls_key) = (None, None, None);
         Self::read(&settings)
     }
 
@@ -79,8 +88,17 @@ impl Guard {
         Self { access: Arc::new(Access::new(tokens)), ingest: tls(ingest), admin: tls(admin) }
     }
 
+    /// Shows until when the certificates are valid.
+    pub(super) fn measure(&self, metrics: &Metrics) {
+        let Certificates { ingest, admin } = &metrics.certificates;
+        for (tls, shown) in [(&self.ingest, ingest), (&self.admin, admin)] {
+            let not_after = tls.as_ref().and_then(|tls| tls.not_after());
+            shown.set(not_after.map_or(0, |end| end.max(0).unsigned_abs()));
+        }
+    }
+
     /// Puts other files of the same kinds in force: those of a node that has none stay away.
-    pub(super) fn replace(&self, files: Files) {
+    pub(super) fn replace(&self, files: Files, metrics: &Metrics) {
         files.warn_of_ends();
         let Files { tokens, ingest, admin } = files;
         if let Some(tokens) = tokens {
@@ -91,5 +109,6 @@ impl Guard {
                 tls.replace(certificate);
             }
         }
+        self.measure(metrics);
     }
 }

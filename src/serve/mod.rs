@@ -50,12 +50,14 @@ pub async fn serve(settings: Settings, files: Files, reload: Reload) -> anyhow::
     let engine = Engine::open(&settings).await?;
     let (ingest_addr, admin_addr) = (server.local_addr(), admin.local_addr());
 
-    let (change_ingest, metrics) = (server.changer(), Arc::clone(engine.metrics()));
+    let metrics = Arc::clone(engine.metrics());
+    guard.measure(&metrics);
+    let (change_ingest, limited) = (server.changer(), Arc::clone(&metrics));
     let ingest = Box::new(move |ingest: &config::Ingest| {
-        metrics.limits.connections.set(ingest.max_connections as u64);
+        limited.limits.connections.set(ingest.max_connections as u64);
         change_ingest(ingest);
     });
-    let reloader = Reloader { reload, hangup, settings, guard, ingest, admin: Box::new(admin.changer()) };
+    let reloader = Reloader { reload, hangup, settings, guard, ingest, admin: Box::new(admin.changer()), metrics };
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let administering = tokio::spawn(admin.run(engine.clone(), server.connections(), stop.clone(), stop_admin.clone()));
     let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));

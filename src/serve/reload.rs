@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
@@ -11,6 +12,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::files::{Files, Guard};
 use crate::config::{self, Settings};
+use crate::metrics::Metrics;
 
 /// How often the files of certificates are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
@@ -31,6 +33,7 @@ pub(super) struct Reloader {
     pub(super) guard: Guard,
     pub(super) ingest: Box<dyn Fn(&config::Ingest) + Send>,
     pub(super) admin: Box<dyn Fn(&config::Admin) + Send>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Reloader {
@@ -58,7 +61,7 @@ impl Reloader {
                         // Tokens wait for SIGHUP: their file may be half written, and must not keep a certificate out.
                         match Files::certificates(&self.settings) {
                             Ok(files) => {
-                                self.guard.replace(files);
+                                self.guard.replace(files, &self.metrics);
                                 tracing::info!("certificates were read anew, as their files changed");
                             }
                             Err(error) => tracing::error!("the old certificates stay: {error}"),
@@ -77,7 +80,7 @@ impl Reloader {
         }
         let files = Files::read(&settings)?;
         // Nothing fails from here on.
-        self.guard.replace(files);
+        self.guard.replace(files, &self.metrics);
         (self.reload.level)(settings.log.level);
         (self.ingest)(&settings.ingest);
         (self.admin)(&settings.admin);
@@ -134,10 +137,78 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::fs::File;
+    use std::path::Path;
+    use std::process::Command;
+
+    use tokio::signal::unix::{SignalKind, signal};
+    use tokio::sync::mpsc;
+    use tokio::task::yield_now;
+    use tokio::time::{advance, pause, sleep, timeout};
 
     use super::*;
     use crate::config::SinkTarget;
+
+    /// Puts a certificate that is valid until the end of `year` in place of the one before.
+    fn write_certificate(folder: &Path, year: i32) {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        for (name, pem) in [("cert", certificate.pem()), ("key", key.serialize_pem())] {
+            std::fs::write(folder.join(name), pem).expect("a file");
+            // Two writes may fall into one tick of the file system's clock.
+            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(year.unsigned_abs().into());
+            let file = File::options().write(true).open(folder.join(name)).expect("just written");
+            file.set_modified(written).expect("a time");
+        }
+    }
+
+    /// Somebody renews the certificate, breaks a setting, and sends SIGHUP: the refusal once hid the new certificate
+    /// from the look a minute later.
+    #[tokio::test]
+    async fn settings_that_are_refused_hide_no_certificate_that_was_renewed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut settings = Settings::default();
+        settings.ingest.tls_cert = Some(folder.path().join("cert"));
+        settings.ingest.tls_key = Some(folder.path().join("key"));
+        write_certificate(folder.path(), 2031);
+        let guard = Guard::new(Files::read(&settings).expect("both are there"));
+        let tls = guard.ingest.clone().expect("it has a certificate");
+        let old = tls.not_after();
+        let (asked, mut heard) = mpsc::unbounded_channel();
+        let faulty = move || {
+            asked.send(()).expect("the test listens");
+            anyhow::bail!("flush.batch = \"many\"")
+        };
+        let reload = Reload { settings: Box::new(faulty), level: Box::new(|_| {}) };
+        // Not SIGHUP, which other tests in this process may mind.
+        let hangup = signal(SignalKind::user_defined2()).expect("a signal");
+        let (ingest, admin, metrics) = (Box::new(|_: &_| {}), Box::new(|_: &_| {}), Arc::default());
+        let reloader = Reloader { reload, hangup, settings, guard, ingest, admin, metrics };
+        let running = tokio::spawn(reloader.run());
+        let mut refused = async || {
+            let kill = format!("kill -USR2 {}", std::process::id());
+            assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh runs").success());
+            heard.recv().await.expect("it asks for the settings");
+        };
+        refused().await;
+        // The first look is due at the start; timers fire in their order.
+        sleep(Duration::from_millis(10)).await;
+        yield_now().await;
+        write_certificate(folder.path(), 2032);
+        refused().await;
+        assert_eq!(tls.not_after(), old, "all or nothing");
+        pause();
+        advance(CERTIFICATES_EVERY).await;
+        let renewed = async {
+            while tls.not_after() == old {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        timeout(CERTIFICATES_EVERY * 3, renewed).await.expect("the next look sees it");
+        running.abort();
+    }
 
     #[test]
     fn limits_files_and_level_may_change_and_what_else_changed_is_named() {

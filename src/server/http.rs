@@ -35,7 +35,7 @@ pub(super) async fn respond(request: Request<Incoming>, connection: Arc<Connecti
 
 async fn reports(request: Request<Incoming>, connection: &Connection) -> Answer {
     let listed = match access::origin(request.headers(), &connection.ingest().allowed_origins) {
-        Origin::Foreign => return foreign(),
+        Origin::Foreign => return foreign(connection),
         Origin::Own => None,
         Origin::Listed(origin) => Some(origin.clone()),
     };
@@ -49,7 +49,7 @@ async fn reports(request: Request<Incoming>, connection: &Connection) -> Answer 
         }
         (_, false) => match connection.access().check(request.headers(), Scope::Ingest) {
             Ok(grant) => post::take(request, connection, &grant).await,
-            Err(why) => denied(why),
+            Err(why) => denied(why, connection),
         },
     };
     if let Some(origin) = listed {
@@ -62,7 +62,7 @@ async fn reports(request: Request<Incoming>, connection: &Connection) -> Answer 
 /// Upgrades to a WebSocket, after the checks that the library leaves to its user.
 fn websocket(mut request: Request<Incoming>, connection: Arc<Connection>) -> Answer {
     if access::origin(request.headers(), &connection.ingest().allowed_origins) == Origin::Foreign {
-        return foreign();
+        return foreign(&connection);
     }
     if request.version() != Version::HTTP_11 || !upgrade::is_upgrade_request(&request) {
         let answer = problem(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket: connect with ws:// or wss://");
@@ -78,7 +78,7 @@ fn websocket(mut request: Request<Incoming>, connection: Arc<Connection>) -> Ans
     }
     let grant = match connection.access().check(headers, Scope::Ingest) {
         Ok(grant) => grant,
-        Err(why) => return denied(why),
+        Err(why) => return denied(why, &connection),
     };
     let named = access::offers_subprotocol(headers);
     match upgrade::upgrade(&mut request) {
@@ -93,12 +93,14 @@ fn websocket(mut request: Request<Incoming>, connection: Arc<Connection>) -> Ans
 }
 
 /// The answer to a request whose token lets it write nothing.
-fn denied(denied: Denied) -> Answer {
+fn denied(denied: Denied, connection: &Connection) -> Answer {
+    denied.count(connection.intruders());
     let answer = problem(denied.status(), &denied.to_string());
     with(answer, WWW_AUTHENTICATE, HeaderValue::from_static(denied.challenge()))
 }
 
-fn foreign() -> Answer {
+fn foreign(connection: &Connection) -> Answer {
+    connection.intruders().foreign_origin.add(1);
     problem(StatusCode::FORBIDDEN, "this Origin is not in ingest.allowed_origins")
 }
 

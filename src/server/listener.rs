@@ -19,7 +19,7 @@ use super::replies::Slot;
 use crate::access::Access;
 use crate::config::{Ingest, OnDisconnect, Settings};
 use crate::engine::Engine;
-use crate::metrics::Metrics;
+use crate::metrics::{Intruders, Metrics};
 use crate::net::{self, Caps, Place, Tls};
 
 /// How long all connections together may take to end once the node stops: grace, answers, close and some.
@@ -104,6 +104,11 @@ impl<K> Connection<K> {
 
     pub(super) fn bodies(&self) -> &Bodies {
         &self.shared.bodies
+    }
+
+    /// Counts of requests that are refused for whom they come from.
+    pub(super) fn intruders(&self) -> &Intruders {
+        &self.shared.metrics.ingest_intruders
     }
 
     /// Cancelled when the node stops.

@@ -130,3 +130,45 @@ async fn settle(outbox: &Outbox, mut writing: JoinHandle<()>, answers_by: Instan
         writing.abort();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use super::*;
+
+    /// A peer that never takes the last word of TLS.
+    struct Deaf {
+        /// Whoever has the other sees when the connection is given up.
+        _there: Arc<()>,
+    }
+
+    impl AsyncWrite for Deaf {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_that_the_peer_never_takes_is_given_up() {
+        let (outbox, there) = (Arc::new(Outbox::new(1)), Arc::new(()));
+        outbox.finish(None);
+        let patience = Duration::from_secs(300);
+        let half = Deaf { _there: Arc::clone(&there) };
+        let writing = tokio::spawn(writer::run(Arc::clone(&outbox), half, patience, CancellationToken::new()));
+        settle(&outbox, writing, Instant::now() + ANSWER_WAIT).await;
+        // An aborted task ends when it is polled next.
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&there), 1, "the connection is dropped");
+    }
+}

@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::{self, Error};
 use crate::limits::DEAD;
 use crate::support::client::{Client, report};
 use crate::support::http::{self, Answer};
+use crate::support::metrics::Page;
 use crate::support::node::{Node, run};
 
 /// A token of `forebay token new`, and its entry.
@@ -50,7 +51,9 @@ async fn no_report_is_taken_without_a_token_that_is_known() {
     let (good, entry) = token(&["--name", "gateway"]);
     let (reader, reading) = token(&["--name", "reader", "--scope", "admin-read"]);
     let node = node(&[&entry, &reading]).await;
-    let wrong = bearer(&format!("{}0", &good[..good.len() - 1]));
+    // The last character of a token may be any.
+    let other = if good.ends_with('0') { '1' } else { '0' };
+    let wrong = bearer(&format!("{}{other}", &good[..good.len() - 1]));
     for (authorization, status) in [(None, 401), (Some(&wrong), 401), (Some(&bearer(&reader)), 403)] {
         let headers: Vec<(&'static str, &str)> =
             authorization.iter().map(|value| ("authorization", value.as_str())).collect();
@@ -157,6 +160,55 @@ async fn the_admin_listener_serves_no_page_of_another_site_and_no_other_host() {
             let answer = http::exchange(node.admin(), request.as_bytes()).await.expect("an answer");
             assert_eq!(answer.status == 403, refused, "{method} {path} {header}: {value}: {answer:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_refused_for_whom_he_is_is_counted_by_listener_and_reason() {
+    let (reader, reading) = token(&["--name", "reader", "--scope", "admin-read"]);
+    let node = node(&[&reading]).await;
+    let reader = bearer(&reader);
+    let own = [("Authorization", reader.as_str())];
+    let page = async || Page::read(asked(node.admin(), "GET", "/metrics", &own, "").await.text());
+    let before = page().await;
+    for (listener, method, path) in [("ingest", "POST", "/reports"), ("admin", "POST", "/api/v1/dead-letters/retry")] {
+        let address = if listener == "ingest" { node.ingest() } else { node.admin() };
+        for (header, status) in [
+            (&[][..], 401),
+            (&[("Authorization", "Bearer guessed")][..], 401),
+            (&own[..], 403),
+            (&[("Origin", "https://evil.example")][..], 403),
+        ] {
+            assert_eq!(asked(address, method, path, header, "").await.status, status, "{listener} {header:?}");
+        }
+    }
+    let request = "GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(http::exchange(node.admin(), request.as_bytes()).await.expect("an answer").status, 403);
+    let after = page().await;
+    for listener in ["ingest", "admin"] {
+        for reason in ["no_token", "unknown_token", "wrong_scope", "foreign_origin", "foreign_host"] {
+            let series = format!("forebay_requests_refused_total{{listener=\"{listener}\",reason=\"{reason}\"}}");
+            let counted = after.value(&series) - before.value(&series);
+            let wanted = if (listener, reason) == ("ingest", "foreign_host") { 0.0 } else { 1.0 };
+            assert_eq!(counted, wanted, "{series}");
+        }
+    }
+}
+
+/// A page can point a name of its own at a listener that asks nobody for a token.
+#[tokio::test]
+async fn a_listener_for_everybody_answers_to_addresses_and_known_names_alone() {
+    let node = Node::new()
+        .set("admin.listen", "0.0.0.0:0")
+        .set("access.allow_insecure_listen", true)
+        .set("admin.allowed_hosts", vec!["metrics.example"])
+        .start()
+        .await;
+    let address = SocketAddr::from(([127, 0, 0, 1], node.admin().port()));
+    let names = [("127.0.0.1", 200), ("192.0.2.7:7002", 200), ("metrics.example", 200), ("evil.example", 403)];
+    for (host, status) in names {
+        let request = format!("GET /api/v1/audit HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        assert_eq!(http::exchange(address, request.as_bytes()).await.expect("an answer").status, status, "{host}");
     }
 }
 

@@ -17,6 +17,7 @@ use crate::support::client::{Client, Incoming, report};
 use crate::support::metrics::{Page, assert_content, promtool};
 use crate::support::node::Node;
 use crate::support::strace;
+use crate::support::tls::certificate_until;
 use crate::support::wait::eventually;
 
 /// How long a node is healthy before its fault.
@@ -288,6 +289,28 @@ async fn connections_and_files_near_their_limits_are_seen() {
     let near = Page::of(&node).await;
     let alerts = ["ForebayConnectionsNearLimit", "ForebayFilesNearLimit"];
     Rehearsal::new().await.then(Some(&near), 2).fires(&alerts);
+}
+
+/// The rehearsal's clock begins with the epoch, so a certificate that ends soon ends soon after that.
+#[tokio::test]
+async fn a_certificate_that_expires_soon_is_seen_until_it_is_renewed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let old = certificate_until(folder.path(), "own", (1970, 1, 10));
+    let node = Node::new()
+        .set("ingest.tls_cert", old.cert.display().to_string())
+        .set("ingest.tls_key", old.key.display().to_string())
+        .start()
+        .await;
+    let expiry = |page: &Page, listener| {
+        page.value(&format!("forebay_tls_certificate_expiry_timestamp_seconds{{listener=\"{listener}\"}}"))
+    };
+    let ends = Page::of(&node).await;
+    assert_eq!((expiry(&ends, "ingest"), expiry(&ends, "admin")), (9.0 * 86_400.0, 0.0));
+    Rehearsal::new().await.then(Some(&ends), 2).fires(&["ForebayCertificateExpires"]);
+    certificate_until(folder.path(), "own", (2100, 12, 31));
+    node.reload();
+    node.said("were read anew", 1).await;
+    assert_eq!(expiry(&Page::of(&node).await, "ingest"), 4_133_894_400.0);
 }
 
 /// Names of alerts, in the rules' order.

@@ -280,6 +280,12 @@ async fn an_id_is_paused_resumed_and_drained_at_once_by_command() {
 
 /// A listener that gives every request the same answer; the heads that it was sent.
 async fn answers(answer: &'static str) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    answers_in_turn(vec![answer.to_owned()]).await
+}
+
+/// The same with one answer after the other, the last of them for ever.
+async fn answers_in_turn(answers: Vec<String>) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let mut answers = answers.into_iter().peekable();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     let (heard, heads) = tokio::sync::mpsc::unbounded_channel();
@@ -293,7 +299,11 @@ async fn answers(answer: &'static str) -> (SocketAddr, tokio::sync::mpsc::Unboun
                 }
             }
             let _ = heard.send(String::from_utf8_lossy(&head).into_owned());
+            let Some(answer) = answers.next() else { return };
             let _ = socket.write_all(answer.as_bytes()).await;
+            if answers.peek().is_none() {
+                answers = vec![answer].into_iter().peekable();
+            }
         }
     });
     (address, heads)
@@ -329,7 +339,7 @@ async fn what_is_no_node_is_not_believed() {
         answers("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\nconnection: close\r\n\r\nno\n").await;
     assert!(fails(admin, &["status"]).await.contains("is not Forebay's admin API"));
     let (admin, _heads) = answers("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").await;
-    assert!(fails(admin, &["dead-letters"]).await.contains("something else than a page of dead_letters"));
+    assert!(fails(admin, &["dead-letters"]).await.contains("JSON of another kind (`{}`)"));
     let (admin, _heads) = answers("SSH-2.0-OpenSSH_9.2\r\n").await;
     assert!(fails(admin, &["status"]).await.contains("gave no whole answer"));
     let (admin, _heads) = answers("HTTP/1.1 200 OK\r\ncontent-length: 20\r\nconnection: close\r\n\r\n{}").await;
@@ -338,6 +348,55 @@ async fn what_is_no_node_is_not_believed() {
     let admin = silent.local_addr().expect("it is bound");
     let why = fails(admin, &["status", "--timeout", "50ms"]).await;
     assert!(why.contains("did not answer within 50ms; --timeout"), "{why}");
+}
+
+fn good(body: &str) -> String {
+    let head = "content-type: application/json\r\nconnection: close";
+    format!("HTTP/1.1 200 OK\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Such as a web server that answers every path with its page, or another program's API.
+#[tokio::test]
+async fn whatever_answers_instead_of_a_node_is_named_as_such() {
+    for body in ["<!doctype html><p>\u{1b}[2Jhello", "7", r#"{"streams":[7],"dead_letters":[7],"reports":[7]}"#] {
+        let (admin, _heads) = answers_in_turn(vec![good(body)]).await;
+        let is_page = body.starts_with('{');
+        for (arguments, reads_lists) in [
+            (&["status"][..], false),
+            (&["stream", "a", "pause"], false),
+            (&["dead-letters", "show", "a~0~1"], false),
+            (&["dead-letters", "retry", "a~0~1"], false),
+            (&["dead-letters", "discard", "a~0~1", "--yes"], false),
+            (&["streams"], true),
+            (&["streams", "--json"], true),
+            (&["dead-letters"], true),
+        ] {
+            // An object without a key that is known is read as one that says nothing.
+            if is_page && !reads_lists && !matches!(arguments[1..], ["retry" | "discard", ..]) {
+                continue;
+            }
+            let why = fails(admin, arguments).await;
+            assert!(why.contains("is not Forebay's admin API, or of another version"), "{arguments:?}: {why}");
+            assert!(!why.contains("line 1") && !why.contains("expected") && !why.contains('\u{1b}'), "{why}");
+        }
+    }
+}
+
+/// An id whose backlog grows between two pages comes again on the second.
+#[tokio::test]
+async fn an_id_that_is_on_two_pages_is_listed_once() {
+    let page = |ids: [&str; 2], next: &str| {
+        let streams = ids.map(|id| format!(r#"{{"id":"{id}","state":"waiting","backlog":1}}"#)).join(",");
+        good(&format!(r#"{{"streams":[{streams}],"next":{next},"total":3}}"#))
+    };
+    let pages = || vec![page(["a", "b"], r#""x""#), page(["b", "c"], "null")];
+    let (admin, _heads) = answers_in_turn(pages()).await;
+    let listed = ok(admin, &["streams", "--json"]).await;
+    assert_eq!(lines(&listed).iter().map(|line| line["id"].clone()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    let (admin, _heads) = answers_in_turn(pages()).await;
+    let table = ok(admin, &["streams", "--sort", "oldest", "--limit", "2000"]).await;
+    assert_eq!(words(&table)[1..4].iter().map(|row| row[0]).collect::<Vec<_>>(), ["a", "b", "c"], "{table}");
+    assert!(table.ends_with("3 ids\n"), "{table}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::limits::DEAD;
 use crate::support::client::Client;
+use crate::support::http;
 use crate::support::node::{Node, Output, run};
 
 fn journal(command: &str, node: &Node) -> Output {
@@ -132,4 +133,22 @@ async fn a_flipped_bit_in_a_report_is_never_stored() {
     node.restart().await;
     assert_eq!(node.drained().await["stored"], 59);
     assert!(node.stderr().contains("the journal is damaged"), "the log says so");
+}
+
+#[tokio::test]
+async fn pauses_are_checked_too() {
+    let mut node = Node::new().start().await;
+    for id in ["one", "two"] {
+        let path = format!("/api/v1/streams/{id}/pause");
+        assert_eq!(http::post(node.admin(), &path, "text/plain", "").await.status, 200);
+    }
+    assert_eq!(node.terminate().await.code(), Some(0));
+    let (code, summary) = checked(&node);
+    assert_eq!((code, &summary["paused"], &summary["whole"]), (Some(0), &json!(2), &json!(true)), "{summary}");
+    assert!(journal("check", &node).stdout.contains("2 paused ids\n"));
+    node.damage_tree("paused");
+    let (code, summary) = checked(&node);
+    assert_eq!((code, &summary["paused"], &summary["whole"]), (Some(1), &json!(0), &json!(false)), "{summary}");
+    let damaged: Vec<_> = summary["damaged"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(damaged, ["paused/one: its checksum is wrong", "paused/two: its checksum is wrong"]);
 }

@@ -1,11 +1,18 @@
 //! Dead letters in an operator's hands: listed, shown, exported, retried once the cause is gone, discarded on purpose.
 
-use serde_json::{Value, json};
+use std::net::SocketAddr;
 
+use mysql_async::prelude::Queryable as _;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::commands::ask as ask_by_command;
 use crate::support::client::Client;
 use crate::support::http::{self, Answer};
 use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::wait::{eventually, same};
 
 const LIST: &str = "/api/v1/dead-letters";
 
@@ -34,7 +41,11 @@ async fn problem(node: &Node, method: &str, path: &str, status: u16) -> String {
 
 /// Three ids with eight reports each, all refused for their code, and one more whose data is refused.
 pub(crate) async fn with_dead_letters(mariadb: &MariaDb) -> Node {
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+    with_dead_letters_of(mariadb, Node::new()).await
+}
+
+async fn with_dead_letters_of(mariadb: &MariaDb, node: Node) -> Node {
+    let node = node.set("sink.url", mariadb.url()).start().await;
     // The tables are there once a row is.
     node.post(r#"{"op":"report","id":"first","seq":0}"#).await;
     node.drained().await;
@@ -130,6 +141,54 @@ async fn a_dead_letter_is_retried_once_its_cause_is_gone() {
     }
 }
 
+/// Waits until the node has closed its end of a connection to its admin listener.
+async fn left(node: &Node, client: SocketAddr) {
+    let ports = (format!(":{:04X}", node.admin().port()), format!(":{:04X}", client.port()));
+    let closed = eventually("the node to see that its client left", async || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").map_err(|e| e.to_string())?;
+        let fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut open = fields.filter(|of| of[1].ends_with(&ports.0) && of[2].ends_with(&ports.1));
+        // 01 is open, 08 that only the client has closed.
+        open.find(|of| matches!(of[3], "01" | "08")).map_or(Ok(()), |of| Err(format!("it is in state {}", of[3])))
+    });
+    closed.await;
+}
+
+/// The retry's row is in its transaction, and the letter still there, when nobody waits for the answer any more.
+#[tokio::test]
+async fn a_retry_whose_client_leaves_midway_is_settled_as_one_row_all_the_same() {
+    let mariadb = MariaDb::start().await;
+    // A tenth of it is how long a lock is waited for.
+    let node = with_dead_letters_of(&mariadb, Node::new().set("sink.timeout", "2m")).await;
+    mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    let mut holder = mariadb.conn().await;
+    for lock in ["BEGIN", "SELECT * FROM report_streams WHERE id = 's0' FOR UPDATE"] {
+        holder.query_drop(lock).await.expect("nobody else has the row");
+    }
+    let mut socket = TcpStream::connect(node.admin()).await.expect("a connection");
+    let head = format!("POST {LIST}/s0~0~0/retry HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", node.admin());
+    socket.write_all(head.as_bytes()).await.expect("sent");
+    let waits = eventually("the retry to wait for the lock", async || {
+        // The holder has the row, so this statement cannot get on. (innodb_trx stays as it is while it is asked often.)
+        let waiting =
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'INSERT INTO %report_streams%'";
+        same(mariadb.row::<u64>(waiting).await, 1)
+    });
+    waits.await;
+    let client = socket.local_addr().expect("it is connected");
+    drop(socket);
+    left(&node, client).await;
+    holder.query_drop("ROLLBACK").await.expect("it lives");
+    let settled = eventually("the retry to be settled", async || {
+        let audit = node.audit().await;
+        let now = (audit["dead"].clone(), audit["stored"].clone(), audit["balanced"].clone());
+        same(now, (json!(24), json!(2), json!(true)))
+    });
+    settled.await;
+    assert_eq!(node.stored().rows_of("s0").await.expect("a sink").len(), 1);
+    problem(&node, "GET", &format!("{LIST}/s0~0~0"), 404).await;
+}
+
 /// The sink has the row, and the letter is still there: as after a crash between the two.
 #[tokio::test]
 async fn a_letter_whose_row_is_there_already_is_a_duplicate() {
@@ -157,6 +216,39 @@ async fn a_dead_letter_is_discarded_on_purpose_only_and_counted() {
     assert_eq!(node.drained().await["dead"], 24);
     problem(&node, "GET", &format!("{LIST}/s3~0~24"), 404).await;
     assert!(node.stderr().contains("discarded"), "the log says it");
+}
+
+/// Nobody can read it any more, and yet it is not lost track of: it counts as dead until somebody gives it up.
+#[tokio::test]
+async fn a_damaged_dead_letter_is_named_counted_and_can_be_discarded() {
+    let mut node = Node::new().start().await;
+    node.post(r#"{"op":"report","id":"good","seq":0}"#).await;
+    node.drained().await;
+    let sink = rusqlite::Connection::open(node.sqlite_file()).expect("the sink's file");
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON reports BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sink.execute_batch(refuse).expect("a trigger");
+    node.post(r#"[{"op":"report","id":"bad","seq":1},{"op":"report","id":"bad","seq":2}]"#).await;
+    assert_eq!(node.drained().await["dead"], 2);
+    assert_eq!(node.terminate().await.code(), Some(0));
+    node.damage_tree("dead");
+    node.restart().await;
+    assert!(node.stderr().contains("bad~0~1"), "the log names it as a command would: {}", node.stderr());
+    let audit = node.audit().await;
+    assert_eq!((&audit["recovered"], &audit["dead"], &audit["balanced"]), (&json!(2), &json!(2), &json!(true)));
+    let path = format!("{LIST}/bad~0~1");
+    for (method, path) in [("GET", path.clone()), ("POST", format!("{path}/retry"))] {
+        let why = problem(&node, method, &path, 500).await;
+        assert!(why.contains("bad~0~1 is damaged") && why.contains("only be discarded"), "{why}");
+    }
+    assert_eq!(ok(&node, "DELETE", &path).await["discarded"], 1);
+    problem(&node, "GET", &path, 404).await;
+    let discarded = ask_by_command(node.admin(), &["dead-letters", "discard", "bad~0~2", "--yes"]).await;
+    assert_eq!(discarded.code, Some(0), "{discarded:?}");
+    let audit = node.audit().await;
+    assert_eq!((&audit["discarded"], &audit["dead"], &audit["balanced"]), (&json!(2), &json!(0), &json!(true)));
+    node.kill();
+    node.restart().await;
+    assert_eq!(node.audit().await["recovered"], 0, "they are gone for good");
 }
 
 #[tokio::test]

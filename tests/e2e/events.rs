@@ -4,6 +4,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use crate::access::token;
 use crate::support::client::Client;
 use crate::support::http;
 use crate::support::node::Node;
@@ -18,8 +19,13 @@ struct Listener(BufReader<TcpStream>);
 
 impl Listener {
     async fn connect(node: &Node) -> Self {
+        Self::connect_with(node, "").await
+    }
+
+    /// With more headers, each with its end of line.
+    async fn connect_with(node: &Node, headers: &str) -> Self {
         let mut socket = TcpStream::connect(node.admin()).await.expect("a connection");
-        let request = format!("GET {EVENTS} HTTP/1.1\r\nHost: {}\r\n\r\n", node.admin());
+        let request = format!("GET {EVENTS} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", node.admin());
         socket.write_all(request.as_bytes()).await.expect("sent");
         let mut listener = Self(BufReader::new(socket));
         let head = listener.line().await;
@@ -70,6 +76,29 @@ async fn all_who_listen_are_told_the_same_status_until_the_node_stops() {
     assert_eq!(node.terminate().await.code(), Some(0), "who listens holds up no stop: {}", node.stderr());
     let mut rest = Vec::new();
     within("the end of the events", one.0.read_to_end(&mut rest)).await.expect("an end, and no reset");
+}
+
+#[tokio::test]
+async fn who_listens_with_a_token_that_is_withdrawn_is_told_no_more_and_others_are() {
+    let [(stays, stays_entry), (goes, goes_entry)] =
+        ["stays", "goes"].map(|name| token(&["--name", name, "--scope", "admin-read"]));
+    let mut node = Node::new();
+    let file = node.folder().join("tokens.toml");
+    std::fs::write(&file, format!("{stays_entry}{goes_entry}")).expect("a file");
+    node.change("access.tokens", file.display().to_string());
+    let node = node.start().await;
+    let listen = async |token: &str| {
+        let mut listener = Listener::connect_with(&node, &format!("Authorization: Bearer {token}\r\n")).await;
+        listener.status().await;
+        listener
+    };
+    let (mut stays, mut goes) = (listen(&stays).await, listen(&goes).await);
+    std::fs::write(&file, stays_entry).expect("a file");
+    node.reload();
+    node.said("were read anew", 1).await;
+    let mut rest = Vec::new();
+    within("the end of the events", goes.0.read_to_end(&mut rest)).await.expect("an end, and no reset");
+    stays.status().await;
 }
 
 #[tokio::test]

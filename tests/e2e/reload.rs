@@ -81,3 +81,18 @@ async fn another_certificate_is_served_to_those_who_come_after() {
     new.connect(node.ingest()).await.expect("the new one");
     assert!(old.connect(node.ingest()).await.is_err(), "the old one is gone");
 }
+
+/// Without its file all would be at its default: no tokens, another journal.
+#[tokio::test]
+async fn a_reload_without_the_file_that_was_there_at_the_start_changes_nothing_and_says_why() {
+    for node in [Node::new(), Node::new().untold()] {
+        let node = node.set("log.level", "debug").start().await;
+        std::fs::remove_file(node.config_file()).expect("it was there");
+        node.hang_up();
+        node.said(NOTHING, 1).await;
+        let said = node.stderr();
+        assert!(said.contains("cannot read the configuration file") && said.contains("forebay.toml"), "{said}");
+        Client::connect(node.ingest()).await.report("a", 1, "1").await;
+        node.said("client leaves", 1).await;
+    }
+}

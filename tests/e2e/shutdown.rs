@@ -9,6 +9,7 @@ use crate::support::load::Load;
 use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
 use crate::support::raw::Raw;
+use crate::support::strace;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_exits_zero_and_every_acked_report_is_there() {
@@ -105,4 +106,19 @@ async fn a_second_signal_ends_the_drain_at_once() {
     println!("ended with {}", node.ended().await);
     node.restart().await;
     assert_eq!(node.audit().await["recovered"], 5);
+}
+
+/// sled syncs once more when its files are closed, after the last commit. That this failed was once swallowed: somebody
+/// else still had the journal then, and the node ended with 0.
+#[tokio::test]
+async fn a_sync_that_fails_last_when_the_journal_is_closed_is_said_and_ends_the_node_with_an_error() {
+    let mut node = Node::new().set("sink.url", DEAD).set("shutdown.drain", "10ms").start().await;
+    Client::connect(node.ingest()).await.report("s", 1, "1").await;
+    // Commits are synced with fdatasync, which goes on to work.
+    let strace = strace::attach(node.pid(), &["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"]).await;
+    assert_eq!(node.terminate().await.code(), Some(1), "{}", node.stderr());
+    drop(strace);
+    assert!(node.stderr().contains("Input/output error"), "{}", node.stderr());
+    node.restart().await;
+    assert_eq!(node.audit().await["recovered"], 1, "what was acknowledged is there");
 }

@@ -12,7 +12,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::{Client, report};
 use crate::support::mariadb::MariaDb;
-use crate::support::node::Node;
+use crate::support::metrics::Page;
+use crate::support::node::{Node, run};
 use crate::support::tls::{Own, certificate};
 use crate::support::wait::within;
 
@@ -155,6 +156,7 @@ async fn the_admin_listener_has_no_more_than_its_connections_and_cuts_silent_one
     }
     let answer = crate::support::http::get(node.admin(), "/healthz").await.expect("an answer");
     assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(Page::of(&node).await.value("forebay_admin_connections_refused_total"), 1.0);
 }
 
 #[tokio::test]
@@ -197,4 +199,31 @@ async fn reports_go_to_mariadb_through_tls_with_certificates_on_both_ends() {
     });
     let status = status.await;
     assert!(status["sink"]["last_error"].as_str().is_some_and(|error| error.contains("certificate")), "{status}");
+    assert_eq!(status["sink"]["state"], "blocked", "a person must act: {status}");
+}
+
+#[test]
+fn files_of_the_sinks_tls_that_cannot_be_used_stop_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [own, other] = ["own", "other"].map(|name| certificate(folder.path(), name, 2100));
+    let config = folder.path().join("forebay.toml");
+    let check = |ca: &std::path::Path, cert: &std::path::Path, key: &std::path::Path| {
+        let [ca, cert, key] = [ca, cert, key].map(text);
+        let sink = "url = \"mysql://u:p@127.0.0.1:1/d\"";
+        let settings = format!("[sink]\n{sink}\ntls_ca = {ca:?}\ntls_cert = {cert:?}\ntls_key = {key:?}\n");
+        std::fs::write(&config, settings).expect("a file");
+        ["check-config", "serve"].map(|command| run(&[command, "--config", &text(&config)]))
+    };
+    let missing = folder.path().join("missing.pem");
+    for (checked, keys) in [
+        (check(&missing, &own.cert, &own.key), &["sink.tls_ca", "there is no such file"][..]),
+        (check(&own.key, &own.cert, &own.key), &["sink.tls_ca", "has no PEM of this kind"]),
+        (check(&own.cert, &own.cert, &other.key), &["sink.tls_cert", "cannot be used"]),
+        (check(&missing, &missing, &own.key), &["sink.tls_ca", "sink.tls_cert"]),
+    ] {
+        for output in checked {
+            assert_eq!(output.code, Some(2), "{output:?}");
+            assert!(keys.iter().all(|key| output.stderr.contains(key)), "{keys:?}: {output:?}");
+        }
+    }
 }

@@ -28,6 +28,8 @@ pub struct Node {
     folder: tempfile::TempDir,
     settings: toml::Table,
     wrapper: Vec<String>,
+    /// Whether it is told where its configuration is, rather than left to find it in its folder.
+    is_told: bool,
     child: Option<Child>,
     errors: Arc<Mutex<VecDeque<String>>>,
     /// Reads what the process says until it has ended.
@@ -44,6 +46,7 @@ impl Node {
             folder,
             settings: toml::Table::new(),
             wrapper: Vec::new(),
+            is_told: true,
             child: None,
             errors: Arc::default(),
             listener: None,
@@ -83,6 +86,12 @@ impl Node {
     /// Runs the program under another, such as strace, from the next start on; it must `exec` the program itself.
     pub fn under(&mut self, wrapper: &[&str]) {
         self.wrapper = wrapper.iter().map(|&part| part.to_owned()).collect();
+    }
+
+    /// Lets the program find its configuration by itself, as `./forebay.toml`.
+    pub fn untold(mut self) -> Self {
+        self.is_told = false;
+        self
     }
 
     /// Starts the node and waits until it is ready.
@@ -136,8 +145,11 @@ impl Node {
         std::fs::write(&file, self.settings.to_string()).expect("the configuration can be written");
         // The kernel kills the node when the test's thread ends, however it ends.
         let mut command = without_settings(Command::new("setpriv"));
-        command.args(["--pdeathsig", "KILL", "--"]).args(&self.wrapper).arg(FOREBAY).arg("serve").arg("--config");
-        command.arg(file).current_dir(self.folder.path());
+        command.args(["--pdeathsig", "KILL", "--"]).args(&self.wrapper).arg(FOREBAY).arg("serve");
+        if self.is_told {
+            command.arg("--config").arg(file);
+        }
+        command.current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("setpriv (util-linux) starts the node");
         let stderr = child.stderr.take().expect("stderr is piped");
@@ -172,6 +184,21 @@ impl Node {
     /// The journal's folder.
     pub fn journal(&self) -> PathBuf {
         self.folder.path().join("journal")
+    }
+
+    /// Changes one bit of each value in a tree of the journal of a node that does not run. The storage's own checksums
+    /// hold, as if this program had written what it should not.
+    pub fn damage_tree(&self, tree: &str) {
+        assert!(self.child.is_none(), "the node has its journal open");
+        let config = sled::Config::new().path(self.journal()).segment_size(8 << 20).flush_every_ms(None);
+        let tree = config.open().expect("a journal").open_tree(tree).expect("a tree");
+        for pair in &tree {
+            let (key, value) = pair.expect("the tree can be read");
+            let mut value = value.to_vec();
+            *value.last_mut().expect("no value is empty") ^= 1;
+            tree.insert(key, value).expect("the tree takes it");
+        }
+        tree.flush().expect("the tree can be written");
     }
 
     /// The configuration file.
@@ -257,9 +284,14 @@ impl Node {
         }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
     /// SIGTERM, without waiting.
     pub fn ask_to_stop(&self) {
-        let pid = self.child.as_ref().expect("the node runs").id().to_string();
+        let pid = self.pid().to_string();
         let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().expect("sh runs");
         assert!(status.success(), "SIGTERM cannot be sent");
     }
@@ -267,7 +299,12 @@ impl Node {
     /// Writes the settings as they are now, and SIGHUP.
     pub fn reload(&self) {
         std::fs::write(self.config_file(), self.settings.to_string()).expect("the configuration can be written");
-        let pid = self.child.as_ref().expect("the node runs").id().to_string();
+        self.hang_up();
+    }
+
+    /// SIGHUP alone.
+    pub fn hang_up(&self) {
+        let pid = self.pid().to_string();
         let status = Command::new("sh").args(["-c", "kill -HUP \"$0\"", &pid]).status().expect("sh runs");
         assert!(status.success(), "SIGHUP cannot be sent");
     }
@@ -283,7 +320,7 @@ impl Node {
 
     /// Memory of the process, in KiB.
     pub fn memory(&self) -> u64 {
-        let pid = self.child.as_ref().expect("the node runs").id();
+        let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
         line.trim().trim_end_matches(" kB").parse().expect("a number")

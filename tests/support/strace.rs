@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use super::wait::eventually;
 
@@ -55,6 +56,36 @@ pub fn command(log: &Path, more: &[&str]) -> Vec<String> {
     command.extend(more.iter().map(|&part| part.to_owned()));
     command.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(str::to_owned));
     command
+}
+
+/// strace that came to a process which runs already; ends with it, or when this is dropped.
+pub struct Attached(Child);
+
+/// Attaches strace to all threads of a process, and waits until it has them; `options` are its own.
+pub async fn attach(pid: u32, options: &[&str]) -> Attached {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "strace", "-f", "-q", "-o", "/dev/null", "-p", &pid.to_string()]);
+    let child = command.args(options).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+    let attached = Attached(child.expect("strace starts; tests/run.sh installs it"));
+    let traced = eventually("strace to have every thread", async || {
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| e.to_string())? {
+            let status = thread.map_err(|e| e.to_string())?.path().join("status");
+            let status = std::fs::read_to_string(status).map_err(|e| e.to_string())?;
+            if status.contains("TracerPid:\t0\n") {
+                return Err("a thread is not traced".to_owned());
+            }
+        }
+        Ok(())
+    });
+    traced.await;
+    attached
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The log of a process that has ended, once strace has written all of it.

@@ -30,8 +30,13 @@ pub struct Own {
 
 /// Makes a certificate that ends with `last_year`, and writes it to `folder` in place of one of the same name.
 pub fn certificate(folder: &Path, name: &str, last_year: i32) -> Own {
+    certificate_until(folder, name, (last_year, 12, 31))
+}
+
+/// The same with the day on which it ends.
+pub fn certificate_until(folder: &Path, name: &str, (year, month, day): (i32, u8, u8)) -> Own {
     let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("an address");
-    params.not_after = rcgen::date_time_ymd(last_year, 12, 31);
+    params.not_after = rcgen::date_time_ymd(year, month, day);
     let pair = KeyPair::generate().expect("a key");
     let made = params.self_signed(&pair).expect("a certificate");
     let [cert, key] = ["cert", "key"].map(|kind| folder.join(format!("{name}.{kind}.pem")));

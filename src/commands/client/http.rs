@@ -9,6 +9,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -21,6 +22,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Bytes of an answer that is read as a whole: a page of a thousand reports of the largest size fits.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
+
+/// Characters of an answer that a person is shown where it is not what it should be.
+const MAX_SHOWN: usize = 60;
 
 /// Bytes of a problem.
 const MAX_PROBLEM_BYTES: usize = 64 * 1024;
@@ -46,6 +50,9 @@ pub enum AskError {
         if node.starts_with("http:") { "does it want https://, " } else { "" }
     )]
     Broken { node: String, error: String },
+    /// What it answers is not what the admin API would.
+    #[error("what listens at {node} is not Forebay's admin API, or of another version: it answers {what}")]
+    Odd { node: String, what: String },
     /// A token is wanted and none was given, or another than that.
     #[error("{detail}; {} (401)", if *.given { "the token of --token-file is not taken" } else { "give --token-file" })]
     Unauthorized { detail: String, given: bool },
@@ -149,6 +156,20 @@ impl Client {
     /// The URL of the node.
     pub fn node(&self) -> String {
         format!("{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+
+    /// Reads an answer, or a part of one.
+    ///
+    /// # Errors
+    /// [`AskError::Odd`]
+    pub fn read<T: DeserializeOwned>(&self, json: &str) -> Result<T, AskError> {
+        serde_json::from_str(json).map_err(|error| self.odd(&error, json))
+    }
+
+    pub(super) fn odd(&self, error: &serde_json::Error, json: &str) -> AskError {
+        let what = if error.is_data() { "JSON of another kind" } else { "with something that is no JSON" };
+        let shown_at = json.char_indices().nth(MAX_SHOWN).map_or(json.len(), |(at, _)| at);
+        AskError::Odd { node: self.node(), what: format!("{what} (`{}`)", shown(&json[..shown_at])) }
     }
 
     pub(super) fn broken(&self, error: String) -> AskError {

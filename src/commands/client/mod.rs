@@ -15,7 +15,7 @@ use super::Failure;
 use super::route::{CA_FLAG, Route, Trust, bearer};
 
 pub use http::AskError;
-pub use pages::Query;
+pub use pages::{Paged, Query};
 
 /// Where a node's admin listener is unless it was moved.
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:7002";

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
@@ -76,7 +75,7 @@ impl Client {
     ) -> anyhow::Result<Vec<T>> {
         let mut entries = Vec::new();
         let take = |entry: &RawValue| {
-            entries.push(serde_json::from_str(entry.get())?);
+            entries.push(self.read(entry.get())?);
             Ok(())
         };
         self.list(path, query, name, Some(limit), take).await?;
@@ -100,11 +99,13 @@ impl Client {
             let rest = limit.map_or(MAX_PAGE, |limit| (limit - count).min(MAX_PAGE));
             let page = query.clone().with("limit", Some(&rest.to_string())).with("after", after.as_deref());
             let answer = self.get(&format!("{path}{}", page.as_str())).await?;
-            let odd = || format!("the node at {} answered with something else than a page of {name}", self.node());
-            let page: HashMap<&str, &RawValue> = serde_json::from_str(&answer).with_context(odd)?;
-            let entries: Vec<&RawValue> = serde_json::from_str(page.get(name).with_context(odd)?.get())?;
+            let odd = |error| self.odd(&error, &answer);
+            let page: HashMap<&str, &RawValue> = serde_json::from_str(&answer).map_err(odd)?;
+            let missing = || odd(serde::de::Error::custom("no such list"));
+            let entries: Vec<&RawValue> =
+                serde_json::from_str(page.get(name).ok_or_else(missing)?.get()).map_err(odd)?;
             let next: Option<String> = match page.get("next") {
-                Some(next) => serde_json::from_str(next.get()).with_context(odd)?,
+                Some(next) => serde_json::from_str(next.get()).map_err(odd)?,
                 None => None,
             };
             let total = page.get("total").and_then(|total| serde_json::from_str(total.get()).ok());

@@ -11,7 +11,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{ClientIdentity, Conn, DriverError, Error, Opts, OptsBuilder, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, Opts, OptsBuilder, SslOpts};
+use tokio_rustls::rustls::{self, AlertDescription};
 
 use super::error::PACKET_TOO_LARGE;
 use super::record::{self, StreamRow, by_key};
@@ -238,6 +239,29 @@ fn too_large(doing: &str, limit: usize) -> SinkError {
     SinkError::mysql(doing, PACKET_TOO_LARGE, &text)
 }
 
+/// Whether one end does not take the other's certificate, or a file of TLS is not what it should be: that stays so
+/// until a person changes something.
+fn is_mistrust(error: &IoError) -> bool {
+    use AlertDescription as Alert;
+    let IoError::Io(error) = error else { return true };
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(error) = error else { return false };
+    matches!(
+        error,
+        rustls::Error::InvalidCertificate(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::AlertReceived(
+                Alert::UnknownCA
+                    | Alert::BadCertificate
+                    | Alert::CertificateRequired
+                    | Alert::CertificateUnknown
+                    | Alert::CertificateExpired
+                    | Alert::CertificateRevoked
+                    | Alert::UnsupportedCertificate
+            )
+    )
+}
+
 /// What the driver's error means.
 fn classify(doing: &str, error: Error) -> SinkError {
     let class = match &error {
@@ -245,6 +269,7 @@ fn classify(doing: &str, error: Error) -> SinkError {
         Error::Driver(DriverError::PacketTooLarge) => {
             return SinkError::mysql(doing, PACKET_TOO_LARGE, "the packet exceeds max_allowed_packet");
         }
+        Error::Io(error) if is_mistrust(error) => Class::Operator,
         Error::Io(_) => Class::Outage,
         Error::Driver(
             DriverError::ConnectionClosed
