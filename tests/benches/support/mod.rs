@@ -6,12 +6,16 @@ pub mod admin;
 pub mod client;
 pub mod database;
 pub mod disk;
+pub mod measure;
 pub mod message;
+pub mod nats;
 pub mod node;
 pub mod options;
 pub mod plot;
 pub mod process;
+pub mod redis;
 pub mod row_server;
+pub mod server;
 pub mod stats;
 
 #[path = "../../support/mariadb.rs"]
