@@ -184,7 +184,7 @@ async fn draining(db: &MariaDb, options: &Options, load: impl FnOnce(std::net::S
 async fn redis_stream(options: &Options, load: impl FnOnce(std::net::SocketAddr) -> Load) -> Run {
     let server = redis::start(false).await;
     let measured = measure::<Xadd>(load(server.address()), &[server.pid()], options).await;
-    let entries = Redis::connect(server.address()).length();
+    let (_, entries) = Redis::connect(server.address()).entries();
     assert_eq!(entries, measured.outcome.acks, "every ack is an entry, and nothing else is");
     Run::new(&measured, "synced; all of it in memory")
 }

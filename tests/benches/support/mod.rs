@@ -6,6 +6,7 @@ pub mod admin;
 pub mod client;
 pub mod database;
 pub mod disk;
+pub mod governor;
 pub mod measure;
 pub mod message;
 pub mod nats;
@@ -17,6 +18,7 @@ pub mod redis;
 pub mod row_server;
 pub mod server;
 pub mod stats;
+pub mod usual;
 
 #[path = "../../support/mariadb.rs"]
 pub mod mariadb;

@@ -75,34 +75,47 @@ impl Redis {
         Self(BufReader::new(std::net::TcpStream::connect(address).expect("the server listens")))
     }
 
-    /// Runs a command whose reply is a number, a line or a text.
-    pub fn ask(&mut self, command: &[&str]) -> String {
+    /// Runs a command; all numbers, lines and texts of its reply, one after the other.
+    pub fn ask(&mut self, command: &[&str]) -> Vec<String> {
         let mut request = format!("*{}\r\n", command.len());
         for word in command {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
         self.0.get_mut().write_all(request.as_bytes()).expect("the connection holds");
-        let line = self.line();
-        let (kind, rest) = line.split_at(1);
-        match kind {
-            ":" | "+" => rest.to_owned(),
-            "$" => {
-                let mut text = vec![0; rest.parse::<usize>().expect("a length") + 2];
-                self.0.read_exact(&mut text).expect("the connection holds");
-                String::from_utf8_lossy(&text).trim_end().to_owned()
-            }
-            _ => panic!("{command:?}: {line}"),
-        }
+        let mut parts = Vec::new();
+        self.read(&mut parts);
+        parts
     }
 
-    /// Entries of the stream.
-    pub fn length(&mut self) -> u64 {
-        self.ask(&["XLEN", STREAM]).parse().expect("a count")
+    /// Entries that the stream ever got, and those that it has.
+    pub fn entries(&mut self) -> (u64, u64) {
+        let info = self.ask(&["XINFO", "STREAM", STREAM]);
+        let figure = |name: &str| {
+            let at = info.iter().position(|part| part == name).expect("Redis 7 says it");
+            info[at + 1].parse().expect("a count")
+        };
+        (figure("entries-added"), figure("length"))
     }
 
-    fn line(&mut self) -> String {
+    fn read(&mut self, parts: &mut Vec<String>) {
         let mut line = String::new();
         self.0.read_line(&mut line).expect("the connection holds");
-        line.trim_end().to_owned()
+        let (kind, rest) = line.trim_end().split_at(1);
+        match (kind, rest) {
+            (":" | "+", text) => parts.push(text.to_owned()),
+            // Nothing.
+            ("$" | "*", "-1") => {}
+            ("$", length) => {
+                let mut text = vec![0; length.parse::<usize>().expect("a length") + 2];
+                self.0.read_exact(&mut text).expect("the connection holds");
+                parts.push(String::from_utf8_lossy(&text).trim_end().to_owned());
+            }
+            ("*", count) => {
+                for _ in 0..count.parse().expect("a count") {
+                    self.read(parts);
+                }
+            }
+            _ => panic!("Redis says: {line}"),
+        }
     }
 }
