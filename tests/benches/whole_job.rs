@@ -1,6 +1,6 @@
-//! The whole job, from a WebSocket to a row of MariaDB, as it can go on for ever: rows a second, and the CPU of a report
-//! over all processes that carry it. Forebay, beside the usual build (a Node gateway, a Redis stream, a consumer that
-//! inserts by 500), in turn, with the same client; and the best plain multi-row `INSERT` of such rows.
+//! The whole job, from a WebSocket to a row of MariaDB, as it can go on for ever: rows a second, and the CPU of a
+//! report over all processes that carry it. Forebay, beside the usual build (a Node gateway, a Redis stream, a consumer
+//! that inserts by 500), in turn, with the same client; and the best plain multi-row `INSERT` of such rows.
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! The load client: one thread for all connections, messages made by overwriting a template, acks read by their header
-//! alone. It does as little as a client can, so that what is measured on a shared machine is the server. The loop is one
-//! for all systems; only what a message and an ack look like on the wire is each [`Protocol`]'s own.
+//! alone. It does as little as a client can, so that what is measured on a shared machine is the server. The loop is
+//! the same for all systems; only what a message and an ack look like on the wire is each [`Protocol`]'s own.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

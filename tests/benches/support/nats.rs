@@ -97,7 +97,7 @@ async fn introduced(address: SocketAddr, subject: &str) -> TcpStream {
     socket
 }
 
-/// A whole `MSG SUBJECT SID LENGTH\r\n…\r\n` at the front: where its payload begins and how long it is, and its subject.
+/// A whole `MSG SUBJECT SID LENGTH\r\n…\r\n` at the front: where its payload begins, how long it is, and its subject.
 fn message(received: &[u8]) -> Option<(usize, usize, &str)> {
     let line = received.iter().position(|byte| *byte == b'\n')?;
     let text = std::str::from_utf8(&received[..line]).expect("NATS speaks ASCII").trim_end();

@@ -102,7 +102,15 @@ fn draw(svg: &mut String, panel: &Panel, top: f64, axis: &Axis) {
     }
     let path: Vec<String> = panel.points.iter().map(|&(at, value)| format!("{:.1},{:.1}", x(at), y(value))).collect();
     line(format!("<polyline points=\"{}\" fill=\"none\" stroke=\"#1f5fbf\" stroke-width=\"1.5\"/>", path.join(" ")));
+    if panel.points.len() <= FEW {
+        for &(at, value) in &panel.points {
+            line(format!("<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\" fill=\"#1f5fbf\"/>", x(at), y(value)));
+        }
+    }
 }
+
+/// Points so few that each is marked: a single one has no line.
+const FEW: usize = 20;
 
 /// A step of 1, 2 or 5 times a power of ten that gives three to six marks.
 fn round_step(highest: f64) -> f64 {
@@ -111,7 +119,7 @@ fn round_step(highest: f64) -> f64 {
 }
 
 fn short(value: f64) -> String {
-    if value >= 10_000.0 {
+    if value >= 1000.0 {
         return super::stats::thousands(value);
     }
     let text = format!("{value:.3}");

@@ -13,8 +13,8 @@ use super::server::{Server, installed};
 /// The stream.
 pub const STREAM: &str = "reports";
 
-/// Starts Redis, which syncs its log before it answers. `rewrites`: whether the log is rewritten when it has grown, as it
-/// must be where the stream is emptied; where nothing drains, rewriting would only cost Redis time.
+/// Starts Redis, which syncs its log before it answers. `rewrites`: whether the log is rewritten when it has grown, as
+/// it must be where the stream is emptied; where nothing drains, rewriting would only cost Redis time.
 pub async fn start(rewrites: bool) -> Server {
     let program = installed("redis-server", "redis-server");
     let percentage = if rewrites { "100" } else { "0" };

@@ -36,7 +36,7 @@ async function consume(name) {
     }
     await database.query(`${INSERT}${entries.map(row).join(',')} ON DUPLICATE KEY UPDATE id=id`);
     const ids = entries.map(([id]) => id);
-    const settled = redis.pipeline().xack(STREAM, GROUP, ...ids).xdel(STREAM, ...ids).exec();
+    const settled = redis.multi().xack(STREAM, GROUP, ...ids).xdel(STREAM, ...ids).exec();
     // What comes next is asked for in the same breath, unless it is this batch's like again.
     if (from === '0') await settled;
   }
