@@ -11,11 +11,12 @@ use support::disk::{self, SyncTimes};
 use support::mariadb::MariaDb;
 use support::measure::{Measured, measure};
 use support::message::MESSAGE_BYTES;
-use support::nats::{Nats, Publish};
+use support::nats::{self, Nats, Publish};
 use support::node::{DEAD_SINK, Node};
 use support::options::{Known, Options};
 use support::redis::{self, Redis, Xadd};
 use support::row_server::{RowServer, serve_if_asked};
+use support::server::require;
 use support::stats::{Table, median, percentile, spread, thousands};
 use support::{database, progress};
 
@@ -92,6 +93,8 @@ struct Shape {
 fn main() {
     serve_if_asked();
     let options = Options::read(&OPTIONS);
+    let programs = [("redis-server", "redis-server"), ("nats-server", "nats-server")];
+    require(&programs[..if nats::given().is_some() { 1 } else { 2 }]);
     support::run(bench(options));
 }
 

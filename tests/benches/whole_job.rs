@@ -18,8 +18,9 @@ use support::options::{Known, Options};
 use support::process::Usage;
 use support::progress;
 use support::redis::Redis;
+use support::server::require;
 use support::stats::{Table, median, percentile, spread, thousands};
-use support::usual::Usual;
+use support::usual::{PROGRAMS, Usual};
 
 const OPTIONS: [Known; 9] = [
     ("seconds", 10, "measured time of each run"),
@@ -78,6 +79,7 @@ const USUAL: [&str; 4] = ["gateway", "Redis", "consumer", "MariaDB"];
 
 fn main() {
     let options = Options::read(&OPTIONS);
+    require(&PROGRAMS);
     support::run(bench(options));
 }
 

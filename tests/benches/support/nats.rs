@@ -1,7 +1,7 @@
 //! NATS JetStream with one stream in files: each report is published with a reply subject, to which its ack comes.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,10 +27,8 @@ pub struct Nats {
 
 impl Nats {
     /// Starts it, so that it syncs before it answers where its version can (2.10), and makes the stream.
-    /// `BENCH_NATS_SERVER` names another program than the installed one.
     pub async fn start() -> Self {
-        let given = std::env::var_os("BENCH_NATS_SERVER").map(Into::into);
-        let program = given.unwrap_or_else(|| installed("nats-server", "nats-server"));
+        let program = given().unwrap_or_else(|| installed("nats-server"));
         let syncs = takes(&program, ", sync_interval: always");
         let server = Server::start(&program, |folder, port| settings(folder, port, sync(syncs))).await;
         let stream = serde_json::json!({
@@ -48,6 +46,11 @@ impl Nats {
         let info = request(self.server.address(), "INFO", "").await;
         info["state"]["messages"].as_u64().unwrap_or_else(|| panic!("no count: {info}"))
     }
+}
+
+/// The program that `BENCH_NATS_SERVER` names instead of the installed one.
+pub fn given() -> Option<PathBuf> {
+    std::env::var_os("BENCH_NATS_SERVER").map(Into::into)
 }
 
 fn sync(syncs: bool) -> &'static str {

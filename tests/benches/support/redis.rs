@@ -16,7 +16,7 @@ pub const STREAM: &str = "reports";
 /// Starts Redis, which syncs its log before it answers. `rewrites`: whether the log is rewritten when it has grown, as
 /// it must be where the stream is emptied; where nothing drains, rewriting would only cost Redis time.
 pub async fn start(rewrites: bool) -> Server {
-    let program = installed("redis-server", "redis-server");
+    let program = installed("redis-server");
     let percentage = if rewrites { "100" } else { "0" };
     Server::start(&program, |folder, port| {
         let (port, folder) = (port.to_string(), folder.display().to_string());

@@ -72,12 +72,24 @@ impl Drop for Server {
     }
 }
 
-/// Where a program is; without it the benchmark ends, and says which Debian package has it.
-pub fn installed(program: &str, package: &str) -> PathBuf {
+/// Where a program is, each of which [`require`] has found.
+pub fn installed(program: &str) -> PathBuf {
+    find(program).unwrap_or_else(|| panic!("{program} is installed"))
+}
+
+/// Ends the benchmark before it starts anything where a program is missing, and says which Debian packages have them.
+pub fn require(programs: &[(&str, &str)]) {
+    let missing = programs.iter().filter(|(program, _)| find(program).is_none());
+    let (programs, packages): (Vec<&str>, Vec<&str>) = missing.copied().unzip();
+    if !programs.is_empty() {
+        super::progress(&format!("not installed: {}", programs.join(", ")));
+        super::progress(&format!("  sudo RUNLEVEL=1 apt-get install --no-install-recommends {}", packages.join(" ")));
+        std::process::exit(2);
+    }
+}
+
+fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut files = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).map(|folder| folder.join(program));
-    files.find(|file| file.exists()).unwrap_or_else(|| {
-        super::progress(&format!("{program} is not installed: apt-get install --no-install-recommends {package}"));
-        std::process::exit(2)
-    })
+    files.find(|file| file.exists())
 }

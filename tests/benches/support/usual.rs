@@ -9,6 +9,9 @@ use super::process::mortal;
 use super::redis;
 use super::server::{Server, installed};
 
+/// What it is made of, and the Debian package of each.
+pub const PROGRAMS: [(&str, &str); 3] = [("redis-server", "redis-server"), ("node", "nodejs"), ("npm", "npm")];
+
 /// Its three processes; killed when it is dropped.
 pub struct Usual {
     gateway: Script,
@@ -21,7 +24,7 @@ pub struct Usual {
 impl Usual {
     /// Starts it for this database, whose tables must be there, with as many consumers.
     pub async fn start(database: &str, consumers: u64) -> Self {
-        let node = installed("node", "nodejs");
+        let node = installed("node");
         let folder = install();
         let redis = redis::start(true).await;
         let port = redis.address().port().to_string();
@@ -86,7 +89,7 @@ fn install() -> PathBuf {
     }
     if !fresh {
         super::progress("npm ci: ws, ioredis and mysql2 into target/usual");
-        let mut npm = Command::new(installed("npm", "npm"));
+        let mut npm = Command::new(installed("npm"));
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder).stdout(Stdio::null());
         assert!(npm.status().expect("npm runs").success(), "npm ci in {} failed", folder.display());
     }
