@@ -6,9 +6,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use support::client::{Load, Outcome};
+use support::client::{Load, WebSocket};
 use support::disk::{self, SyncTimes};
 use support::mariadb::MariaDb;
+use support::measure::{Measured, measure};
 use support::message::MESSAGE_BYTES;
 use support::node::Node;
 use support::options::{Known, Options};
@@ -118,11 +119,11 @@ async fn forebay_run(db: &MariaDb, options: &Options, connections: u32, in_fligh
         rounds_before: 0,
         reports_per_id: None,
     };
-    let measured = measure(db, node.pid(), load, options).await;
+    let measured = measure::<WebSocket>(load, &[node.pid(), db.pid().expect("it runs")], options).await;
     let (ended, backlog) = (Instant::now(), node.audit()["backlog"].as_u64().expect("a count"));
     let audit = node.drained().await;
     let drain_s = ended.elapsed().as_secs_f64();
-    let run = measured.run(db, node.pid(), backlog, drain_s).await;
+    let run = figures(db, node.pid(), &measured, backlog, drain_s).await;
     assert_eq!(audit["stored"], measured.outcome.acks, "{audit}");
     node.stop().await;
     run
@@ -139,61 +140,34 @@ async fn row_server_run(db: &MariaDb, options: &Options, connections: u32, in_fl
         rounds_before: 0,
         reports_per_id: None,
     };
-    let measured = measure(db, server.pid(), load, options).await;
-    measured.run(db, server.pid(), 0, 0.0).await
+    let measured = measure::<WebSocket>(load, &[server.pid(), db.pid().expect("it runs")], options).await;
+    figures(db, server.pid(), &measured, 0, 0.0).await
 }
 
-/// What was seen of a load that has ended.
-struct Measured {
-    outcome: Outcome,
-    window: Duration,
-    /// Server, MariaDB and client before the load.
-    before: [Usage; 3],
-    /// The same, used while it was measured.
-    used: [Usage; 3],
-}
-
-async fn measure(db: &MariaDb, server: u32, load: Load, options: &Options) -> Measured {
-    let usage = || [Usage::of(server), Usage::of(db.pid().expect("it runs")), Usage::of("self")];
-    let before = usage();
-    let running = load.start().await;
-    tokio::time::sleep(Duration::from_secs(options.get("warm-up"))).await;
-    let (start, at_start) = (Instant::now(), usage());
-    running.measure();
-    tokio::time::sleep(Duration::from_secs(options.get("seconds"))).await;
-    running.measured();
-    let (window, at_end) = (start.elapsed(), usage());
-    let outcome = running.stop().await;
-    let used = std::array::from_fn(|process| at_end[process].since(at_start[process]));
-    Measured { outcome, window, before, used }
-}
-
-impl Measured {
-    /// The figures, once all is in the sink; fails where rows and acks differ.
-    async fn run(&self, db: &MariaDb, server: u32, backlog: u64, drain_s: f64) -> Run {
-        let after = [Usage::of(server), Usage::of(db.pid().expect("it runs"))];
-        let rows: u64 = db.row("SELECT COUNT(*) FROM reports").await;
-        assert_eq!(rows, self.outcome.acks, "every ack is a row, and every row was acknowledged");
-        let latencies = &self.outcome.latencies;
-        let acks = latencies.len() as f64;
-        let micros = |cpu: Duration, reports: f64| cpu.as_secs_f64() * 1e6 / reports;
-        let [server, mariadb, client] = self.used;
-        let whole = after[0].since(self.before[0]).cpu + after[1].since(self.before[1]).cpu;
-        let all = server.cpu + mariadb.cpu + client.cpu;
-        Run {
-            acks_per_s: acks / self.window.as_secs_f64(),
-            p50_ms: f64::from(percentile(latencies, 50.0)) / 1000.0,
-            p99_ms: f64::from(percentile(latencies, 99.0)) / 1000.0,
-            server_us: micros(server.cpu, acks),
-            mariadb_us: micros(mariadb.cpu, acks),
-            to_row_us: micros(whole, self.outcome.acks as f64),
-            client_share: client.cpu.as_secs_f64() / all.as_secs_f64().max(0.01),
-            written_per_byte: server.written as f64 / (acks * MESSAGE_BYTES as f64),
-            mariadb_written_per_byte: mariadb.written as f64 / (acks * MESSAGE_BYTES as f64),
-            backlog,
-            drain_s,
-            rows,
-        }
+/// The figures, once all is in the sink; fails where rows and acks differ.
+async fn figures(db: &MariaDb, server: u32, measured: &Measured, backlog: u64, drain_s: f64) -> Run {
+    let after = [Usage::of(server), Usage::of(db.pid().expect("it runs"))];
+    let rows: u64 = db.row("SELECT COUNT(*) FROM reports").await;
+    assert_eq!(rows, measured.outcome.acks, "every ack is a row, and every row was acknowledged");
+    let latencies = &measured.outcome.latencies;
+    let acks = latencies.len() as f64;
+    let micros = |cpu: Duration, reports: f64| cpu.as_secs_f64() * 1e6 / reports;
+    let (server, mariadb, client) = (measured.used[0], measured.used[1], measured.client);
+    let whole = after[0].since(measured.before[0]).cpu + after[1].since(measured.before[1]).cpu;
+    let all = server.cpu + mariadb.cpu + client.cpu;
+    Run {
+        acks_per_s: acks / measured.window.as_secs_f64(),
+        p50_ms: f64::from(percentile(latencies, 50.0)) / 1000.0,
+        p99_ms: f64::from(percentile(latencies, 99.0)) / 1000.0,
+        server_us: micros(server.cpu, acks),
+        mariadb_us: micros(mariadb.cpu, acks),
+        to_row_us: micros(whole, measured.outcome.acks as f64),
+        client_share: client.cpu.as_secs_f64() / all.as_secs_f64().max(0.01),
+        written_per_byte: server.written as f64 / (acks * MESSAGE_BYTES as f64),
+        mariadb_written_per_byte: mariadb.written as f64 / (acks * MESSAGE_BYTES as f64),
+        backlog,
+        drain_s,
+        rows,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 use support::client::Load;
-use support::database::{self, PLAIN, Rows};
+use support::database::{self, PLAIN, PLAIN_WAYS, Rows};
 use support::mariadb::MariaDb;
 use support::node::{DEAD_SINK, Node};
 use support::options::{Known, Options};
@@ -22,9 +22,6 @@ const OPTIONS: [Known; 4] = [
     ("ids", 1000, "its ids"),
     ("single-ids", 100_000, "ids of the second variant, one report each"),
 ];
-
-/// Rows a statement and connections of the plain insert.
-const PLAIN_WAYS: [(u64, u32); 4] = [(1000, 2), (1000, 4), (5000, 2), (5000, 4)];
 
 /// How often the backlog is asked for: the error of a measured time.
 const POLL: Duration = Duration::from_millis(20);

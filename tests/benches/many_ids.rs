@@ -11,7 +11,7 @@ use support::disk;
 use support::message::MESSAGE_BYTES;
 use support::node::{DEAD_SINK, Node};
 use support::options::{Known, Options};
-use support::process::{Usage, memory};
+use support::process::{Usage, memory, settled_memory};
 use support::progress;
 use support::stats::{Table, median, mib, thousands};
 
@@ -23,15 +23,6 @@ const OPTIONS: [Known; 3] = [
 
 /// Ids of the run beside: few enough that they cost nothing.
 const FEW: u32 = 100;
-
-/// Memory that changed less than this between two looks has settled.
-const SETTLED: u64 = 512 * 1024;
-
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(2);
-
-/// Looks, at most.
-const LOOKS: usize = 15;
 
 /// One run.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -129,7 +120,7 @@ impl Filled {
         node.set("shutdown.drain", "0s");
         node.set("journal.cache_bytes", format!("{cache_mib}MiB"));
         node.start().await;
-        let empty = settled_memory(&node).await;
+        let empty = settled_memory(node.pid()).await;
         let load = Load {
             address: node.ingest(),
             connections: 64,
@@ -141,7 +132,7 @@ impl Filled {
         let start = Instant::now();
         let acks = load.complete().await.acks;
         let fill_per_s = acks as f64 / start.elapsed().as_secs_f64();
-        let filled = settled_memory(&node).await;
+        let filled = settled_memory(node.pid()).await;
         let status = node.status();
         assert_eq!(
             (&status["audit"]["backlog"], &status["journal"]["streams"]),
@@ -152,27 +143,13 @@ impl Filled {
     }
 }
 
-/// Resident memory once it no longer changes.
-async fn settled_memory(node: &Node) -> u64 {
-    let mut last = 0_u64;
-    for _ in 0..LOOKS {
-        tokio::time::sleep(LOOK).await;
-        let now = memory(node.pid(), "VmRSS");
-        if now.abs_diff(last) < SETTLED {
-            return now;
-        }
-        last = now;
-    }
-    last
-}
-
 async fn restart(node: &mut Node, ids: u32, stop: Duration) -> Restart {
     let started = node.start().await;
     let status = node.status();
     let seconds = started.at.elapsed().as_secs_f64();
     let cpu_s = Usage::of(node.pid()).cpu.as_secs_f64();
     assert_eq!((&status["audit"]["recovered"], &status["journal"]["streams"]), (&ids.into(), &ids.into()), "{status}");
-    Restart { seconds, cpu_s, memory: settled_memory(node).await, stop_s: stop.as_secs_f64() }
+    Restart { seconds, cpu_s, memory: settled_memory(node.pid()).await, stop_s: stop.as_secs_f64() }
 }
 
 fn print(ids: u32, runs: &[Run]) {

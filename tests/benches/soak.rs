@@ -13,7 +13,7 @@ use support::database;
 use support::disk;
 use support::node::Node;
 use support::options::{Known, Options};
-use support::plot::{Panel, svg};
+use support::plot::{Panel, Spread, svg};
 use support::process::memory;
 use support::progress;
 use support::stats::{mib, thousands};
@@ -135,6 +135,7 @@ fn plot(looks: &[Look]) {
         Panel { name: "restart after SIGKILL, s", points: points(|look| look.restart_s) },
         Panel { name: "backlog, thousand reports", points: points(|look| Some(look.backlog as f64 / 1e3)) },
     ];
-    let drawing = svg("10 reports each for 10,000 ids, over and over", "million reports acknowledged", &panels);
+    let drawing =
+        svg("10 reports each for 10,000 ids, over and over", "million reports acknowledged", Spread::Even, &panels);
     std::fs::write("target/soak.svg", drawing).expect("target/ takes files");
 }

@@ -279,7 +279,8 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-fn reserve_port() -> (u16, UdpSocket) {
+/// A port that is free, and what holds it against others that ask here.
+pub fn reserve_port() -> (u16, UdpSocket) {
     let start = PORTS.start + (std::process::id() as u16).wrapping_mul(31) % (PORTS.end - PORTS.start);
     for port in (start..PORTS.end).chain(PORTS.start..start) {
         let Ok(reserved) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else { continue };

@@ -21,6 +21,9 @@ const OPTIONS: [&str; 4] = [
 /// The table of [`insert_all`], identical to the one that Forebay makes.
 pub const PLAIN: &str = "plain";
 
+/// Rows a statement and connections of [`insert_all`]; which is best depends on the machine.
+pub const PLAIN_WAYS: [(u64, u32); 4] = [(1000, 2), (1000, 4), (5000, 2), (5000, 4)];
+
 /// A new server.
 pub async fn start() -> MariaDb {
     MariaDb::start_with(&OPTIONS).await

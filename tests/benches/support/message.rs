@@ -27,30 +27,30 @@ pub fn data() -> String {
     format!("{open}{padding}{close}")
 }
 
-/// A message whose id and `seq` are written over for each report, as a masked WebSocket frame.
+/// The first report of id 0, as text.
+pub fn text() -> String {
+    format!(r#"{HEAD}{}{SEQ}{},"time":"{TIME}","data":{}{TAIL}"#, id(0), digits(FIRST_SEQ), data())
+}
+
+/// A message whose id and `seq` are written over for each report, in what a protocol has before and after it.
 #[derive(Debug, Clone)]
-pub struct Frame {
+pub struct Template {
     bytes: Vec<u8>,
     id_at: usize,
     seq_at: usize,
 }
 
-impl Frame {
-    /// The frame of the first report of id 0.
-    pub fn new() -> Self {
-        let text = format!(r#"{HEAD}{}{SEQ}{},"time":"{TIME}","data":{}{TAIL}"#, id(0), digits(FIRST_SEQ), data());
+impl Template {
+    /// The first report of id 0 between these bytes.
+    pub fn new(before: &[u8], after: &[u8]) -> Self {
+        let text = text();
         assert_eq!(text.len(), MESSAGE_BYTES);
-        // FIN and text; masked, with a length of 16 bits; a mask of zeros, which costs the server what any mask does.
-        let mut bytes = vec![0x81, 0x80 | 126];
-        bytes.extend((MESSAGE_BYTES as u16).to_be_bytes());
-        bytes.extend([0; 4]);
-        let id_at = bytes.len() + HEAD.len();
+        let id_at = before.len() + HEAD.len();
         let seq_at = id_at + id(0).len() + SEQ.len();
-        bytes.extend(text.as_bytes());
-        Self { bytes, id_at, seq_at }
+        Self { bytes: [before, text.as_bytes(), after].concat(), id_at, seq_at }
     }
 
-    /// Puts the frame of one report at the end of `out`.
+    /// Puts one report at the end of `out`.
     pub fn write(&mut self, out: &mut Vec<u8>, id: u32, seq: u64) {
         put_digits(&mut self.bytes[self.id_at + 1..self.id_at + 8], u64::from(id));
         put_digits(&mut self.bytes[self.seq_at..self.seq_at + 10], seq);
@@ -63,7 +63,7 @@ fn digits(number: u64) -> String {
 }
 
 /// Writes the number in exactly the digits that there is room for.
-fn put_digits(room: &mut [u8], mut number: u64) {
+pub fn put_digits(room: &mut [u8], mut number: u64) {
     for digit in room.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;

@@ -6,13 +6,19 @@ pub mod admin;
 pub mod client;
 pub mod database;
 pub mod disk;
+pub mod governor;
+pub mod measure;
 pub mod message;
+pub mod nats;
 pub mod node;
 pub mod options;
 pub mod plot;
 pub mod process;
+pub mod redis;
 pub mod row_server;
+pub mod server;
 pub mod stats;
+pub mod usual;
 
 #[path = "../../support/mariadb.rs"]
 pub mod mariadb;

@@ -10,13 +10,58 @@ pub struct Panel {
     pub points: Vec<(f64, f64)>,
 }
 
+/// How what goes from left to right is spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// From 0, evenly.
+    Even,
+    /// By powers of ten; all values are above 0.
+    Powers,
+}
+
+/// Where values of one axis stand, from 0 to 1.
+struct Axis {
+    spread: Spread,
+    from: f64,
+    to: f64,
+}
+
+impl Axis {
+    fn of(spread: Spread, values: impl Iterator<Item = f64> + Clone) -> Self {
+        let to = values.clone().fold(1e-9, f64::max);
+        match spread {
+            Spread::Even => Self { spread, from: 0.0, to },
+            // One place at least, so that a single value has somewhere to stand.
+            Spread::Powers => {
+                let from = values.fold(to, f64::min).log10().floor();
+                Self { spread, from, to: to.log10().max(from + 1.0) }
+            }
+        }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        let value = if self.spread == Spread::Powers { value.log10() } else { value };
+        (value - self.from) / (self.to - self.from)
+    }
+
+    fn marks(&self) -> Vec<f64> {
+        match self.spread {
+            Spread::Even => (0..=4).map(|quarter| self.to * f64::from(quarter) / 4.0).collect(),
+            Spread::Powers => {
+                let powers = self.from as i32..=self.to.floor() as i32;
+                powers.map(|power| 10_f64.powi(power)).collect()
+            }
+        }
+    }
+}
+
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 150.0;
 const LEFT: f64 = 60.0;
 const GAP: f64 = 46.0;
 
 /// The drawing. `x_name` names what goes from left to right, with its unit.
-pub fn svg(title: &str, x_name: &str, panels: &[Panel]) -> String {
+pub fn svg(title: &str, x_name: &str, spread: Spread, panels: &[Panel]) -> String {
     let height = GAP + (HEIGHT + GAP) * panels.len() as f64 + 10.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" font-family=\"sans-serif\" \
@@ -25,10 +70,10 @@ pub fn svg(title: &str, x_name: &str, panels: &[Panel]) -> String {
         LEFT + WIDTH + 20.0
     );
     let points = || panels.iter().flat_map(|panel| &panel.points);
-    let right = points().map(|point| point.0).fold(1e-9, f64::max);
+    let axis = Axis::of(spread, points().map(|point| point.0));
     for (n, panel) in panels.iter().enumerate() {
         let top = GAP + (HEIGHT + GAP) * n as f64;
-        draw(&mut svg, panel, top, right);
+        draw(&mut svg, panel, top, &axis);
     }
     let bottom = height - 8.0;
     writeln!(svg, "<text x=\"{}\" y=\"{bottom}\" text-anchor=\"end\">{x_name}</text>\n</svg>", LEFT + WIDTH)
@@ -36,11 +81,11 @@ pub fn svg(title: &str, x_name: &str, panels: &[Panel]) -> String {
     svg
 }
 
-fn draw(svg: &mut String, panel: &Panel, top: f64, right: f64) {
+fn draw(svg: &mut String, panel: &Panel, top: f64, axis: &Axis) {
     let highest = panel.points.iter().map(|point| point.1).fold(1e-9, f64::max);
     let step = round_step(highest);
     let ceiling = (highest / step).ceil() * step;
-    let x = |value: f64| LEFT + value / right * WIDTH;
+    let x = |value: f64| LEFT + axis.place(value) * WIDTH;
     let y = |value: f64| top + HEIGHT - value / ceiling * HEIGHT;
     let mut line = |text: String| writeln!(svg, "{text}").expect("a text can grow");
     line(format!("<text x=\"{LEFT}\" y=\"{}\">{}</text>", top - 8.0, panel.name));
@@ -51,14 +96,21 @@ fn draw(svg: &mut String, panel: &Panel, top: f64, right: f64) {
         line(format!("<text x=\"{x}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", y + 4.0, short(mark)));
         mark += step;
     }
-    for quarter in 0..=4 {
-        let value = right * f64::from(quarter) / 4.0;
+    for value in axis.marks() {
         let (x, y) = (x(value), top + HEIGHT + 16.0);
         line(format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>", short(value)));
     }
     let path: Vec<String> = panel.points.iter().map(|&(at, value)| format!("{:.1},{:.1}", x(at), y(value))).collect();
     line(format!("<polyline points=\"{}\" fill=\"none\" stroke=\"#1f5fbf\" stroke-width=\"1.5\"/>", path.join(" ")));
+    if panel.points.len() <= FEW {
+        for &(at, value) in &panel.points {
+            line(format!("<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\" fill=\"#1f5fbf\"/>", x(at), y(value)));
+        }
+    }
 }
+
+/// Points so few that each is marked: a single one has no line.
+const FEW: usize = 20;
 
 /// A step of 1, 2 or 5 times a power of ten that gives three to six marks.
 fn round_step(highest: f64) -> f64 {
@@ -67,6 +119,9 @@ fn round_step(highest: f64) -> f64 {
 }
 
 fn short(value: f64) -> String {
+    if value >= 1000.0 {
+        return super::stats::thousands(value);
+    }
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -6,6 +6,15 @@ use std::time::Duration;
 /// `USER_HZ`: the unit of times in `/proc/PID/stat`, 100 a second on every Linux in use.
 const TICKS_A_SECOND: u32 = 100;
 
+/// Memory that changed less than this between two looks has settled.
+const SETTLED: u64 = 512 * 1024;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Looks, at most.
+const LOOKS: usize = 15;
+
 /// What a process has used since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
@@ -35,6 +44,20 @@ impl Usage {
 /// Resident memory in bytes: now (`VmRSS`) or at most (`VmHWM`).
 pub fn memory(pid: u32, name: &str) -> u64 {
     field(&read(&format!("/proc/{pid}/status")), &format!("{name}:")) * 1024
+}
+
+/// Resident memory once it no longer changes.
+pub async fn settled_memory(pid: u32) -> u64 {
+    let mut last = 0_u64;
+    for _ in 0..LOOKS {
+        tokio::time::sleep(LOOK).await;
+        let now = memory(pid, "VmRSS");
+        if now.abs_diff(last) < SETTLED {
+            return now;
+        }
+        last = now;
+    }
+    last
 }
 
 /// A command for a program that dies with the thread that starts it, however that ends.
