@@ -102,6 +102,8 @@ pub struct Journal {
     pub min_free_disk: u64,
     /// Memory for pages of the journal, in bytes.
     pub cache_bytes: u64,
+    /// What was accepted lately, in bytes; what waits for longer is sorted by id.
+    pub recent_bytes: u64,
 }
 
 /// When a flusher acts.

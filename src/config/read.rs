@@ -57,6 +57,7 @@ impl Default for Settings {
                 max_backlog_per_id: 1_000_000,
                 min_free_disk: 256 * MIB,
                 cache_bytes: 64 * MIB,
+                recent_bytes: 64 * MIB,
             },
             flush: Flush { batch: 10, tick: Duration::from_secs(10), catch_up_batch: 1000 },
             sink: Sink {
@@ -127,6 +128,7 @@ impl Reader {
                 ),
                 min_free_disk: self.size("journal.min_free_disk", d.journal.min_free_disk, 0..=1024 * TIB),
                 cache_bytes: self.size("journal.cache_bytes", d.journal.cache_bytes, MIB..=TIB),
+                recent_bytes: self.size("journal.recent_bytes", d.journal.recent_bytes, 0..=GIB),
             },
             flush: Flush {
                 batch: self.integer("flush.batch", d.flush.batch, 1..=1_000_000_000),

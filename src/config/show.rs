@@ -57,6 +57,7 @@ impl fmt::Display for Settings {
         writeln!(f, "max_backlog_per_id = {}", journal.max_backlog_per_id)?;
         writeln!(f, "min_free_disk = {}", size(journal.min_free_disk))?;
         writeln!(f, "cache_bytes = {}", size(journal.cache_bytes))?;
+        writeln!(f, "recent_bytes = {}", size(journal.recent_bytes))?;
         writeln!(f, "\n[flush]\nbatch = {}", flush.batch)?;
         writeln!(f, "tick = {}", duration(flush.tick))?;
         writeln!(f, "catch_up_batch = {}", flush.catch_up_batch)?;

@@ -8,7 +8,7 @@ use super::fault::{Fault, Origin};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 48] = [
+pub(super) const KEYS: [&str; 49] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -30,6 +30,7 @@ pub(super) const KEYS: [&str; 48] = [
     "journal.max_backlog_per_id",
     "journal.min_free_disk",
     "journal.cache_bytes",
+    "journal.recent_bytes",
     "flush.batch",
     "flush.tick",
     "flush.catch_up_batch",

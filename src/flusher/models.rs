@@ -129,6 +129,8 @@ impl Run {
             max_backlog_per_id: max_backlog,
             min_free_disk: 0,
             cache_bytes: 0,
+            // Two entries: what waits behind them moves into lanes.
+            recent_bytes: 200,
         };
         let around = Surroundings { node_id: 1, max_queued_bytes: 1 << 20, max_entry_records: 8 };
         let metrics = Arc::new(Metrics::default());

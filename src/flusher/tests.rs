@@ -102,6 +102,7 @@ impl Bench {
             max_backlog_per_id: 1_000,
             min_free_disk: 0,
             cache_bytes: 1 << 20,
+            recent_bytes: 1 << 20,
         };
         let around = Surroundings { node_id: 1, max_queued_bytes: 1 << 20, max_entry_records: LIMITS.catch_up_batch };
         loop {

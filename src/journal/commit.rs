@@ -11,14 +11,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
+use super::bundle::{BUNDLE_BYTES, Bundles, Spot};
 use super::dead_letters::{self, DeadLetter};
-use super::entry::{self, RECORD_OVERHEAD_BYTES, Stamp};
+use super::entry::{self, ENTRY, RECORD_OVERHEAD_BYTES, Stamp};
 use super::error::JournalError;
-use super::lanes::Lane;
 use super::limits::Level;
 use super::pauses;
 use super::positions::Positions;
-use super::queue::{Buried, Command, Revision};
+use super::queue::{Buried, Command, Damaged, Revision, Settled};
+use super::store::Store;
 use super::stream::{Committed, DoneWaiter, Stream};
 use super::{Drain, Shared};
 use crate::metrics::{Metrics, Revised, Tally};
@@ -34,22 +35,25 @@ const IDLE_SYNC: Duration = Duration::from_millis(500);
 
 /// The commit thread's own state.
 pub(super) struct Committer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     drain: Arc<dyn Drain>,
     positions: Positions,
+    pub(super) bundles: Bundles,
     /// Whether the disk is at its reserve, and when it was asked.
     disk_is_low: Option<(Instant, bool)>,
     /// Since when something is written that no sync has covered.
-    dirty: Option<Instant>,
-    key: Vec<u8>,
-    value: Vec<u8>,
+    pub(super) dirty: Option<Instant>,
+    /// Entries in the bundle that is being written, which is in `value`.
+    entries: u32,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
 }
 
 /// All appends of one id in one cycle.
 struct Group {
     stream: Arc<Stream>,
-    lane: Lane,
     first: Position,
+    spots: Vec<Spot>,
     contents: Vec<Content>,
     reports: u64,
     bytes: u64,
@@ -70,6 +74,8 @@ struct Cycle {
     /// Who waits for revisions.
     waiting: Vec<oneshot::Sender<()>>,
     pauses: Vec<pauses::Change>,
+    /// The bundle of each entry that is in a lane after the sync.
+    shelved: Vec<u64>,
     must_sync: bool,
     stop: bool,
 }
@@ -84,8 +90,9 @@ enum Verdict {
 }
 
 impl Committer {
-    pub(super) fn new(shared: Arc<Shared>, drain: Arc<dyn Drain>, positions: Positions) -> Self {
-        Self { shared, drain, positions, disk_is_low: None, dirty: None, key: Vec::new(), value: Vec::new() }
+    pub(super) fn new(shared: Arc<Shared>, drain: Arc<dyn Drain>, positions: Positions, bundles: Bundles) -> Self {
+        let (key, value) = (Vec::new(), Vec::new());
+        Self { shared, drain, positions, bundles, disk_is_low: None, dirty: None, entries: 0, key, value }
     }
 
     /// Runs until [`Command::Stop`].
@@ -134,12 +141,7 @@ impl Committer {
                 cycle.reserved += reserved;
                 appends.into_iter().for_each(|append| self.admit(append, cycle));
             }
-            Command::Truncate(keys) => {
-                for (lane, key) in keys {
-                    self.shared.store.remove(lane, &key)?;
-                }
-                self.dirty.get_or_insert_with(Instant::now);
-            }
+            Command::Truncate(settled) => self.truncate(settled)?,
             Command::Bury(letters, done) => {
                 let buried = self.bury(&letters)?;
                 cycle.buried.push((buried, done));
@@ -159,8 +161,8 @@ impl Committer {
                 self.dirty.get_or_insert_with(Instant::now);
                 cycle.must_sync = true;
             }
-            Command::SetAside(lane, key, value) => {
-                self.shared.store.set_aside(lane, &key, &value)?;
+            Command::SetAside(damaged) => {
+                set_aside(&self.shared.store, &damaged)?;
                 self.dirty.get_or_insert_with(Instant::now);
                 cycle.must_sync = true;
             }
@@ -169,6 +171,19 @@ impl Committer {
                 cycle.must_sync = true;
             }
         }
+        Ok(())
+    }
+
+    /// Removes what is settled: from lanes at once, from bundles when nothing is left of them.
+    fn truncate(&mut self, settled: Settled) -> Result<(), JournalError> {
+        for (lane, key) in &settled.in_lanes {
+            self.shared.store.remove(*lane, key)?;
+        }
+        settled.in_bundles.into_iter().for_each(|bundle| self.bundles.leave(bundle));
+        if cfg!(not(forebay_plant = "forget_settlements")) {
+            self.bundles.settled(settled.id, settled.through);
+        }
+        self.dirty.get_or_insert_with(Instant::now);
         Ok(())
     }
 
@@ -255,21 +270,33 @@ impl Committer {
         Ok(())
     }
 
-    /// Numbers and writes the cycle's groups, and behind them its stamp.
+    /// Numbers and writes the cycle's groups, and behind them its stamp. Settlements go with them, or with what is
+    /// synced otherwise.
     fn write(&mut self, cycle: &mut Cycle) -> Result<(), JournalError> {
-        if cycle.groups.is_empty() {
-            return Ok(());
+        if self.bundles.remove_oldest(&self.shared.store)? {
+            self.dirty.get_or_insert_with(Instant::now);
         }
-        let now = now_micros();
-        for group in &mut cycle.groups {
-            group.first = self.positions.take(group.contents.len() as u64, now);
+        self.shelve(&mut cycle.shelved)?;
+        self.value.clear();
+        while cycle.groups.is_empty() && cycle.must_sync && self.bundles.has_settlements() {
+            self.bundles.write_settlements(&mut self.value);
+            self.close_bundle(self.value.len())?;
         }
-        for group in &mut cycle.groups {
-            self.write_group(group, now)?;
+        if !cycle.groups.is_empty() {
+            self.bundles.write_settlements(&mut self.value);
+            let now = now_micros();
+            for group in &mut cycle.groups {
+                group.first = self.positions.take(group.contents.len() as u64, now);
+            }
+            for group in &mut cycle.groups {
+                self.write_group(group, now)?;
+            }
+            cycle.must_sync = true;
         }
-        self.shared.store.set_stamp(self.positions.last())?;
-        self.dirty.get_or_insert_with(Instant::now);
-        cycle.must_sync = true;
+        self.close_bundle(self.value.len())?;
+        if !cycle.groups.is_empty() {
+            self.shared.store.set_stamp(self.positions.last())?;
+        }
         Ok(())
     }
 
@@ -281,18 +308,36 @@ impl Committer {
             let count = entry_length(id, rest, self.shared.max_entry_records);
             let first = Position(group.first.0 + written as u64);
             let stamp = Stamp { first, accepted_at: now, node_id: self.shared.node_id };
-            entry::encode_key(id, first, &mut self.key);
+            let mut offset = self.value.len();
             entry::encode(id, stamp, rest[..count].iter(), &mut self.value);
-            self.shared.store.insert(group.lane, &self.key, &self.value)?;
-            group.bytes += (self.key.len() + self.value.len()) as u64;
+            let length = self.value.len() - offset;
+            if offset > 0 && self.value.len() > BUNDLE_BYTES {
+                self.close_bundle(offset)?;
+                offset = 0;
+            }
+            self.entries += 1;
+            group.spots.push(Spot::new(self.bundles.next(), first, offset..offset + length, count));
+            group.bytes += length as u64;
             written += count;
+        }
+        Ok(())
+    }
+
+    /// Writes the bundle that ends there, if it is one; what is behind begins the next.
+    fn close_bundle(&mut self, end: usize) -> Result<(), JournalError> {
+        if end > 0 {
+            self.shared.store.add_bundle(self.bundles.next(), &self.value[..end])?;
+            self.bundles.add(std::mem::take(&mut self.entries), end);
+            self.value.drain(..end);
+            self.dirty.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
 
     /// Lets the world know of what is durable: counters, flushers, and last the clients.
     fn release(&mut self, cycle: Cycle) {
-        let Cycle { groups, answers, reserved, buried, revised, waiting, pauses, .. } = cycle;
+        let Cycle { mut groups, answers, reserved, buried, revised, waiting, pauses, shelved, .. } = cycle;
+        shelved.into_iter().for_each(|bundle| self.bundles.leave(bundle));
         let metrics = &*self.shared.metrics;
         let reports = groups.iter().map(|g| g.reports).sum();
         metrics.audit.accepted(reports);
@@ -307,12 +352,13 @@ impl Committer {
             }
         }
         let now = Instant::now();
-        for group in &groups {
+        for group in &mut groups {
             let count = group.contents.len() as u64;
             let through = Position(group.first.0 + count - 1);
             let mut state = group.stream.lock();
             let added = Committed { reports: group.reports, markers: count - group.reports, bytes: group.bytes };
             state.committed(&added, group.first, through, now);
+            state.recent.extend(group.spots.drain(..));
             self.drain.backlog_grew(&group.stream, &mut state);
         }
         answer(answers, &groups, self.shared.node_id, metrics);
@@ -346,9 +392,8 @@ impl Cycle {
 
     fn join(&mut self, id: Id, stream: Arc<Stream>, content: Content) -> Verdict {
         let group = *self.by_id.entry(id).or_insert_with(|| {
-            let lane = stream.lock().lane;
-            let first = Position(0);
-            self.groups.push(Group { stream, lane, first, contents: Vec::new(), reports: 0, bytes: 0 });
+            let (first, contents, spots) = (Position(0), Vec::new(), Vec::new());
+            self.groups.push(Group { stream, first, spots, contents, reports: 0, bytes: 0 });
             self.groups.len() - 1
         });
         let Group { contents, reports, .. } = &mut self.groups[group];
@@ -361,6 +406,15 @@ impl Cycle {
         contents.push(content);
         Verdict::Written { group, index: contents.len() - 1 }
     }
+}
+
+/// Copies a damaged value aside; in its lane, what is whole of it takes its place.
+pub(super) fn set_aside(store: &Store, damaged: &Damaged) -> Result<(), JournalError> {
+    store.set_aside(&damaged.name, &damaged.value)?;
+    let Some((lane, key)) = &damaged.in_lane else { return Ok(()) };
+    let whole = entry::whole_values(&damaged.value, [ENTRY]).filter_map(Result::ok).map(|(_, value)| value);
+    let whole: Vec<u8> = whole.filter(|value| entry::decode_part(key, value).is_ok()).flatten().collect();
+    if whole.is_empty() { store.remove(*lane, key) } else { store.insert(*lane, key, &whole) }
 }
 
 /// How many of `contents` go into the next entry: at least one, and more while they stay below the shared size.

@@ -156,6 +156,7 @@ pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
         reason: &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)],
         dead_at: *dead_at,
     };
+    value.clear();
     frame(LETTER, value, |value| {
         bincode::serde::encode_into_writer(&body, Appender(value), ENCODING).expect("writing to memory cannot fail");
     });

@@ -6,8 +6,10 @@
 //! body   bincode 2, standard: id, first position, accepted_at, node_id, records
 //! ```
 //!
-//! Record *i* has the position *first + i*. The body repeats the key, so that an entry proves where it belongs. This
-//! file alone knows the encoding; a successor of bincode is a change of this file and a new version byte.
+//! Record *i* has the position *first + i*. The body repeats the key, so that an entry proves where it belongs. Values
+//! that were written together lie one behind the other in one value of the storage (`bundle.rs`, `shelving.rs`);
+//! [`whole_values`] tells them apart. This file alone knows the encoding; a successor of bincode is a change of this
+//! file and a new version byte.
 
 use std::net::IpAddr;
 
@@ -32,7 +34,7 @@ pub(super) const MAX_BODY_BYTES: usize = 112 * 1024;
 /// What a record costs in an entry beside its data, at most: numbers, address, lengths.
 pub(super) const RECORD_OVERHEAD_BYTES: usize = 64;
 /// The encoding of bodies. The limit is on what lengths may claim before anything is allocated.
-const ENCODING: bincode::config::Configuration<
+pub(super) const ENCODING: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Varint,
     bincode::config::Limit<{ 4 * MAX_BODY_BYTES }>,
@@ -107,7 +109,7 @@ pub fn decode_key(key: &[u8]) -> Option<(Id, Position)> {
     Some((id, Position(u64::from_be_bytes(*position))))
 }
 
-/// Writes the value of an entry into `value`.
+/// Appends the value of an entry to `value`.
 pub fn encode<'a>(id: &Id, stamp: Stamp, contents: impl Iterator<Item = &'a Content>, value: &mut Vec<u8>) {
     let body = EntryBody {
         id: id.as_str(),
@@ -147,14 +149,32 @@ pub fn decode(key: (Id, Position), value: &Bytes) -> Result<Entry, Damage> {
     Ok(entry)
 }
 
+/// Reads one of the values that lie together under `key`, whose header and checksum were looked at.
+///
+/// # Errors
+/// As [`decode`]: the value belongs to the key's id, and none is older than the key.
+pub(super) fn decode_part(key: &[u8], value: &Bytes) -> Result<Entry, Damage> {
+    let (id, first) = decode_key(key).ok_or(Damage::Key)?;
+    let entry = decode_whole(value)?;
+    if entry.id == id && entry.first >= first { Ok(entry) } else { Err(Damage::Key) }
+}
+
 /// Reads the value of an entry whose key is not known.
 ///
 /// # Errors
 /// As [`decode`].
 pub fn decode_value(value: &Bytes) -> Result<Entry, Damage> {
-    let body = unframe(ENTRY, value)?;
+    unframe(ENTRY, value)?;
+    decode_whole(value)
+}
+
+/// Reads the value of an entry whose header and checksum were looked at.
+///
+/// # Errors
+/// [`Damage::Content`].
+pub(super) fn decode_whole(value: &Bytes) -> Result<Entry, Damage> {
     let (body, used): (EntryBody<'_>, usize) =
-        bincode::serde::borrow_decode_from_slice(body, ENCODING).map_err(|_| Damage::Content)?;
+        bincode::serde::borrow_decode_from_slice(&value[HEADER_BYTES..], ENCODING).map_err(|_| Damage::Content)?;
     let id = Id::new(body.id).map_err(|_| Damage::Content)?;
     let end = body.first.checked_add(body.records.len() as u64).filter(|end| *end <= MAX_EXACT + 1);
     if used + HEADER_BYTES != value.len() || body.records.is_empty() || end.is_none() {
@@ -191,17 +211,50 @@ pub fn number(seq: Option<u64>, node_id: u16, position: Position) -> Number {
     }
 }
 
-/// Writes header and body: whatever `body` appends, behind its version, length and checksum.
+/// Appends header and body: whatever `body` appends, behind its version, length and checksum.
 pub(super) fn frame(magic: Magic, value: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
-    value.clear();
+    let start = value.len();
     value.push(VERSION);
     value.extend_from_slice(&magic);
     value.extend_from_slice(&[0; 8]);
     body(value);
-    let crc = crc32fast::hash(&value[HEADER_BYTES..]);
-    let length = u32::try_from(value.len() - HEADER_BYTES).expect("a body is at most MAX_BODY_BYTES");
-    value[4..8].copy_from_slice(&crc.to_le_bytes());
-    value[8..12].copy_from_slice(&length.to_le_bytes());
+    let (header, body) = value[start..].split_at_mut(HEADER_BYTES);
+    let length = u32::try_from(body.len()).expect("a body is at most MAX_BODY_BYTES");
+    header[4..8].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+    header[8..12].copy_from_slice(&length.to_le_bytes());
+}
+
+/// The values of these kinds that lie one behind the other in `value`, with their offsets, header and checksum looked
+/// at. Each stretch between them that holds no whole one is an error; they go on behind it.
+pub(super) fn whole_values<const N: usize>(
+    value: &Bytes,
+    kinds: [Magic; N],
+) -> impl Iterator<Item = Result<(usize, Bytes), Damage>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let mut damage = None;
+        while at < value.len() {
+            let header = value.get(at..at + HEADER_BYTES);
+            let length = header.map_or(0, |header| HEADER_BYTES.saturating_add(body_length(header)));
+            let end = at.saturating_add(length).min(value.len());
+            let unframed = header.ok_or(Damage::Length).and_then(|header| {
+                let kind = kinds.into_iter().find(|kind| header[1..4] == *kind).unwrap_or(kinds[0]);
+                unframe(kind, &value[at..end])
+            });
+            match (unframed, damage) {
+                (Ok(_), Some(damage)) => return Some(Err(damage)),
+                (Ok(_), None) => {
+                    let start = std::mem::replace(&mut at, end);
+                    return Some(Ok((start, value.slice(start..end))));
+                }
+                (Err(found), _) => {
+                    damage.get_or_insert(found);
+                    at += 1;
+                }
+            }
+        }
+        damage.map(Err)
+    })
 }
 
 /// Checks the header, and returns the body.

@@ -64,7 +64,7 @@ impl Index {
         let mut part = self.part(id);
         let Part { streams, paused } = &mut *part;
         let stream = streams.entry(*id).or_insert_with(|| {
-            let stream = Stream::new(*id, self.lanes().lease(id));
+            let stream = Stream::new(*id);
             stream.lock().paused = paused.contains(id);
             Arc::new(stream)
         });
@@ -96,6 +96,11 @@ impl Index {
             self.remove(&mut part, stream);
         }
         quiet
+    }
+
+    /// A lane for what waits for long of `id`; given back when the id is drained.
+    pub(super) fn lease(&self, id: &Id) -> Lane {
+        self.lanes().lease(id)
     }
 
     /// How many ids have backlog.
@@ -149,7 +154,7 @@ impl Index {
         let mut holders = vec![0; lanes.holders().len()];
         for stream in parts.iter().flat_map(|part| part.streams.values()) {
             let state = stream.lock();
-            state.older_lanes.iter().chain([&state.lane]).for_each(|&lane| holders[usize::from(lane)] += 1);
+            state.lanes().for_each(|lane| holders[usize::from(lane)] += 1);
         }
         assert_eq!(lanes.holders(), holders);
     }
@@ -157,9 +162,10 @@ impl Index {
     fn remove(&self, part: &mut Part, stream: &Stream) {
         part.streams.remove(&stream.id);
         let state = stream.lock();
-        let mut lanes = self.lanes();
-        lanes.release(state.lane);
-        state.older_lanes.iter().for_each(|&lane: &Lane| lanes.release(lane));
+        if state.lane.is_some() {
+            let mut lanes = self.lanes();
+            state.lanes().for_each(|lane| lanes.release(lane));
+        }
         if part.streams.is_empty() && part.streams.capacity() > KEPT_CAPACITY {
             part.streams.shrink_to_fit();
         }

@@ -6,22 +6,26 @@
 //! 2. After a failed write or sync nothing is answered any more, and [`Journal::failed`] resolves.
 //! 3. Positions increase strictly and are never reused (`positions.rs`).
 //! 4. Records of one id are read in the order in which they were appended, and only once they are synced.
-//! 5. Truncation removes exactly the keys of entries that were settled.
+//! 5. Truncation removes exactly the entries that were settled.
 //! 6. Dead letters are synced before the entry that they come from is truncated.
 //! 7. A damaged entry is never handed out; it is set aside under its lane and key, and logged.
 //! 8. Files that cannot be opened are moved aside, and every entry that is whole in them is taken over (`salvage.rs`).
 //! 9. A paused id is so on disk before anybody is told, and nothing of it is drained that was not on its way before.
-//! 10. An id is in the index from its first append until it is drained and quiet, and holds a lane as long.
+//! 10. An id is in the index from its first append until it is drained and quiet, and holds a lane from when something
+//!     of it has moved into one until then.
+//! 11. An entry that moves from a bundle into a lane is durable there before it leaves the bundle.
 //!
 //! # On disk
-//! sled trees `lane-0000` … hold entries (`entry.rs`), `dead` dead letters (`dead_letters.rs`), `damaged` what was set
-//! aside (`lane-NNNN/` and the key), `paused` the ids that are not drained (`pauses.rs`), `meta` the stamp of the last
-//! commit (`log.rs`).
+//! sled trees `recent-000` … hold what each commit wrote, a bundle of entries (`bundle.rs`); `lane-0000` … the entries
+//! that wait for long, by id (`entry.rs`); `dead` dead letters (`dead_letters.rs`); `damaged` what was set aside
+//! (`lane-NNNN/` and the key, or `recent/` and the number of the bundle); `paused` the ids that are not drained
+//! (`pauses.rs`); `meta` the stamp of the last commit (`log.rs`).
 //!
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
 
 pub mod append;
+mod bundle;
 mod commit;
 mod dead_letters;
 mod entry;
@@ -41,6 +45,7 @@ mod queue;
 mod read;
 mod recovery;
 mod salvage;
+mod shelving;
 #[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
 mod stream;
@@ -73,6 +78,7 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::report::Id;
 use crate::sync::thread::{self, JoinHandle};
+use bundle::Bundles;
 use commit::Committer;
 use index::Index;
 use limits::Limits;
@@ -112,6 +118,8 @@ struct Shared {
     limits: Limits,
     node_id: u16,
     max_entry_records: usize,
+    /// Bytes of bundles beyond which the oldest are emptied into lanes.
+    recent_bytes: u64,
     /// Bytes that appends may still reserve.
     reservations: Semaphore,
     /// Bytes of entries and dead letters.
@@ -192,6 +200,7 @@ fn reopen_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Fo
 pub struct Opened {
     shared: Arc<Shared>,
     positions: Positions,
+    bundles: Bundles,
 }
 
 impl Opened {
@@ -237,6 +246,7 @@ impl Opened {
             },
             node_id: around.node_id,
             max_entry_records: around.max_entry_records,
+            recent_bytes: settings.recent_bytes,
             reservations: Semaphore::new(around.max_queued_bytes),
             bytes: AtomicU64::new(found.bytes),
             dead_bytes: AtomicU64::new(found.dead_bytes),
@@ -245,16 +255,16 @@ impl Opened {
             failure: watch::Sender::new(None),
             oldest: Mutex::new(None),
         };
-        Ok(Self { shared: Arc::new(shared), positions })
+        Ok(Self { shared: Arc::new(shared), positions, bundles: Bundles::new(found.bundles) })
     }
 
     /// Starts the commit thread, and tells `drain` of every stream that was found.
     pub fn start(self, drain: Arc<dyn Drain>) -> Journal {
-        let Self { shared, positions } = self;
+        let Self { shared, positions, bundles } = self;
         for stream in shared.index.parts().flat_map(|part| part.streams) {
             drain.backlog_grew(&stream, &mut stream.lock());
         }
-        let committer = Committer::new(Arc::clone(&shared), drain, positions);
+        let committer = Committer::new(Arc::clone(&shared), drain, positions, bundles);
         let failed_by = Arc::clone(&shared);
         let commit = move || {
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));

@@ -7,7 +7,8 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::Journal;
 use super::lanes::Lane;
-use super::queue::{Command, Queue};
+use super::queue::{Command, Queue, Settled};
+use crate::report::{Id, Position};
 use crate::sync::{check, thread};
 
 #[test]
@@ -20,8 +21,8 @@ fn what_is_pushed_is_taken_in_order_and_never_left_waiting() {
         while taken.iter().map(Vec::len).sum::<usize>() < 6 {
             queue.take(&mut commands, None);
             for command in commands.drain(..) {
-                let Command::Truncate(keys) = command else { panic!("nobody pushed that") };
-                keys.into_iter().for_each(|(lane, key)| taken[usize::from(lane)].extend(key));
+                let Command::Truncate(settled) = command else { panic!("nobody pushed that") };
+                settled.in_lanes.into_iter().for_each(|(lane, key)| taken[usize::from(lane)].extend(key));
             }
         }
         assert_eq!(taken, [[0, 1], [0, 1], [0, 1]]);
@@ -31,7 +32,10 @@ fn what_is_pushed_is_taken_in_order_and_never_left_waiting() {
 
 fn pusher(queue: &Arc<Queue>, lane: Lane) -> thread::JoinHandle<()> {
     let queue = Arc::clone(queue);
-    thread::spawn(move || (0..2).for_each(|n| queue.push(Command::Truncate(vec![(lane, vec![n])]))))
+    let id = Id::new("a").expect("an id");
+    let settled =
+        move |n| Settled { id, through: Position(1), in_lanes: vec![(lane, vec![n])], in_bundles: Vec::new() };
+    thread::spawn(move || (0..2).for_each(|n| queue.push(Command::Truncate(settled(n)))))
 }
 
 /// Whoever waits for an answer learns that none will come.

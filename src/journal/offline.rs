@@ -1,18 +1,20 @@
 //! A journal that no node has open: what of it is whole, and all that can be read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
 use bytes::Bytes;
 
-use super::entry::{self, ENTRY, HEADER_BYTES, MAX_BODY_BYTES};
+use super::bundle::{self, KINDS, is_settlements};
+use super::entry::{self, ENTRY, Entry, HEADER_BYTES, MAX_BODY_BYTES};
 use super::error::{Damage, JournalError};
 use super::log::{self, Hole};
 use super::store::Store;
 use super::value::Value;
 use super::{dead_letters::LETTER, guarded, pauses};
+use crate::report::{Id, Position};
 
 /// How much of a file is read at a time; more than any value has.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -73,12 +75,12 @@ pub fn examine(dir: &Path, mut each: impl FnMut(Value) -> Result<(), JournalErro
 /// Opens the trees as a start does, and reads all of them once.
 fn check_trees(dir: &Path, examined: &mut Examined) -> Result<Store, JournalError> {
     let store = Store::open(dir, 0, CACHE_BYTES)?;
-    for (tree, pair) in store.scan_all() {
-        let (key, value) = pair?;
-        if let Err(damage) = Value::decode_under(&key, &value) {
-            examined.damaged.push((format!("{tree}/{}", key.escape_ascii()), damage));
+    each_value(&store, |place, value| {
+        if let Err(damage) = value {
+            examined.damaged.push((place.to_owned(), damage));
         }
-    }
+        Ok(())
+    })?;
     for pair in store.scan_paused() {
         let (key, value) = pair?;
         match pauses::decode(&key, &value) {
@@ -93,11 +95,55 @@ fn check_trees(dir: &Path, examined: &mut Examined) -> Result<Store, JournalErro
 }
 
 fn read_trees(store: &Store, mut each: impl FnMut(Value) -> Result<(), JournalError>) -> Result<(), JournalError> {
-    for (_, pair) in store.scan_all() {
-        let (key, value) = pair?;
-        if let Ok(value) = Value::decode_under(&key, &value) {
-            each(value)?;
+    each_value(store, |_, value| value.map_or(Ok(()), &mut each))
+}
+
+/// All entries that are not settled, and all dead letters, with the name of their tree and their key.
+fn each_value(
+    store: &Store,
+    mut each: impl FnMut(&str, Result<Value, Damage>) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    // By id: what is settled, or in a lane.
+    let mut done: HashMap<Id, Position> = HashMap::new();
+    for lane in 0..store.lanes() {
+        for pair in store.scan(lane) {
+            let (key, value) = pair?;
+            let place = format!("lane-{lane:04}/{}", key.escape_ascii());
+            for part in entry::whole_values(&value, [ENTRY]) {
+                let entry = part.and_then(|(_, part)| entry::decode_part(&key, &part));
+                if let Ok(entry) = &entry {
+                    let done = done.entry(entry.id).or_insert(Position(0));
+                    *done = entry.last().max(*done);
+                }
+                each(&place, entry.map(Value::Entry))?;
+            }
         }
+    }
+    let bundles = store.bundles()?;
+    for (_, bundle) in &bundles {
+        for (_, part) in entry::whole_values(bundle, KINDS).filter_map(Result::ok).filter(|(_, p)| is_settlements(p)) {
+            for (id, through) in bundle::decode_settlements(&part).unwrap_or_default() {
+                let done = done.entry(id).or_insert(Position(0));
+                *done = through.max(*done);
+            }
+        }
+    }
+    for (number, bundle) in &bundles {
+        for part in entry::whole_values(bundle, KINDS) {
+            let entry = match part {
+                Ok((_, part)) if is_settlements(&part) => continue,
+                Ok((_, part)) => entry::decode_whole(&part),
+                Err(damage) => Err(damage),
+            };
+            let is_done = |entry: &Entry| done.get(&entry.id).is_some_and(|done| entry.last() <= *done);
+            if !entry.as_ref().is_ok_and(is_done) {
+                each(&format!("recent/{number}"), entry.map(Value::Entry))?;
+            }
+        }
+    }
+    for pair in store.scan_dead() {
+        let (key, value) = pair?;
+        each(&format!("dead/{}", key.escape_ascii()), Value::decode_under(&key, &value))?;
     }
     Ok(())
 }

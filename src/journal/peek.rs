@@ -1,13 +1,12 @@
 //! A look at an id's backlog that takes nothing of it.
 
 use super::Journal;
-use super::commit::SHARED_ENTRY_BYTES;
-use super::entry::{self, RECORD_OVERHEAD_BYTES};
+use super::bundle::Spot;
+use super::entry::{self, ENTRY, Entry};
 use super::error::JournalError;
+use super::stream::Stream;
 use crate::report::{Body, Id, Position, Report};
 
-/// The most records that an entry can have, whatever the settings were when it was written.
-const MAX_ENTRY_RECORDS: u64 = (SHARED_ENTRY_BYTES / RECORD_OVERHEAD_BYTES) as u64;
 /// Records, markers among them, that one look reads at the most.
 const MAX_LOOKED_AT: usize = 10_000;
 
@@ -33,44 +32,83 @@ impl Journal {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Peeked, JournalError> {
-        let mut peeked = Peeked::default();
-        let Some(stream) = self.shared.index.stream(id) else { return Ok(peeked) };
-        let (lanes, settled, through) = {
+        let mut look = Look { peeked: Peeked::default(), limit, max_bytes, looked_at: 0, bytes: 0, last: Position(0) };
+        let Some(stream) = self.shared.index.stream(id) else { return Ok(look.peeked) };
+        look.last = after.unwrap_or(Position(0)).max(stream.lock().settled);
+        // What moves into a lane meanwhile is found there.
+        while !self.look(&stream, &mut look)? {}
+        Ok(look.peeked)
+    }
+
+    /// Goes on with a look; false where what is looked at moved away.
+    fn look(&self, stream: &Stream, look: &mut Look) -> Result<bool, JournalError> {
+        let (lanes, recent, settled, through) = {
             let state = stream.lock();
-            let lanes: Vec<_> = state.older_lanes.iter().copied().chain([state.lane]).collect();
-            (lanes, state.settled, state.synced)
+            let begun = state.recent.partition_point(|spot| spot.first <= look.last).saturating_sub(1);
+            let recent: Vec<Spot> = state.recent.iter().skip(begun).take(MAX_LOOKED_AT + 1).copied().collect();
+            (state.lanes().collect::<Vec<_>>(), recent, state.settled, state.synced)
         };
-        let after = after.unwrap_or(Position(0)).max(settled);
-        // The entry that `after` lies in begins before it.
-        let from = Position(after.0.saturating_sub(MAX_ENTRY_RECORDS).max(settled.0) + 1);
-        let (mut looked_at, mut bytes, mut last) = (0, 0, after);
+        let last_in_lanes = recent.first().map_or(through, |spot| Position(spot.first.0 - 1));
         for lane in lanes {
-            for pair in self.shared.store.range(lane, id, from, through) {
-                let (key, value) = pair?;
-                let Some(Ok(entry)) = entry::decode_key(&key).map(|key| entry::decode(key, &value)) else { continue };
-                for record in entry.records {
-                    if record.position <= after || record.position > through {
-                        continue;
-                    }
-                    let data_bytes = match &record.body {
-                        Body::Report(report) => Some(report.data.as_ref().map_or(0, bytes::Bytes::len)),
-                        Body::Marker(..) => None,
-                    };
-                    let found = peeked.reports.len();
-                    let is_full = |more: usize| found >= limit || (found > 0 && bytes + more > max_bytes);
-                    if looked_at >= MAX_LOOKED_AT || data_bytes.is_some_and(is_full) {
-                        peeked.next = Some(last);
-                        return Ok(peeked);
-                    }
-                    looked_at += 1;
-                    last = record.position;
-                    if let Body::Report(report) = record.body {
-                        bytes += data_bytes.unwrap_or(0);
-                        peeked.reports.push((record.position, report));
+            let store = &self.shared.store;
+            // The value that `last` lies in begins before it.
+            let from = store.latest(lane, &stream.id, look.last)?.unwrap_or(Position(0));
+            for pair in store.range(lane, &stream.id, from.max(Position(settled.0 + 1)), last_in_lanes) {
+                let (_, value) = pair?;
+                for (_, value) in entry::whole_values(&value, [ENTRY]).filter_map(Result::ok) {
+                    if entry::decode_whole(&value).is_ok_and(|entry| !look.at(entry, through)) {
+                        return Ok(true);
                     }
                 }
             }
         }
-        Ok(peeked)
+        for spot in recent {
+            let Some(value) = self.shared.store.bundle(spot.bundle)?.and_then(|bundle| spot.of(&bundle)) else {
+                return Ok(false);
+            };
+            if entry::decode_whole(&value).is_ok_and(|entry| !look.at(entry, through)) {
+                return Ok(true);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A look that goes on.
+struct Look {
+    peeked: Peeked,
+    limit: usize,
+    max_bytes: usize,
+    looked_at: usize,
+    bytes: usize,
+    /// Where it is.
+    last: Position,
+}
+
+impl Look {
+    /// Looks at an entry; false where the look ends within it.
+    fn at(&mut self, entry: Entry, through: Position) -> bool {
+        for record in entry.records {
+            if record.position <= self.last || record.position > through {
+                continue;
+            }
+            let data_bytes = match &record.body {
+                Body::Report(report) => Some(report.data.as_ref().map_or(0, bytes::Bytes::len)),
+                Body::Marker(..) => None,
+            };
+            let found = self.peeked.reports.len();
+            let is_full = |more: usize| found >= self.limit || (found > 0 && self.bytes + more > self.max_bytes);
+            if self.looked_at >= MAX_LOOKED_AT || data_bytes.is_some_and(is_full) {
+                self.peeked.next = Some(self.last);
+                return false;
+            }
+            self.looked_at += 1;
+            self.last = record.position;
+            if let Body::Report(report) = record.body {
+                self.bytes += data_bytes.unwrap_or(0);
+                self.peeked.reports.push((record.position, report));
+            }
+        }
+        true
     }
 }

@@ -66,6 +66,7 @@ impl State {
         let progress = self.progress.get_or_insert_default();
         progress.last_error = Some(error);
         progress.next_attempt = Some(next_attempt);
+        self.taken = false;
         self.urgent = true;
     }
 

@@ -2,31 +2,54 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::append::Append;
 use super::dead_letters::DeadLetter;
 use super::lanes::Lane;
 use super::pauses::PauseError;
-use crate::report::{Id, Key};
+use crate::report::{Id, Key, Position};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What the commit thread is asked to do; it does it in the order of the asking.
 pub(super) enum Command {
     /// Make these durable and answer. The bytes were reserved for them.
     Append(Vec<Append>, usize),
-    /// Remove entries that are settled, by lane and key.
-    Truncate(Vec<(Lane, Vec<u8>)>),
+    /// Remove entries that are settled.
+    Truncate(Settled),
     /// Keep these as dead letters, durably, before the answer.
     Bury(Vec<DeadLetter>, oneshot::Sender<Buried>),
     /// Change dead letters, durably, before the answer.
     Revise(Vec<Revision>, oneshot::Sender<()>),
     /// Pause an id, or resume it, durably, before the answer.
     Pause(Id, bool, oneshot::Sender<Result<(), PauseError>>),
-    /// Move a damaged entry out of the way: lane, key, value.
-    SetAside(Lane, Vec<u8>, bytes::Bytes),
+    /// Move a damaged value out of the way.
+    SetAside(Damaged),
     /// Sync and end.
     Stop,
+}
+
+/// Entries of one id that are settled.
+#[derive(Debug, Clone)]
+pub(super) struct Settled {
+    pub(super) id: Id,
+    /// All up to here.
+    pub(super) through: Position,
+    /// Those in lanes, by their key.
+    pub(super) in_lanes: Vec<(Lane, Vec<u8>)>,
+    /// The bundles of the others, one for each.
+    pub(super) in_bundles: Vec<u64>,
+}
+
+/// A value that is damaged, or a part of it.
+#[derive(Debug)]
+pub(super) struct Damaged {
+    /// Its name among what was set aside.
+    pub(super) name: Vec<u8>,
+    pub(super) value: Bytes,
+    /// Where it is replaced by what is whole of it; none where it is left for the settlement of its neighbours.
+    pub(super) in_lane: Option<(Lane, Vec<u8>)>,
 }
 
 /// What became of reports that were to be kept as dead letters.

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
 use super::Journal;
+use super::bundle::Spot;
 use super::commit::now_micros;
-use super::entry::{self, Entry};
+use super::entry::{self, ENTRY, Entry};
 use super::error::{Damage, JournalError};
 use super::lanes::Lane;
 use super::progress::LastBatch;
-use super::queue::Command;
-use super::stream::Stream;
-use crate::report::{Batch, Position};
+use super::queue::{Command, Damaged, Settled};
+use super::stream::{State, Stream};
+use crate::report::{Batch, Id, Position};
 
 /// What was read of one id: whole entries, in order, from the oldest that is not settled.
 #[derive(Debug)]
@@ -25,7 +30,10 @@ pub struct Taken {
 /// What was taken, for the time when it is settled. Not settled, it is taken again.
 #[derive(Debug)]
 pub struct Receipt {
-    keys: Vec<(Lane, Vec<u8>)>,
+    id: Id,
+    in_lanes: Vec<(Lane, Vec<u8>)>,
+    /// Those that were in bundles; they may be in a lane by now.
+    recent: Vec<Spot>,
     /// All up to here is taken.
     through: Position,
     /// No entry is left that was durable when the reading began.
@@ -53,21 +61,35 @@ pub struct Settlement {
 /// What a stream has left when a reading begins.
 struct Rest {
     lanes: Vec<Lane>,
+    recent: Vec<Spot>,
     from: Position,
     through: Position,
+    /// Whether there are more entries in bundles.
+    is_cut: bool,
     reports: u64,
     markers: u64,
     bytes: u64,
 }
 
-impl Receipt {
-    fn add(&mut self, lane: Lane, key: Vec<u8>, value_bytes: usize, entry: &Entry) {
+/// How much a reading takes.
+#[derive(Clone, Copy)]
+struct Limits {
+    records: usize,
+    bytes: usize,
+}
+
+impl Taken {
+    fn is_full(&self, limits: Limits) -> bool {
+        self.batch.records.len() >= limits.records || self.receipt.bytes >= limits.bytes as u64
+    }
+
+    fn add(&mut self, entry: Entry, bytes: usize) {
         let reports = entry.reports();
-        self.through = entry.last();
-        self.reports += reports;
-        self.markers += entry.records.len() as u64 - reports;
-        self.bytes += (key.len() + value_bytes) as u64;
-        self.keys.push((lane, key));
+        self.receipt.through = entry.last();
+        self.receipt.reports += reports;
+        self.receipt.markers += entry.records.len() as u64 - reports;
+        self.receipt.bytes += bytes as u64;
+        self.batch.records.extend(entry.records);
     }
 }
 
@@ -79,29 +101,13 @@ impl Journal {
     /// When the storage cannot be read, or does not find what it was given. A damaged entry is none:
     /// it is set aside, and reading goes on behind it.
     pub fn read(&self, stream: &Arc<Stream>, max_records: usize, max_bytes: usize) -> Result<Taken, JournalError> {
-        let rest = Rest::of(stream);
-        let mut batch = Batch { id: stream.id, records: Vec::new() };
-        let mut receipt = rest.empty_receipt();
-        'lanes: for &lane in &rest.lanes {
-            for pair in self.shared.store.range(lane, &stream.id, rest.from, rest.through) {
-                let (key, value) = pair?;
-                if batch.records.len() >= max_records || receipt.bytes >= max_bytes as u64 {
-                    receipt.is_all = false;
-                    break 'lanes;
-                }
-                let decoded = entry::decode_key(&key).ok_or(Damage::Key).and_then(|k| entry::decode(k, &value));
-                match decoded {
-                    Ok(entry) => {
-                        receipt.add(lane, key, value.len(), &entry);
-                        batch.records.extend(entry.records);
-                    }
-                    Err(damage) => {
-                        stream.lock().damaged = true;
-                        self.set_aside(lane, key, value, damage);
-                    }
-                }
-            }
-        }
+        let limits = Limits { records: max_records, bytes: max_bytes };
+        let rest = Rest::of(stream, max_records);
+        let mut taken =
+            Taken { batch: Batch { id: stream.id, records: Vec::new() }, receipt: rest.empty_receipt(stream.id) };
+        taken.receipt.is_all = self.read_lanes(stream, &rest, limits, &mut taken)?
+            && self.read_recent(stream, &rest, limits, &mut taken)?;
+        let receipt = &mut taken.receipt;
         if receipt.is_all {
             receipt.through = rest.through;
             receipt.missing = rest.reports - receipt.reports;
@@ -111,13 +117,88 @@ impl Journal {
             }
             (receipt.markers, receipt.bytes) = (rest.markers, rest.bytes);
         }
-        Ok(Taken { batch, receipt })
+        Ok(taken)
+    }
+
+    /// Reads what waits for long; false where the limits are reached before its end.
+    fn read_lanes(
+        &self,
+        stream: &Stream,
+        rest: &Rest,
+        limits: Limits,
+        taken: &mut Taken,
+    ) -> Result<bool, JournalError> {
+        for &lane in &rest.lanes {
+            for pair in self.shared.store.range(lane, &stream.id, rest.from, rest.last_in_lanes()) {
+                let (key, value) = pair?;
+                if taken.is_full(limits) {
+                    return Ok(false);
+                }
+                let mut damage = None;
+                for part in entry::whole_values(&value, [ENTRY]) {
+                    match part.and_then(|(_, part)| entry::decode_part(&key, &part).map(|entry| (entry, part.len()))) {
+                        Ok((entry, bytes)) => taken.add(entry, bytes),
+                        Err(found) => damage = Some(found),
+                    }
+                }
+                if let Some(damage) = damage {
+                    stream.lock().damaged = true;
+                    let mut name = format!("lane-{lane:04}/").into_bytes();
+                    name.extend_from_slice(&key);
+                    self.set_aside(name, value, Some((lane, key.clone())), damage);
+                }
+                taken.receipt.in_lanes.push((lane, key));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads what is in bundles; false where the limits are reached before its end.
+    fn read_recent(
+        &self,
+        stream: &Stream,
+        rest: &Rest,
+        limits: Limits,
+        taken: &mut Taken,
+    ) -> Result<bool, JournalError> {
+        for &spot in &rest.recent {
+            if taken.is_full(limits) {
+                return Ok(false);
+            }
+            let found = self.find(stream, spot)?;
+            let value = found.clone().unwrap_or_default();
+            match entry::decode((stream.id, spot.first), &value) {
+                Ok(entry) => taken.add(entry, value.len()),
+                // It is neither here nor there, which the count will show.
+                Err(_) if found.is_none() => {}
+                Err(damage) => {
+                    stream.lock().damaged = true;
+                    self.set_aside(spot.name(), value, None, damage);
+                }
+            }
+            taken.receipt.recent.push(spot);
+        }
+        Ok(!rest.is_cut)
+    }
+
+    /// The value of an entry that was in a bundle a moment ago.
+    pub(super) fn find(&self, stream: &Stream, spot: Spot) -> Result<Option<Bytes>, JournalError> {
+        let store = &self.shared.store;
+        if let Some(value) = store.bundle(spot.bundle)?.and_then(|bundle| spot.of(&bundle)) {
+            return Ok(Some(value));
+        }
+        let mut key = Vec::new();
+        entry::encode_key(&stream.id, spot.first, &mut key);
+        let lane = stream.lock().lane;
+        lane.map_or(Ok(None), |lane| store.entry(lane, &key))
     }
 
     /// Notes where the records of a batch ended, truncates their entries, and tells who waits for `done`.
-    pub fn settle(&self, stream: &Arc<Stream>, receipt: Receipt, settlement: Settlement) {
-        let released = {
+    pub fn settle(&self, stream: &Arc<Stream>, mut receipt: Receipt, settlement: Settlement) {
+        let (settled, released) = {
             let mut state = stream.lock();
+            state.taken = false;
+            let settled = receipt.settle(&mut state);
             state.reports -= receipt.reports + receipt.missing;
             state.markers -= receipt.markers;
             state.bytes -= receipt.bytes;
@@ -139,12 +220,12 @@ impl Journal {
             if state.done.is_empty() {
                 state.done = Vec::new();
             }
-            released
+            (settled, released)
         };
         let Settlement { stored, duplicates, dead, total } = settlement;
         self.shared.metrics.audit.settled(stored, duplicates, dead + receipt.missing);
         self.shared.shrink(receipt.bytes);
-        self.shared.queue.push(Command::Truncate(receipt.keys));
+        self.shared.queue.push(Command::Truncate(settled));
         for waiter in released {
             if let Some(outlet) = waiter.outlet.upgrade() {
                 outlet.drained(waiter.ticket, total.unwrap_or(0));
@@ -155,34 +236,80 @@ impl Journal {
     /// Truncates what is not settled.
     #[cfg(forebay_plant = "truncate_before_store")]
     pub fn truncate(&self, receipt: &Receipt) {
-        self.shared.queue.push(Command::Truncate(receipt.keys.clone()));
+        let in_bundles = receipt.recent.iter().map(|spot| spot.bundle).collect();
+        let (id, through, in_lanes) = (receipt.id, receipt.through, receipt.in_lanes.clone());
+        self.shared.queue.push(Command::Truncate(Settled { id, through, in_lanes, in_bundles }));
     }
 
-    fn set_aside(&self, lane: Lane, key: Vec<u8>, value: bytes::Bytes, damage: Damage) {
-        tracing::error!(lane, key = %key.escape_ascii(), %damage, "a damaged entry was set aside");
+    fn set_aside(&self, name: Vec<u8>, value: Bytes, in_lane: Option<(Lane, Vec<u8>)>, damage: Damage) {
+        tracing::error!(name = %name.escape_ascii(), %damage, "a damaged entry was set aside");
         self.shared.damaged.fetch_add(1, Ordering::Relaxed);
-        self.shared.queue.push(Command::SetAside(lane, key, value));
+        self.shared.queue.push(Command::SetAside(Damaged { name, value, in_lane }));
+    }
+}
+
+impl Receipt {
+    /// Takes the entries out of the stream, and says where they are by now.
+    fn settle(&mut self, state: &mut State) -> Settled {
+        let mut settled = Settled {
+            id: self.id,
+            through: self.through,
+            in_lanes: std::mem::take(&mut self.in_lanes),
+            in_bundles: Vec::with_capacity(self.recent.len()),
+        };
+        for spot in &self.recent {
+            if state.recent.front() == Some(spot) {
+                state.recent.pop_front();
+                settled.in_bundles.push(spot.bundle);
+            } else if let Some(lane) = state.lane {
+                let mut key = Vec::new();
+                entry::encode_key(&self.id, spot.first, &mut key);
+                settled.in_lanes.push((lane, key));
+            }
+        }
+        if state.recent.is_empty() {
+            state.recent = VecDeque::new();
+        }
+        settled
     }
 }
 
 impl Rest {
-    /// What is durable and not settled. From now on, newer records count as accepted after the batch was receipt.
-    fn of(stream: &Stream) -> Self {
+    /// What is durable and not settled. From now on, newer records count as accepted after the batch was taken, and
+    /// what moves into a lane goes there entry by entry.
+    fn of(stream: &Stream, max_records: usize) -> Self {
         let mut state = stream.lock();
         state.oldest_after_taken = None;
-        let mut lanes = state.older_lanes.clone();
-        lanes.push(state.lane);
+        state.taken = true;
         Self {
-            lanes,
+            lanes: state.lanes().collect(),
+            recent: state.recent.iter().take(max_records).copied().collect(),
             from: Position(state.settled.0 + 1),
             through: if cfg!(forebay_plant = "read_before_sync") { Position(u64::MAX) } else { state.synced },
+            is_cut: state.recent.len() > max_records,
             reports: state.reports,
             markers: state.markers,
             bytes: state.bytes,
         }
     }
 
-    fn empty_receipt(&self) -> Receipt {
-        Receipt { keys: Vec::new(), through: self.through, is_all: true, reports: 0, markers: 0, bytes: 0, missing: 0 }
+    /// What begins behind this is just moving into a lane, if it is in one.
+    fn last_in_lanes(&self) -> Position {
+        self.recent.first().map_or(self.through, |spot| Position(spot.first.0 - 1))
+    }
+
+    fn empty_receipt(&self, id: Id) -> Receipt {
+        let (in_lanes, recent) = (Vec::new(), Vec::new());
+        Receipt {
+            id,
+            in_lanes,
+            recent,
+            through: self.through,
+            is_all: true,
+            reports: 0,
+            markers: 0,
+            bytes: 0,
+            missing: 0,
+        }
     }
 }

@@ -4,14 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::commit::now_micros;
+use super::bundle::{self, Bundle, KINDS, Spot};
+use super::commit::{now_micros, set_aside};
 use super::dead_letters;
-use super::entry;
-use super::error::{Damage, JournalError};
+use super::entry::{self, ENTRY, Entry};
+use super::error::JournalError;
 use super::lanes::{Lane, Lanes};
 use super::pauses;
+use super::queue::Damaged;
 use super::store::Store;
 use super::stream::Stream;
 use crate::report::{Id, Position};
@@ -20,6 +23,7 @@ use crate::report::{Id, Position};
 pub(super) struct Found {
     pub(super) streams: HashMap<Id, Arc<Stream>>,
     pub(super) lanes: Lanes,
+    pub(super) bundles: Vec<Bundle>,
     pub(super) paused: HashSet<Id>,
     /// Reports of all streams.
     pub(super) reports: u64,
@@ -45,7 +49,25 @@ struct Stretch {
     accepted_at: u64,
 }
 
-/// Reads all lanes, builds the index, and sets damaged entries aside.
+/// One entry in a bundle.
+struct Recent {
+    spot: Spot,
+    last: Position,
+    reports: u64,
+    markers: u64,
+    accepted_at: u64,
+}
+
+/// What was found of one id.
+#[derive(Default)]
+struct Traces {
+    stretches: Vec<Stretch>,
+    recent: Vec<Recent>,
+    /// All entries in bundles up to here are settled.
+    settled: Position,
+}
+
+/// Reads all lanes and bundles, builds the index, and sets damaged entries aside.
 ///
 /// # Errors
 /// When the storage cannot be read or written at all.
@@ -53,6 +75,7 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
     let mut found = Found {
         streams: HashMap::new(),
         lanes: Lanes::new(leasable, store.lanes()),
+        bundles: Vec::new(),
         paused: pauses::recover(store)?,
         reports: 0,
         dead: 0,
@@ -61,14 +84,18 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
         damaged: 0,
         highest: 0,
     };
-    let mut stretches: HashMap<Id, Vec<Stretch>> = HashMap::new();
+    let mut traces: HashMap<Id, Traces> = HashMap::new();
     for lane in 0..store.lanes() {
-        scan_lane(store, lane, &mut stretches, &mut found)?;
+        scan_lane(store, lane, &mut traces, &mut found)?;
     }
+    scan_bundles(store, &mut traces, &mut found)?;
     let clock = Clock { wall: now_micros(), monotonic: Instant::now() };
-    for (id, stretches) in stretches {
-        let stream = found.stream(id, stretches, clock);
-        found.streams.insert(id, Arc::new(stream));
+    for (id, mut traces) in traces {
+        traces.forget_settled();
+        if !traces.stretches.is_empty() || !traces.recent.is_empty() {
+            let stream = found.stream(id, traces, clock);
+            found.streams.insert(id, Arc::new(stream));
+        }
     }
     scan_dead(store, &mut found)?;
     found.bytes += found.dead_bytes;
@@ -78,30 +105,77 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
 fn scan_lane(
     store: &Store,
     lane: Lane,
-    stretches: &mut HashMap<Id, Vec<Stretch>>,
+    traces: &mut HashMap<Id, Traces>,
     found: &mut Found,
 ) -> Result<(), JournalError> {
     for pair in store.scan(lane) {
         let (key, value) = pair?;
-        let decoded = entry::decode_key(&key).ok_or(Damage::Key).and_then(|k| entry::decode(k, &value));
-        match decoded {
-            Ok(entry) => {
-                let bytes = (key.len() + value.len()) as u64;
-                found.highest = found.highest.max(entry.last().0);
-                let stretches = stretches.entry(entry.id).or_default();
-                match stretches.last_mut() {
-                    Some(stretch) if stretch.lane == lane => stretch.extend(&entry, bytes),
-                    _ => stretches.push(Stretch::new(lane, &entry, bytes)),
+        let mut damage = None;
+        for part in entry::whole_values(&value, [ENTRY]) {
+            match part.and_then(|(_, part)| entry::decode_part(&key, &part).map(|entry| (entry, part.len()))) {
+                Ok((entry, bytes)) => {
+                    found.highest = found.highest.max(entry.last().0);
+                    let stretches = &mut traces.entry(entry.id).or_default().stretches;
+                    match stretches.last_mut() {
+                        Some(stretch) if stretch.lane == lane => stretch.extend(&entry, bytes as u64),
+                        _ => stretches.push(Stretch::new(lane, &entry, bytes as u64)),
+                    }
                 }
+                Err(found) => damage = Some(found),
             }
-            Err(damage) => {
-                tracing::error!(lane, key = %key.escape_ascii(), %damage, "a damaged entry was set aside");
-                store.set_aside(lane, &key, &value)?;
-                found.damaged += 1;
+        }
+        if let Some(damage) = damage {
+            let mut name = format!("lane-{lane:04}/").into_bytes();
+            name.extend_from_slice(&key);
+            tracing::error!(name = %name.escape_ascii(), %damage, "a damaged entry was set aside");
+            set_aside(store, &Damaged { name, value, in_lane: Some((lane, key)) })?;
+            found.damaged += 1;
+        }
+    }
+    Ok(())
+}
+
+fn scan_bundles(store: &Store, traces: &mut HashMap<Id, Traces>, found: &mut Found) -> Result<(), JournalError> {
+    for (number, value) in store.bundles()? {
+        let value = mended(store, number, value, found)?;
+        let bytes = u32::try_from(value.len()).expect("a bundle is at most MAX_VALUE_BYTES");
+        found.bundles.push(Bundle { number, entries: 0, bytes });
+        for (offset, part) in entry::whole_values(&value, KINDS).filter_map(Result::ok) {
+            if bundle::is_settlements(&part) {
+                for (id, through) in bundle::decode_settlements(&part).unwrap_or_default() {
+                    let settled = &mut traces.entry(id).or_default().settled;
+                    *settled = through.max(*settled);
+                }
+            } else if let Ok(entry) = entry::decode_whole(&part) {
+                found.highest = found.highest.max(entry.last().0);
+                traces.entry(entry.id).or_default().recent.push(Recent::new(number, offset, part.len(), &entry));
             }
         }
     }
     Ok(())
+}
+
+/// A bundle without what is damaged of it, which is set aside.
+fn mended(store: &Store, number: u64, value: Bytes, found: &mut Found) -> Result<Bytes, JournalError> {
+    let is_whole = |part: &Bytes| match bundle::is_settlements(part) {
+        true => bundle::decode_settlements(part).map(drop),
+        false => entry::decode_whole(part).map(drop),
+    };
+    let (mut whole, mut damage) = (Vec::new(), None);
+    for part in entry::whole_values(&value, KINDS) {
+        match part.and_then(|(_, part)| is_whole(&part).map(|()| part)) {
+            Ok(part) => whole.push(part),
+            Err(found) => damage = Some(found),
+        }
+    }
+    let Some(damage) = damage else { return Ok(value) };
+    let name = format!("recent/{number}").into_bytes();
+    tracing::error!(name = %name.escape_ascii(), %damage, "a damaged entry was set aside");
+    found.damaged += 1;
+    let whole = whole.concat();
+    set_aside(store, &Damaged { name, value, in_lane: None })?;
+    store.add_bundle(number, &whole)?;
+    Ok(whole.into())
 }
 
 fn scan_dead(store: &Store, found: &mut Found) -> Result<(), JournalError> {
@@ -136,6 +210,29 @@ impl Stretch {
     }
 }
 
+impl Recent {
+    fn new(number: u64, offset: usize, length: usize, entry: &Entry) -> Self {
+        let reports = entry.reports();
+        Self {
+            spot: Spot::new(number, entry.first, offset..offset + length, entry.records.len()),
+            last: entry.last(),
+            reports,
+            markers: entry.records.len() as u64 - reports,
+            accepted_at: entry.accepted_at,
+        }
+    }
+}
+
+impl Traces {
+    /// Leaves out of the bundles what is settled, and what is in a lane already.
+    fn forget_settled(&mut self) {
+        let in_lanes = self.stretches.iter().map(|stretch| stretch.last).max();
+        let in_lanes = in_lanes.filter(|_| cfg!(not(forebay_plant = "take_from_both")));
+        let done = self.settled.max(in_lanes.unwrap_or(Position(0)));
+        self.recent.retain(|recent| recent.last > done);
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Clock {
     wall: u64,
@@ -151,21 +248,33 @@ impl Clock {
 }
 
 impl Found {
-    /// One id's stream. Its entries may lie in several lanes, of which the one with the latest takes its appends.
-    fn stream(&mut self, id: Id, mut stretches: Vec<Stretch>, clock: Clock) -> Stream {
+    /// One id's stream. Its entries may lie in several lanes, of which the one with the latest takes what follows.
+    fn stream(&mut self, id: Id, traces: Traces, clock: Clock) -> Stream {
+        let Traces { mut stretches, recent, .. } = traces;
         stretches.sort_by_key(|s| s.first);
-        let latest = stretches.last().expect("a stretch is made with its first entry");
-        let stream = Stream::new(id, latest.lane);
+        let stream = Stream::new(id);
         let mut state = stream.lock();
-        state.synced = latest.last;
-        state.older_lanes = stretches[..stretches.len() - 1].iter().map(|s| s.lane).collect();
-        state.oldest = Some(clock.instant(stretches[0].accepted_at));
         for stretch in &stretches {
             self.lanes.hold(stretch.lane);
+            let older = state.lane.replace(stretch.lane);
+            state.older_lanes.extend(older);
             state.reports += stretch.reports;
             state.markers += stretch.markers;
             state.bytes += stretch.bytes;
+            state.synced = stretch.last;
         }
+        for entry in &recent {
+            state.reports += entry.reports;
+            state.markers += entry.markers;
+            state.bytes += u64::from(entry.spot.length);
+            state.synced = entry.last;
+            if let Ok(at) = self.bundles.binary_search_by_key(&entry.spot.bundle, |bundle| bundle.number) {
+                self.bundles[at].entries += 1;
+            }
+        }
+        let oldest = stretches.first().map(|s| s.accepted_at).or(recent.first().map(|r| r.accepted_at));
+        state.oldest = oldest.map(|accepted_at| clock.instant(accepted_at));
+        state.recent = recent.into_iter().map(|recent| recent.spot).collect();
         self.reports += state.reports;
         self.bytes += state.bytes;
         drop(state);

@@ -20,6 +20,9 @@ const _: () = assert!(20 * (MAX_VALUE_BYTES + 96) < SEGMENT_BYTES / 4);
 
 const STAMP_KEY: &[u8] = b"stamp";
 
+/// Trees for bundles. With a few bundles in each, sled writes little of a tree anew when one comes or goes.
+const RECENT_TREES: u64 = 128;
+
 /// The journal's files, open.
 pub(super) struct Store {
     dir: PathBuf,
@@ -34,6 +37,7 @@ struct Trees {
     db: sled::Db,
     meta: sled::Tree,
     lanes: Vec<sled::Tree>,
+    recent: Vec<sled::Tree>,
     /// Dead letters by id, source and seq.
     dead: sled::Tree,
     /// Damaged entries as they were found, by the name of their lane and their key.
@@ -59,6 +63,7 @@ impl Store {
             damaged: tree("damaged")?,
             paused: tree("paused")?,
             lanes: (0..lanes.max(on_disk)).map(|lane| tree(&lane_name(lane))).collect::<Result<_, _>>()?,
+            recent: (0..RECENT_TREES).map(|number| tree(&recent_name(number))).collect::<Result<_, _>>()?,
             db,
         };
         let store = Self {
@@ -102,15 +107,56 @@ impl Store {
         self.lane(lane).range(first..=last).map(owned)
     }
 
+    /// The position under which the last value of `id` in `lane` lies that begins at `at` or before it.
+    pub(super) fn latest(&self, lane: Lane, id: &Id, at: Position) -> Result<Option<Position>, JournalError> {
+        let (mut first, mut last) = (Vec::new(), Vec::new());
+        entry::encode_key(id, Position(0), &mut first);
+        entry::encode_key(id, at, &mut last);
+        let found = self.lane(lane).range(first..=last).next_back().transpose();
+        let found = found.map_err(JournalError::storage("read entries"))?;
+        Ok(found.and_then(|(key, _)| entry::decode_key(&key)).map(|(_, position)| position))
+    }
+
     /// All entries of a lane, in order of key.
     pub(super) fn scan(&self, lane: Lane) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
         self.lane(lane).iter().map(owned)
     }
 
-    /// All entries and dead letters with the name of their tree, tree by tree, in order of key.
-    pub(super) fn scan_all(&self) -> impl Iterator<Item = (String, Result<(Vec<u8>, Bytes), JournalError>)> + '_ {
-        let lanes = (0..self.lanes()).flat_map(|lane| self.scan(lane).map(move |pair| (lane_name(lane), pair)));
-        lanes.chain(self.scan_dead().map(|pair| ("dead".to_owned(), pair)))
+    /// The entry with this key.
+    pub(super) fn entry(&self, lane: Lane, key: &[u8]) -> Result<Option<Bytes>, JournalError> {
+        let value = self.lane(lane).get(key).map_err(JournalError::storage("read an entry"))?;
+        Ok(value.map(Bytes::from_owner))
+    }
+
+    /// Writes a bundle. Durable after the next [`Store::sync`].
+    pub(super) fn add_bundle(&self, number: u64, value: &[u8]) -> Result<(), JournalError> {
+        debug_assert!(value.len() <= MAX_VALUE_BYTES);
+        let written = self.recent(number).insert(number.to_be_bytes(), value);
+        written.map(drop).map_err(JournalError::storage("write a bundle"))
+    }
+
+    /// The bundle with this number.
+    pub(super) fn bundle(&self, number: u64) -> Result<Option<Bytes>, JournalError> {
+        let value = self.recent(number).get(number.to_be_bytes()).map_err(JournalError::storage("read a bundle"))?;
+        Ok(value.map(Bytes::from_owner))
+    }
+
+    /// Removes a bundle. Durable after the next [`Store::sync`].
+    pub(super) fn remove_bundle(&self, number: u64) -> Result<(), JournalError> {
+        let removed = self.recent(number).remove(number.to_be_bytes());
+        removed.map(drop).map_err(JournalError::storage("truncate"))
+    }
+
+    /// All bundles with their numbers, in order of number.
+    pub(super) fn bundles(&self) -> Result<Vec<(u64, Bytes)>, JournalError> {
+        let mut bundles = Vec::new();
+        for pair in self.trees().recent.iter().flat_map(|tree| tree.iter().map(owned)) {
+            let (key, value) = pair?;
+            let number = key.try_into().map(u64::from_be_bytes);
+            bundles.push((number.map_err(|_| JournalError::Damaged("a bundle has no number".to_owned()))?, value));
+        }
+        bundles.sort_unstable_by_key(|(number, _)| *number);
+        Ok(bundles)
     }
 
     /// The names under which damaged entries were set aside: lane and key.
@@ -172,13 +218,10 @@ impl Store {
         Ok(old.map_err(JournalError::storage("change a dead letter"))?.map(|old| old.len()))
     }
 
-    /// Moves an entry out of its lane into the set-aside tree, under the lane's name and its key.
-    pub(super) fn set_aside(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
-        let mut name = lane_name(lane).into_bytes();
-        name.push(b'/');
-        name.extend_from_slice(key);
-        self.trees().damaged.insert(name, value).map_err(JournalError::storage("set a damaged entry aside"))?;
-        self.remove(lane, key)
+    /// Copies a value that is damaged into the set-aside tree, under this name.
+    pub(super) fn set_aside(&self, name: &[u8], value: &[u8]) -> Result<(), JournalError> {
+        let kept = self.trees().damaged.insert(name, value);
+        kept.map(drop).map_err(JournalError::storage("set a damaged entry aside"))
     }
 
     /// The last position of the last commit; 0 in a new journal.
@@ -256,6 +299,10 @@ impl Store {
     fn lane(&self, lane: Lane) -> &sled::Tree {
         &self.trees().lanes[usize::from(lane)]
     }
+
+    fn recent(&self, number: u64) -> &sled::Tree {
+        &self.trees().recent[(number % RECENT_TREES) as usize]
+    }
 }
 
 impl Drop for Store {
@@ -273,6 +320,10 @@ fn owned(pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Vec<u8>, Bytes
 
 fn lane_name(lane: Lane) -> String {
     format!("lane-{lane:04}")
+}
+
+fn recent_name(number: u64) -> String {
+    format!("recent-{number:03}")
 }
 
 fn lane_number(name: &[u8]) -> Option<Lane> {

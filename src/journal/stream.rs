@@ -1,11 +1,13 @@
 //! What is known in memory of one id with backlog. Ids without backlog are not known at all.
 
+use std::collections::VecDeque;
 use std::sync::Weak;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::append::Outlet;
+use super::bundle::Spot;
 use super::lanes::Lane;
 use super::progress::Progress;
 use crate::report::{Id, Position};
@@ -23,8 +25,10 @@ pub struct Stream {
 /// What changes of a stream.
 #[derive(Debug)]
 pub struct State {
-    /// The lane that takes its appends.
-    pub(super) lane: Lane,
+    /// Where its entries are that no lane has yet, oldest first; all of them are younger than those in lanes.
+    pub(super) recent: VecDeque<Spot>,
+    /// The lane that takes what waits for long; none while nothing does.
+    pub(super) lane: Option<Lane>,
     /// Lanes with older entries: after a crash between a truncation and its sync, an id that was drained and came back
     /// in another lane has entries in both. Oldest first.
     pub(super) older_lanes: Vec<Lane>,
@@ -40,6 +44,8 @@ pub struct State {
     pub(super) synced: Position,
     /// An entry was set aside, and what it had is still counted.
     pub(super) damaged: bool,
+    /// A batch was read, and may be on its way to the sink.
+    pub(super) taken: bool,
     /// Appends that a commit is working on.
     pub(super) in_commit: u64,
     /// A batch was taken and did not have all.
@@ -115,9 +121,10 @@ pub(super) struct Committed {
 }
 
 impl Stream {
-    pub(super) fn new(id: Id, lane: Lane) -> Self {
+    pub(super) fn new(id: Id) -> Self {
         let state = State {
-            lane,
+            recent: VecDeque::new(),
+            lane: None,
             older_lanes: Vec::new(),
             reports: 0,
             markers: 0,
@@ -125,6 +132,7 @@ impl Stream {
             settled: Position(0),
             synced: Position(0),
             damaged: false,
+            taken: false,
             in_commit: 0,
             behind: false,
             oldest: None,
@@ -177,6 +185,11 @@ impl State {
     pub(super) fn is_quiet(&self) -> bool {
         let nothing_comes = self.in_commit == 0 || cfg!(forebay_plant = "leave_in_commit");
         self.reports == 0 && self.markers == 0 && nothing_comes
+    }
+
+    /// All lanes that it has entries in, oldest first.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = Lane> {
+        self.older_lanes.iter().copied().chain(self.lane)
     }
 
     /// Notes that the records `first..=through` are durable.

@@ -51,6 +51,7 @@ impl Bench {
             max_backlog_per_id: 1_000_000,
             min_free_disk: 0,
             cache_bytes: 16 << 20,
+            recent_bytes: 1 << 20,
         };
         change(&mut settings);
         let (journal, metrics) = open(&settings);
@@ -59,6 +60,16 @@ impl Bench {
 
     fn reopen(&mut self) {
         self.open.take().expect("open").stop().expect("a sound journal");
+        let (journal, metrics) = open(&self.settings);
+        (self.open, self.metrics) = (Some(journal), metrics);
+    }
+
+    /// As after a kill: the journal goes on from a copy of its files.
+    fn copy_and_reopen(&mut self) {
+        let copy = self.dir.path().join("copy");
+        damage::copy(&self.settings.dir, &copy);
+        self.open.take().expect("open").stop().expect("a sound journal");
+        self.settings.dir = copy;
         let (journal, metrics) = open(&self.settings);
         (self.open, self.metrics) = (Some(journal), metrics);
     }
@@ -196,54 +207,154 @@ fn a_full_journal_or_disk_refuses_and_keeps_what_it_has() {
     assert!(bench.stream("a").is_none(), "a refused id is not kept in memory");
 }
 
+/// Changes the first entry of `id` in its lane.
+fn change_in_lane(bench: &Bench, id: &str, change: impl FnOnce(&mut [u8])) {
+    let store = &bench.journal().shared.store;
+    let lane = bench.stream(id).expect("it has backlog").lock().lane.expect("something waits for long");
+    let (key, value) = store.scan(lane).next().expect("an entry").expect("a sound tree");
+    let mut value = value.to_vec();
+    change(&mut value);
+    store.insert(lane, &key, &value).expect("a sound tree");
+}
+
+/// Changes the oldest bundle.
+fn change_bundle(bench: &Bench, change: impl FnOnce(&mut [u8])) {
+    let store = &bench.journal().shared.store;
+    let (number, value) = store.bundles().expect("sound trees").remove(0);
+    let mut value = value.to_vec();
+    change(&mut value);
+    store.add_bundle(number, &value).expect("a sound tree");
+}
+
+fn flip_last(value: &mut [u8]) {
+    *value.last_mut().expect("not empty") ^= 1;
+}
+
+/// Three entries of one id, of which the first two are in its lane, or none is.
+fn three_entries(in_lanes: bool) -> Bench {
+    let bench = Bench::with(|s| s.recent_bytes = if in_lanes { 0 } else { 1 << 20 });
+    (0..3).for_each(|n| drop(bench.append("a", vec![report(Some(n), &n.to_string())])));
+    bench
+}
+
 #[test]
 fn a_damaged_entry_is_set_aside_by_name_and_the_rest_is_served() {
-    let mut bench = Bench::new();
-    for n in 0..3 {
-        bench.append("a", vec![report(Some(n), &n.to_string())]);
+    for in_lanes in [true, false] {
+        let mut bench = three_entries(in_lanes);
+        if in_lanes {
+            change_in_lane(&bench, "a", flip_last)
+        } else {
+            change_bundle(&bench, flip_last)
+        }
+        bench.reopen();
+        assert_eq!(bench.journal().status().damaged, 1);
+        assert_eq!(bench.metrics.audit.snapshot().recovered, 2);
+        assert_eq!(bench.drain("a", 8), ["1", "2"]);
+        bench.reopen();
+        assert_eq!(bench.journal().status().damaged, 0, "it was moved, not found again");
     }
-    let store = &bench.journal().shared.store;
-    let lane = bench.stream("a").expect("it has backlog").lock().lane;
-    let (key, value) = store.scan(lane).nth(1).expect("three entries").expect("a sound tree");
-    let mut damaged = value.to_vec();
-    *damaged.last_mut().expect("not empty") ^= 1;
-    store.insert(lane, &key, &damaged).expect("a sound tree");
-    bench.reopen();
-    assert_eq!(bench.journal().status().damaged, 1);
-    assert_eq!(bench.metrics.audit.snapshot().recovered, 2);
-    assert_eq!(bench.drain("a", 8), ["0", "2"]);
-    bench.reopen();
-    assert_eq!(bench.journal().status().damaged, 0, "it was moved, not found again");
 }
 
 #[test]
 fn damage_that_appears_while_running_is_set_aside_and_the_audit_balances() {
-    let bench = Bench::new();
-    bench.append("a", vec![report(Some(1), "1")]);
-    bench.append("a", vec![report(Some(2), "2")]);
-    let lane = bench.stream("a").expect("it has backlog").lock().lane;
-    let (key, _) = bench.journal().shared.store.scan(lane).next().expect("two entries").expect("a sound tree");
-    bench.journal().shared.store.insert(lane, &key, b"rubbish").expect("a sound tree");
-    assert_eq!(bench.drain("a", 8), ["2"]);
-    let audit = bench.metrics.audit.snapshot();
-    assert_eq!((audit.stored, audit.dead, audit.backlog), (1, 1, 0));
-    assert!(audit.balanced() && bench.stream("a").is_none());
+    for in_lanes in [true, false] {
+        let bench = three_entries(in_lanes);
+        let spoil = |value: &mut [u8]| value.iter_mut().for_each(|byte| *byte = b'x');
+        if in_lanes {
+            change_in_lane(&bench, "a", spoil)
+        } else {
+            change_bundle(&bench, spoil)
+        }
+        assert_eq!(bench.drain("a", 8), ["1", "2"]);
+        let audit = bench.metrics.audit.snapshot();
+        assert_eq!((audit.stored, audit.dead, audit.backlog), (2, 1, 0));
+        assert!(audit.balanced() && bench.stream("a").is_none());
+    }
 }
 
-/// An entry is in its lane from its writing on, and may be lost until its sync.
+/// Entries that share a value share its fate only as far as they are damaged themselves.
+#[test]
+fn damage_to_one_of_the_entries_that_lie_together_leaves_the_others() {
+    let open = || {
+        let bench = Bench::with(|s| s.recent_bytes = 150);
+        (0..6).for_each(|n| drop(bench.append("a", vec![report(Some(n), &n.to_string())])));
+        let lane = bench.stream("a").expect("it has backlog").lock().lane.expect("something waits for long");
+        let (_, value) = bench.journal().shared.store.scan(lane).next().expect("a value").expect("a sound tree");
+        assert!(entry::whole_values(&value, [entry::ENTRY]).count() > 1, "they do not lie together");
+        change_in_lane(&bench, "a", |value| value[entry::HEADER_BYTES] ^= 1);
+        bench
+    };
+    let rest: Vec<_> = (1..6).map(|n| Bytes::from(n.to_string())).collect();
+    assert_eq!(open().drain("a", 8), rest, "found while it runs");
+    let mut bench = open();
+    bench.reopen();
+    assert_eq!(bench.journal().status().damaged, 1);
+    assert_eq!(bench.drain("a", 8), rest, "found at the start");
+}
+
+/// An entry is in a bundle, and may be in its lane, from its writing on, and may be lost until its sync.
 #[test]
 fn what_is_not_synced_is_not_read() {
-    let bench = Bench::new();
-    let synced = ack(&bench.append("a", vec![report(None, "synced")])[0]).position();
+    let bench = three_entries(true);
     let stream = bench.stream("a").expect("it has backlog");
-    let first = Position(synced.0 + 1);
+    let first = Position(stream.lock().synced.0 + 1);
+    let lane = stream.lock().lane.expect("something waits for long");
     let (mut key, mut value) = (Vec::new(), Vec::new());
     entry::encode_key(&stream.id, first, &mut key);
     let stamp = entry::Stamp { first, accepted_at: 1, node_id: 3 };
     entry::encode(&stream.id, stamp, [report(None, "written")].iter(), &mut value);
-    let lane = stream.lock().lane;
     bench.journal().shared.store.insert(lane, &key, &value).expect("a sound tree");
-    assert_eq!(bench.drain("a", 8), ["synced"]);
+    assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
+}
+
+/// As a crash leaves it before the bundle goes.
+#[test]
+fn an_entry_that_is_in_its_bundle_and_in_its_lane_is_drained_once() {
+    let mut bench = three_entries(false);
+    let bundles = bench.journal().shared.store.bundles().expect("sound trees");
+    bench.settings.recent_bytes = 0;
+    bench.reopen();
+    bench.append("b", vec![report(Some(9), "9")]);
+    assert!(bench.stream("a").expect("it has backlog").lock().lane.is_some(), "nothing was moved");
+    let store = &bench.journal().shared.store;
+    bundles.iter().for_each(|(number, value)| store.add_bundle(*number, value).expect("a sound tree"));
+    bench.settings.recent_bytes = 1 << 20;
+    bench.reopen();
+    assert_eq!(bench.metrics.audit.snapshot().recovered, 4);
+    assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
+}
+
+#[test]
+fn what_moves_while_it_is_drained_is_settled_where_it_went() {
+    let bench = Bench::with(|s| s.recent_bytes = 150);
+    let append = |id: &str, n: u64| drop(bench.append(id, vec![report(Some(n), &n.to_string())]));
+    (0..2).for_each(|n| append("a", n));
+    let stream = bench.stream("a").expect("it has backlog");
+    let Taken { batch, receipt } = bench.journal().read(&stream, 1, 1 << 20).expect("a sound journal");
+    assert_eq!(batch.records.len(), 1);
+    (2..9).for_each(|n| append("b", n));
+    assert!(stream.lock().lane.is_some() && stream.lock().recent.is_empty(), "nothing moved");
+    bench.journal().settle(&stream, receipt, Settlement { stored: 1, ..Settlement::default() });
+    assert_eq!(bench.drain("a", 8), ["1"]);
+    assert!(bench.stream("a").is_none() && bench.metrics.audit.snapshot().balanced());
+}
+
+/// What is settled stays so although its bundle is kept for a neighbour that waits.
+#[test]
+fn a_bundle_that_is_kept_for_one_id_brings_back_nothing_of_another() {
+    for end in [Bench::reopen as fn(&mut Bench), Bench::copy_and_reopen] {
+        let mut bench = Bench::new();
+        bench.append("waits", vec![report(Some(1), "1")]);
+        for n in 0..40 {
+            bench.append("a", vec![report(Some(n), &n.to_string())]);
+            assert_eq!(bench.drain("a", 8).len(), 1);
+        }
+        // Settlements go with the next commit.
+        bench.append("b", vec![report(Some(1), "1")]);
+        end(&mut bench);
+        assert_eq!(bench.metrics.audit.snapshot().recovered, 2);
+        assert!(bench.stream("a").is_none());
+    }
 }
 
 #[tokio::test]
@@ -333,10 +444,10 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Five ids over two lanes, so that lanes are leased, shared and given back.
+    /// Five ids over two lanes, so that lanes are leased, shared and given back, and bundles of any number.
     #[test]
-    fn the_journal_is_a_queue_an_id(steps in proptest::collection::vec(step(), 1..40)) {
-        let mut bench = Bench::new();
+    fn the_journal_is_a_queue_an_id(steps in proptest::collection::vec(step(), 1..40), recent_bytes in 0u64..2_000) {
+        let mut bench = Bench::with(|s| s.recent_bytes = recent_bytes);
         let mut model: [std::collections::VecDeque<String>; 5] = Default::default();
         let (mut next, mut highest) = (0, 0);
         for step in steps {

@@ -57,6 +57,7 @@ pub async fn drain(data: &Path, ledger: &Ledger) -> Result<Outcome, String> {
     settings.journal.dir = data.join("journal");
     settings.journal.lanes = LANES;
     settings.journal.cache_bytes = 1 << 20;
+    settings.journal.recent_bytes = 4 << 10;
     settings.flush.tick = Duration::from_millis(1);
     settings.sink.target = SinkTarget::Sqlite(file.clone());
     settings.shutdown.drain = PATIENCE;

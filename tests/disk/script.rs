@@ -52,6 +52,8 @@ pub fn node_on(disk: &Disk) -> Node {
         .set("sink.url", format!("sqlite:{}", data.join("reports.db").display()))
         .set("journal.lanes", i64::from(LANES))
         .set("journal.cache_bytes", "1MiB")
+        // So little that most of the script's entries move on into lanes.
+        .set("journal.recent_bytes", "4KiB")
         .set("ingest.max_report_bytes", MAX_REPORT)
         .set("flush.tick", "1h")
 }

@@ -18,7 +18,7 @@ use crate::support::wait::{eventually, same, within};
 
 /// A node where each report is a batch, so that ids drain and return all the time, and all share a lane.
 fn restless_node() -> Node {
-    Node::new().set("journal.lanes", 1).set("flush.batch", 1).set("flush.tick", "10ms")
+    Node::new().set("journal.lanes", 1).set("journal.recent_bytes", 0).set("flush.batch", 1).set("flush.tick", "10ms")
 }
 
 /// Whether and how a client ends its connection after a `done`, in turn.

@@ -27,6 +27,9 @@ const PLANTS: &[&str] = &[
     "go_on_after_failed_sync",
     "trust_the_bytes",
     "forget_the_dead",
+    "forget_settlements",
+    "take_from_both",
+    "move_what_is_taken",
 ];
 
 fn main() {

@@ -312,6 +312,7 @@ impl Node {
         settings.journal.dir = folder.join("journal");
         settings.journal.lanes = setup.lanes;
         settings.journal.cache_bytes = 1 << 20;
+        settings.journal.recent_bytes = 1 << 10;
         settings.journal.max_backlog_per_id = setup.max_backlog;
         settings.journal.min_free_disk = 0;
         settings.flush.batch = setup.batch;

@@ -20,6 +20,7 @@ type Pair = Result<(Vec<u8>, Bytes), JournalError>;
 #[derive(Default)]
 struct Trees {
     lanes: Vec<Tree>,
+    recent: BTreeMap<u64, Bytes>,
     dead: Tree,
     damaged: Tree,
     paused: Tree,
@@ -66,8 +67,31 @@ impl Store {
         pairs(self.trees().lanes[usize::from(lane)].iter())
     }
 
-    pub(super) fn scan_all(&self) -> impl Iterator<Item = (String, Pair)> + '_ {
-        (0..self.lanes()).flat_map(|lane| self.scan(lane).map(move |pair| (lane.to_string(), pair)))
+    pub(super) fn latest(&self, lane: Lane, id: &Id, at: Position) -> Result<Option<Position>, JournalError> {
+        let last = self.range(lane, id, Position(0), at).last().transpose()?;
+        Ok(last.and_then(|(key, _)| entry::decode_key(&key)).map(|(_, position)| position))
+    }
+
+    pub(super) fn entry(&self, lane: Lane, key: &[u8]) -> Result<Option<Bytes>, JournalError> {
+        Ok(self.trees().lanes[usize::from(lane)].get(key).cloned())
+    }
+
+    pub(super) fn add_bundle(&self, number: u64, value: &[u8]) -> Result<(), JournalError> {
+        self.trees().recent.insert(number, Bytes::copy_from_slice(value));
+        Ok(())
+    }
+
+    pub(super) fn bundle(&self, number: u64) -> Result<Option<Bytes>, JournalError> {
+        Ok(self.trees().recent.get(&number).cloned())
+    }
+
+    pub(super) fn remove_bundle(&self, number: u64) -> Result<(), JournalError> {
+        self.trees().recent.remove(&number);
+        Ok(())
+    }
+
+    pub(super) fn bundles(&self) -> Result<Vec<(u64, Bytes)>, JournalError> {
+        Ok(self.trees().recent.iter().map(|(number, value)| (*number, value.clone())).collect())
     }
 
     pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
@@ -115,9 +139,9 @@ impl Store {
         Ok(old.map(|old| old.len()))
     }
 
-    pub(super) fn set_aside(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
-        self.trees().damaged.insert(key.to_vec(), Bytes::copy_from_slice(value));
-        self.remove(lane, key)
+    pub(super) fn set_aside(&self, name: &[u8], value: &[u8]) -> Result<(), JournalError> {
+        self.trees().damaged.insert(name.to_vec(), Bytes::copy_from_slice(value));
+        Ok(())
     }
 
     pub(super) fn stamp(&self) -> Result<u64, JournalError> {

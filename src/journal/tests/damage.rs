@@ -22,6 +22,8 @@ const IDS: [&str; 4] = ["a", "b", "c", "d"];
 
 fn settings(settings: &mut config::Journal) {
     settings.lanes = 3;
+    // Some of it in bundles, some in lanes.
+    settings.recent_bytes = 512 << 10;
 }
 
 /// Small and large reports over ids with and without a lane of their own, drained here and there, and restarted.
@@ -51,7 +53,7 @@ fn template() -> &'static Template {
     })
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).expect("a folder");
     for file in fs::read_dir(from).expect("a folder") {
         let file = file.expect("a file");

@@ -1,0 +1,197 @@
+//! Bundles: what one commit wrote, for all of its ids, in one value of the storage.
+//!
+//! A report that is drained soon costs its share of one bundle, not an insertion and a removal of its own. A bundle
+//! goes when all its entries are settled and all bundles before it are gone. Bundles beyond `journal.recent_bytes` are
+//! emptied: what is not settled of them moves into the lanes of its ids (`shelving.rs`).
+//!
+//! ```text
+//! tree   recent-NNN, by the number of the bundle
+//! key    number of the bundle (u64, big-endian)
+//! value  values one behind the other: settlements, then entries (`entry.rs`)
+//! settlements   version (1) | "FBS" | crc32 of the body | length of the body | body
+//! body          bincode 2, standard: list of (id, position): all entries of the id up to this one are settled
+//! ```
+//!
+//! Settlements are of entries in earlier bundles. They are not waited for: without them, entries that were settled
+//! shortly before a crash are drained again, which changes nothing in the sink.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::entry::{Appender, ENCODING, ENTRY, HEADER_BYTES, Magic, frame};
+use super::error::{Damage, JournalError};
+use super::store::Store;
+use crate::report::{Id, Position};
+
+/// A bundle is closed before it outgrows this, unless it is a single entry.
+pub(super) const BUNDLE_BYTES: usize = 64 * 1024;
+/// Settlements.
+const SETTLED: Magic = *b"FBS";
+/// What bundles consist of.
+pub(super) const KINDS: [Magic; 2] = [ENTRY, SETTLED];
+/// Ids in one list of settlements, so that it stays far below the longest body.
+const IDS_A_LIST: usize = 512;
+
+/// Where an entry lies among the bundles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spot {
+    /// The number of the bundle.
+    pub(super) bundle: u64,
+    /// The position of its first record.
+    pub(super) first: Position,
+    /// Where its value begins in the bundle.
+    pub(super) offset: u32,
+    /// How long its value is.
+    pub(super) length: u32,
+    /// How many records it has.
+    pub(super) records: u32,
+}
+
+impl Spot {
+    pub(super) fn new(bundle: u64, first: Position, at: Range<usize>, records: usize) -> Self {
+        let narrow = |number| u32::try_from(number).expect("below MAX_VALUE_BYTES");
+        Self { bundle, first, offset: narrow(at.start), length: narrow(at.len()), records: narrow(records) }
+    }
+
+    /// What the entry is called among what was set aside.
+    pub(super) fn name(&self) -> Vec<u8> {
+        format!("recent/{}/{}", self.bundle, self.offset).into_bytes()
+    }
+
+    /// The entry's value, in its bundle.
+    pub(super) fn of(&self, bundle: &Bytes) -> Option<Bytes> {
+        let (start, length) = (self.offset as usize, self.length as usize);
+        (bundle.len() >= start + length).then(|| bundle.slice(start..start + length))
+    }
+}
+
+/// What the commit thread knows of one bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bundle {
+    pub(super) number: u64,
+    /// Entries that are neither settled nor in a lane.
+    pub(super) entries: u32,
+    /// Its length; 0 once it was emptied into lanes, though it may still be there until that is synced.
+    pub(super) bytes: u32,
+}
+
+/// All bundles, kept by the commit thread.
+#[derive(Debug, Default)]
+pub(super) struct Bundles {
+    /// Oldest first.
+    all: VecDeque<Bundle>,
+    /// Settlements that no bundle has yet.
+    settled: Vec<(Id, Position)>,
+    next: u64,
+    bytes: u64,
+}
+
+impl Bundles {
+    /// As they were found, oldest first.
+    pub(super) fn new(found: Vec<Bundle>) -> Self {
+        let next = found.last().map_or(1, |last| last.number + 1);
+        let bytes = found.iter().map(|bundle| u64::from(bundle.bytes)).sum();
+        Self { all: found.into(), settled: Vec::new(), next, bytes }
+    }
+
+    /// The number that the next bundle will have.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Bytes of all that were not emptied into lanes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes in the bundle that was just written.
+    pub(super) fn add(&mut self, entries: u32, bytes: usize) {
+        let bytes = u32::try_from(bytes).expect("a bundle is at most MAX_VALUE_BYTES");
+        self.all.push_back(Bundle { number: self.next, entries, bytes });
+        self.next += 1;
+        self.bytes += u64::from(bytes);
+    }
+
+    /// Notes that all entries of `id` up to `through` are settled.
+    pub(super) fn settled(&mut self, id: Id, through: Position) {
+        self.settled.push((id, through));
+    }
+
+    /// Notes that an entry of the bundle is settled, or durable in a lane.
+    pub(super) fn leave(&mut self, number: u64) {
+        if let Ok(at) = self.all.binary_search_by_key(&number, |bundle| bundle.number) {
+            self.all[at].entries -= 1;
+        }
+    }
+
+    /// Removes the oldest bundles, as far as nothing is left of them; whether there were any. Settlements of what is
+    /// gone are not kept.
+    pub(super) fn remove_oldest(&mut self, store: &Store) -> Result<bool, JournalError> {
+        let before = self.all.len();
+        while let Some(oldest) = self.all.front().filter(|oldest| oldest.entries == 0) {
+            store.remove_bundle(oldest.number)?;
+            self.bytes -= u64::from(oldest.bytes);
+            self.all.pop_front();
+        }
+        if self.all.is_empty() {
+            self.settled.clear();
+        }
+        Ok(self.all.len() < before)
+    }
+
+    /// Whether there are settlements that no bundle has yet.
+    pub(super) fn has_settlements(&self) -> bool {
+        !self.settled.is_empty()
+    }
+
+    /// Appends the settlements that no bundle has yet to `value`, as many as fit.
+    pub(super) fn write_settlements(&mut self, value: &mut Vec<u8>) {
+        while !self.settled.is_empty() && value.len() < BUNDLE_BYTES / 2 {
+            let body: Vec<_> =
+                self.settled.iter().take(IDS_A_LIST).map(|(id, through)| (id.as_str(), through.0)).collect();
+            frame(SETTLED, value, |value| {
+                bincode::serde::encode_into_writer(&body, Appender(value), ENCODING)
+                    .expect("writing to memory cannot fail");
+            });
+            self.settled.drain(..self.settled.len().min(IDS_A_LIST));
+        }
+    }
+
+    /// The oldest bundle that was not emptied; marked as emptied.
+    pub(super) fn empty_oldest(&mut self) -> Option<Bundle> {
+        let oldest = self.all.iter_mut().find(|bundle| bundle.bytes > 0)?;
+        let before = *oldest;
+        self.bytes -= u64::from(oldest.bytes);
+        oldest.bytes = 0;
+        Some(before)
+    }
+
+    /// Takes back that a bundle was emptied.
+    pub(super) fn refill(&mut self, bundle: Bundle) {
+        if let Ok(at) = self.all.binary_search_by_key(&bundle.number, |bundle| bundle.number) {
+            self.all[at].bytes = bundle.bytes;
+            self.bytes += u64::from(bundle.bytes);
+        }
+    }
+}
+
+/// Whether a value of a bundle is settlements.
+pub(super) fn is_settlements(value: &[u8]) -> bool {
+    value[1..4] == SETTLED
+}
+
+/// Reads settlements whose header and checksum were looked at.
+///
+/// # Errors
+/// [`Damage::Content`].
+pub(super) fn decode_settlements(value: &[u8]) -> Result<Vec<(Id, Position)>, Damage> {
+    let (list, used): (Vec<(&str, u64)>, usize) =
+        bincode::serde::borrow_decode_from_slice(&value[HEADER_BYTES..], ENCODING).map_err(|_| Damage::Content)?;
+    if used + HEADER_BYTES != value.len() {
+        return Err(Damage::Content);
+    }
+    let settled = |(id, through)| Ok((Id::new(id).map_err(|_| Damage::Content)?, Position(through)));
+    list.into_iter().map(settled).collect()
+}

@@ -1,0 +1,118 @@
+//! Shelving: what waits for long moves out of the bundles into the lanes of its ids, so that the bundles stay few.
+//!
+//! An entry is in its lane before it leaves its bundle, and the bundle goes only after a sync that covers the lane.
+//! After a crash in between it is in both; whoever opens the journal takes it from the lane.
+
+use std::sync::Arc;
+
+use super::bundle::{KINDS, Spot, is_settlements};
+use super::commit::{Committer, SHARED_ENTRY_BYTES};
+use super::entry;
+use super::error::JournalError;
+use super::lanes::Lane;
+use super::stream::Stream;
+
+/// Bytes of bundles that one cycle empties at the most, beyond what it writes: an ack waits for it.
+const EMPTIED_AT_ONCE: u64 = 512 * 1024;
+
+impl Committer {
+    /// Empties the oldest bundles while there are more than `recent_bytes` of them. In `left` the bundle of each entry
+    /// that is in a lane now: to be left after the next sync.
+    pub(super) fn shelve(&mut self, left: &mut Vec<u64>) -> Result<(), JournalError> {
+        let mut emptied = 0;
+        while self.bundles.bytes() > self.shared.recent_bytes && emptied < EMPTIED_AT_ONCE {
+            let Some(oldest) = self.bundles.empty_oldest() else { break };
+            emptied += u64::from(oldest.bytes);
+            let before = left.len();
+            if oldest.entries > 0 && !self.empty(oldest.number, left)? {
+                // Something of it is just being drained: it is tried again in the next cycle.
+                self.bundles.refill(oldest);
+                break;
+            }
+            if left.len() > before {
+                self.dirty.get_or_insert_with(tokio::time::Instant::now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is left of a bundle into lanes; false where that did not go for all of it.
+    fn empty(&mut self, number: u64, left: &mut Vec<u64>) -> Result<bool, JournalError> {
+        let Some(value) = self.shared.store.bundle(number)? else { return Ok(true) };
+        for value in entry::whole_values(&value, KINDS) {
+            // What is damaged is found and set aside by whoever drains it.
+            let Ok((_, value)) = value else { continue };
+            let Some(entry) = Some(value).filter(|value| !is_settlements(value)).map(|v| entry::decode_whole(&v))
+            else {
+                continue;
+            };
+            let Some(stream) = entry.ok().and_then(|entry| self.shared.index.stream(&entry.id)) else { continue };
+            if !self.move_entries(&stream, number, left)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves the entries that `stream` has in this bundle into its lane, and those in later ones with them; the former
+    /// alone, one by one, while a batch of it is on its way to the sink. False where that changed meanwhile.
+    fn move_entries(&mut self, stream: &Arc<Stream>, number: u64, left: &mut Vec<u64>) -> Result<bool, JournalError> {
+        let (lane, taken, spots) = {
+            let mut state = stream.lock();
+            if state.recent.front().is_none_or(|front| front.bundle > number) {
+                return Ok(true);
+            }
+            let taken = state.taken && cfg!(not(forebay_plant = "move_what_is_taken"));
+            let lane = *state.lane.get_or_insert_with(|| self.shared.index.lease(&stream.id));
+            let moved = state.recent.iter().take_while(|spot| !taken || spot.bundle <= number);
+            (lane, taken, moved.copied().collect::<Vec<Spot>>())
+        };
+        let mut keys = Vec::new();
+        let mut rest = spots.as_slice();
+        while let Some(first) = rest.first() {
+            let together = self.gather(rest, taken)?;
+            entry::encode_key(&stream.id, first.first, &mut self.key);
+            self.shared.store.insert(lane, &self.key, &self.value)?;
+            keys.push(self.key.clone());
+            rest = &rest[together..];
+        }
+        let mut state = stream.lock();
+        let unchanged = state.taken == taken && state.recent.front() == spots.first();
+        if unchanged {
+            state.recent.drain(..spots.len());
+            if state.recent.is_empty() {
+                state.recent = std::collections::VecDeque::new();
+            }
+            left.extend(spots.iter().map(|spot| spot.bundle));
+        }
+        drop(state);
+        if !unchanged {
+            self.take_back(lane, &keys)?;
+        }
+        Ok(unchanged)
+    }
+
+    fn take_back(&self, lane: Lane, keys: &[Vec<u8>]) -> Result<(), JournalError> {
+        keys.iter().try_for_each(|key| self.shared.store.remove(lane, key))
+    }
+
+    /// Puts the values of the first of `spots` into `self.value`: one, or as many as share an entry's bounds. How many
+    /// it were.
+    fn gather(&mut self, spots: &[Spot], alone: bool) -> Result<usize, JournalError> {
+        self.value.clear();
+        let (mut count, mut records) = (0, 0);
+        for spot in spots {
+            records += spot.records as usize;
+            let bytes = self.value.len() + spot.length as usize;
+            let fits = !alone && records <= self.shared.max_entry_records && bytes <= SHARED_ENTRY_BYTES;
+            if count > 0 && !fits {
+                break;
+            }
+            let value = self.shared.store.bundle(spot.bundle)?.and_then(|bundle| spot.of(&bundle));
+            let lost = || JournalError::Damaged(format!("bundle {} is not whole", spot.bundle));
+            self.value.extend_from_slice(&value.ok_or_else(lost)?);
+            count += 1;
+        }
+        Ok(count)
+    }
+}
