@@ -19,7 +19,7 @@ const KEPT_CAPACITY: usize = 16;
 /// under the lock of its part, so that an append never goes to a stream that has left.
 pub(super) struct Index {
     parts: Vec<Mutex<Part>>,
-    /// Locked within a part, never around one.
+    /// Locked within a part or a stream's state, never around one.
     lanes: Mutex<Lanes>,
 }
 
@@ -150,12 +150,11 @@ impl Index {
     #[cfg(all(test, feature = "models"))]
     pub(super) fn assert_lanes_are_held(&self) {
         let parts: Vec<_> = self.parts.iter().map(lock).collect();
+        let streams: Vec<_> = parts.iter().flat_map(|part| part.streams.values()).collect();
+        let states: Vec<_> = streams.iter().map(|stream| stream.lock()).collect();
         let lanes = self.lanes();
         let mut holders = vec![0; lanes.holders().len()];
-        for stream in parts.iter().flat_map(|part| part.streams.values()) {
-            let state = stream.lock();
-            state.lanes().for_each(|lane| holders[usize::from(lane)] += 1);
-        }
+        states.iter().flat_map(|state| state.lanes()).for_each(|lane| holders[usize::from(lane)] += 1);
         assert_eq!(lanes.holders(), holders);
     }
 

@@ -53,7 +53,11 @@ impl Journal {
             let store = &self.shared.store;
             // The value that `last` lies in begins before it.
             let from = store.latest(lane, &stream.id, look.last)?.unwrap_or(Position(0));
-            for pair in store.range(lane, &stream.id, from.max(Position(settled.0 + 1)), last_in_lanes) {
+            let from = from.max(Position(settled.0 + 1));
+            if from > last_in_lanes {
+                continue;
+            }
+            for pair in store.range(lane, &stream.id, from, last_in_lanes) {
                 let (_, value) = pair?;
                 for (_, value) in entry::whole_values(&value, [ENTRY]).filter_map(Result::ok) {
                     if entry::decode_whole(&value).is_ok_and(|entry| !look.at(entry, through)) {

@@ -128,8 +128,9 @@ impl Journal {
         limits: Limits,
         taken: &mut Taken,
     ) -> Result<bool, JournalError> {
-        for &lane in &rest.lanes {
-            for pair in self.shared.store.range(lane, &stream.id, rest.from, rest.last_in_lanes()) {
+        let last = rest.last_in_lanes();
+        for &lane in rest.lanes.iter().filter(|_| rest.from <= last) {
+            for pair in self.shared.store.range(lane, &stream.id, rest.from, last) {
                 let (key, value) = pair?;
                 if taken.is_full(limits) {
                     return Ok(false);
