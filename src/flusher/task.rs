@@ -34,6 +34,7 @@ impl Handover {
         if cfg!(forebay_plant = "shutdown_drains_paused") || !self.stream.lock().backlog().paused {
             return Some(self);
         }
+        self.stream.lock().give_back();
         // A flusher that is gone drains nothing either.
         let _ = self.drained.send(None);
         None

@@ -55,9 +55,14 @@ impl Spot {
         Self { bundle, first, offset: narrow(at.start), length: narrow(at.len()), records: narrow(records) }
     }
 
+    /// The position of its last record.
+    pub(super) fn last(&self) -> Position {
+        Position(self.first.0 + u64::from(self.records) - 1)
+    }
+
     /// What the entry is called among what was set aside.
     pub(super) fn name(&self) -> Vec<u8> {
-        format!("recent/{}/{}", self.bundle, self.offset).into_bytes()
+        format!("recent/{}/{}", self.bundle, self.first.0).into_bytes()
     }
 
     /// The entry's value, in its bundle.
@@ -83,9 +88,18 @@ pub(super) struct Bundles {
     /// Oldest first.
     all: VecDeque<Bundle>,
     /// Settlements that no bundle has yet.
-    settled: Vec<(Id, Position)>,
+    settled: VecDeque<(Id, Position)>,
     next: u64,
     bytes: u64,
+    /// Bytes and bundles that were added since [`Bundles::added`].
+    added: Added,
+}
+
+/// What was added to the bundles.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Added {
+    pub(super) bundles: usize,
+    pub(super) bytes: u64,
 }
 
 impl Bundles {
@@ -93,7 +107,7 @@ impl Bundles {
     pub(super) fn new(found: Vec<Bundle>) -> Self {
         let next = found.last().map_or(1, |last| last.number + 1);
         let bytes = found.iter().map(|bundle| u64::from(bundle.bytes)).sum();
-        Self { all: found.into(), settled: Vec::new(), next, bytes }
+        Self { all: found.into(), next, bytes, ..Self::default() }
     }
 
     /// The number that the next bundle will have.
@@ -112,11 +126,18 @@ impl Bundles {
         self.all.push_back(Bundle { number: self.next, entries, bytes });
         self.next += 1;
         self.bytes += u64::from(bytes);
+        self.added.bundles += 1;
+        self.added.bytes += u64::from(bytes);
+    }
+
+    /// What was added since this was asked last.
+    pub(super) fn added(&mut self) -> Added {
+        std::mem::take(&mut self.added)
     }
 
     /// Notes that all entries of `id` up to `through` are settled.
     pub(super) fn settled(&mut self, id: Id, through: Position) {
-        self.settled.push((id, through));
+        self.settled.push_back((id, through));
     }
 
     /// Notes that an entry of the bundle is settled, or durable in a lane.
@@ -126,11 +147,14 @@ impl Bundles {
         }
     }
 
-    /// Removes the oldest bundles, as far as nothing is left of them; whether there were any. Settlements of what is
-    /// gone are not kept.
-    pub(super) fn remove_oldest(&mut self, store: &Store) -> Result<bool, JournalError> {
+    /// Removes up to `most` of the oldest bundles, as far as nothing is left of them; whether there were any.
+    /// Settlements of what is gone are not kept.
+    pub(super) fn remove_oldest(&mut self, most: usize, store: &Store) -> Result<bool, JournalError> {
         let before = self.all.len();
         while let Some(oldest) = self.all.front().filter(|oldest| oldest.entries == 0) {
+            if before - self.all.len() == most {
+                return Ok(true);
+            }
             store.remove_bundle(oldest.number)?;
             self.bytes -= u64::from(oldest.bytes);
             self.all.pop_front();
@@ -146,7 +170,7 @@ impl Bundles {
         !self.settled.is_empty()
     }
 
-    /// Appends the settlements that no bundle has yet to `value`, as many as fit.
+    /// Appends the settlements that no bundle has yet to `value`, as many as leave room for an entry.
     pub(super) fn write_settlements(&mut self, value: &mut Vec<u8>) {
         while !self.settled.is_empty() && value.len() < BUNDLE_BYTES / 2 {
             let body: Vec<_> =

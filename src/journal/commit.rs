@@ -30,6 +30,8 @@ use crate::trace;
 pub(super) const SHARED_ENTRY_BYTES: usize = 32 * 1024;
 /// How long an answer about the free disk holds. What is written meanwhile is far less than a sensible reserve.
 const DISK_CHECK: Duration = Duration::from_millis(50);
+/// Bundles that one cycle removes at the most, beyond as many as the one before added: an ack waits for it.
+const REMOVED_AT_ONCE: usize = 256;
 /// Truncations that no append's sync covers are synced after this time.
 const IDLE_SYNC: Duration = Duration::from_millis(500);
 
@@ -39,6 +41,8 @@ pub(super) struct Committer {
     drain: Arc<dyn Drain>,
     positions: Positions,
     pub(super) bundles: Bundles,
+    /// The bundle of each entry that is in a lane, too, since the last sync.
+    pub(super) shelved: Vec<u64>,
     /// Whether the disk is at its reserve, and when it was asked.
     disk_is_low: Option<(Instant, bool)>,
     /// Since when something is written that no sync has covered.
@@ -74,8 +78,6 @@ struct Cycle {
     /// Who waits for revisions.
     waiting: Vec<oneshot::Sender<()>>,
     pauses: Vec<pauses::Change>,
-    /// The bundle of each entry that is in a lane after the sync.
-    shelved: Vec<u64>,
     must_sync: bool,
     stop: bool,
 }
@@ -91,8 +93,8 @@ enum Verdict {
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, drain: Arc<dyn Drain>, positions: Positions, bundles: Bundles) -> Self {
-        let (key, value) = (Vec::new(), Vec::new());
-        Self { shared, drain, positions, bundles, disk_is_low: None, dirty: None, entries: 0, key, value }
+        let (shelved, key, value) = (Vec::new(), Vec::new(), Vec::new());
+        Self { shared, drain, positions, bundles, shelved, disk_is_low: None, dirty: None, entries: 0, key, value }
     }
 
     /// Runs until [`Command::Stop`].
@@ -126,6 +128,7 @@ impl Committer {
                 }
                 self.shared.store.note_synced(self.positions.last())?;
                 self.dirty = None;
+                self.shelved.drain(..).for_each(|bundle| self.bundles.leave(bundle));
             }
             self.release(cycle);
             drop(commit);
@@ -273,17 +276,17 @@ impl Committer {
     /// Numbers and writes the cycle's groups, and behind them its stamp. Settlements go with them, or with what is
     /// synced otherwise.
     fn write(&mut self, cycle: &mut Cycle) -> Result<(), JournalError> {
-        if self.bundles.remove_oldest(&self.shared.store)? {
+        let added = self.bundles.added();
+        if self.bundles.remove_oldest(REMOVED_AT_ONCE + added.bundles, &self.shared.store)? {
             self.dirty.get_or_insert_with(Instant::now);
         }
-        self.shelve(&mut cycle.shelved)?;
+        self.shelve(added.bytes)?;
         self.value.clear();
-        while cycle.groups.is_empty() && cycle.must_sync && self.bundles.has_settlements() {
-            self.bundles.write_settlements(&mut self.value);
+        while self.bundles.has_settlements() && (cycle.must_sync || !cycle.groups.is_empty()) {
             self.close_bundle(self.value.len())?;
+            self.bundles.write_settlements(&mut self.value);
         }
         if !cycle.groups.is_empty() {
-            self.bundles.write_settlements(&mut self.value);
             let now = now_micros();
             for group in &mut cycle.groups {
                 group.first = self.positions.take(group.contents.len() as u64, now);
@@ -336,8 +339,7 @@ impl Committer {
 
     /// Lets the world know of what is durable: counters, flushers, and last the clients.
     fn release(&mut self, cycle: Cycle) {
-        let Cycle { mut groups, answers, reserved, buried, revised, waiting, pauses, shelved, .. } = cycle;
-        shelved.into_iter().for_each(|bundle| self.bundles.leave(bundle));
+        let Cycle { mut groups, answers, reserved, buried, revised, waiting, pauses, .. } = cycle;
         let metrics = &*self.shared.metrics;
         let reports = groups.iter().map(|g| g.reports).sum();
         metrics.audit.accepted(reports);

@@ -131,7 +131,10 @@ fn each_value(
     for (number, bundle) in &bundles {
         for part in entry::whole_values(bundle, KINDS) {
             let entry = match part {
-                Ok((_, part)) if is_settlements(&part) => continue,
+                Ok((_, part)) if is_settlements(&part) => match bundle::decode_settlements(&part) {
+                    Ok(_) => continue,
+                    Err(damage) => Err(damage),
+                },
                 Ok((_, part)) => entry::decode_whole(&part),
                 Err(damage) => Err(damage),
             };

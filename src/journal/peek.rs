@@ -35,13 +35,18 @@ impl Journal {
         let mut look = Look { peeked: Peeked::default(), limit, max_bytes, looked_at: 0, bytes: 0, last: Position(0) };
         let Some(stream) = self.shared.index.stream(id) else { return Ok(look.peeked) };
         look.last = after.unwrap_or(Position(0)).max(stream.lock().settled);
-        // What moves into a lane meanwhile is found there.
-        while !self.look(&stream, &mut look)? {}
+        let mut missed = None;
+        while let Some(spot) = self.look(&stream, &mut look)? {
+            // What moves into a lane meanwhile is found there; what is missed again is damaged.
+            if missed.replace(spot) == Some(spot) {
+                look.last = spot.last();
+            }
+        }
         Ok(look.peeked)
     }
 
-    /// Goes on with a look; false where what is looked at moved away.
-    fn look(&self, stream: &Stream, look: &mut Look) -> Result<bool, JournalError> {
+    /// Goes on with a look, to its end or to an entry that is not where it was.
+    fn look(&self, stream: &Stream, look: &mut Look) -> Result<Option<Spot>, JournalError> {
         let (lanes, recent, settled, through) = {
             let state = stream.lock();
             let begun = state.recent.partition_point(|spot| spot.first <= look.last).saturating_sub(1);
@@ -61,20 +66,20 @@ impl Journal {
                 let (_, value) = pair?;
                 for (_, value) in entry::whole_values(&value, [ENTRY]).filter_map(Result::ok) {
                     if entry::decode_whole(&value).is_ok_and(|entry| !look.at(entry, through)) {
-                        return Ok(true);
+                        return Ok(None);
                     }
                 }
             }
         }
         for spot in recent {
             let Some(value) = self.shared.store.bundle(spot.bundle)?.and_then(|bundle| spot.of(&bundle)) else {
-                return Ok(false);
+                return Ok(Some(spot));
             };
             if entry::decode_whole(&value).is_ok_and(|entry| !look.at(entry, through)) {
-                return Ok(true);
+                return Ok(None);
             }
         }
-        Ok(true)
+        Ok(None)
     }
 }
 

@@ -168,6 +168,7 @@ impl Journal {
             }
             let found = self.find(stream, spot)?;
             let value = found.clone().unwrap_or_default();
+            taken.receipt.through = spot.last();
             match entry::decode((stream.id, spot.first), &value) {
                 Ok(entry) => taken.add(entry, value.len()),
                 // It is neither here nor there, which the count will show.

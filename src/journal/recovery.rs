@@ -143,6 +143,7 @@ fn scan_bundles(store: &Store, traces: &mut HashMap<Id, Traces>, found: &mut Fou
         for (offset, part) in entry::whole_values(&value, KINDS).filter_map(Result::ok) {
             if bundle::is_settlements(&part) {
                 for (id, through) in bundle::decode_settlements(&part).unwrap_or_default() {
+                    found.highest = found.highest.max(through.0);
                     let settled = &mut traces.entry(id).or_default().settled;
                     *settled = through.max(*settled);
                 }
@@ -169,7 +170,8 @@ fn mended(store: &Store, number: u64, value: Bytes, found: &mut Found) -> Result
         }
     }
     let Some(damage) = damage else { return Ok(value) };
-    let name = format!("recent/{number}").into_bytes();
+    // Numbers begin anew where no bundle is left.
+    let name = format!("recent/{number}/at-{}", now_micros()).into_bytes();
     tracing::error!(name = %name.escape_ascii(), %damage, "a damaged entry was set aside");
     found.damaged += 1;
     let whole = whole.concat();

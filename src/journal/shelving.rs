@@ -12,32 +12,31 @@ use super::error::JournalError;
 use super::lanes::Lane;
 use super::stream::Stream;
 
-/// Bytes of bundles that one cycle empties at the most, beyond what it writes: an ack waits for it.
-const EMPTIED_AT_ONCE: u64 = 512 * 1024;
+/// Bytes that one cycle moves, beyond as many as the one before added, until it stops: an ack waits for it.
+const MOVED_AT_ONCE: u64 = 512 * 1024;
 
 impl Committer {
-    /// Empties the oldest bundles while there are more than `recent_bytes` of them. In `left` the bundle of each entry
-    /// that is in a lane now: to be left after the next sync.
-    pub(super) fn shelve(&mut self, left: &mut Vec<u64>) -> Result<(), JournalError> {
-        let mut emptied = 0;
-        while self.bundles.bytes() > self.shared.recent_bytes && emptied < EMPTIED_AT_ONCE {
+    /// Empties the oldest bundles while there are more than `recent_bytes` of them, and notes the bundle of each entry
+    /// that is in a lane now: it is left after the next sync. `added` is what the cycle before added, in bytes.
+    pub(super) fn shelve(&mut self, added: u64) -> Result<(), JournalError> {
+        let mut budget = MOVED_AT_ONCE + added;
+        while self.bundles.bytes() > self.shared.recent_bytes && budget > 0 {
             let Some(oldest) = self.bundles.empty_oldest() else { break };
-            emptied += u64::from(oldest.bytes);
-            let before = left.len();
-            if oldest.entries > 0 && !self.empty(oldest.number, left)? {
-                // Something of it is just being drained: it is tried again in the next cycle.
-                self.bundles.refill(oldest);
-                break;
-            }
-            if left.len() > before {
+            if oldest.entries > 0 {
                 self.dirty.get_or_insert_with(tokio::time::Instant::now);
+                if !self.empty(oldest.number, &mut budget)? {
+                    // It goes on with the next cycle.
+                    self.bundles.refill(oldest);
+                    break;
+                }
             }
         }
         Ok(())
     }
 
-    /// Moves what is left of a bundle into lanes; false where that did not go for all of it.
-    fn empty(&mut self, number: u64, left: &mut Vec<u64>) -> Result<bool, JournalError> {
+    /// Moves what is left of a bundle into lanes; false where the budget is spent before its end, or something of it is
+    /// just being drained.
+    fn empty(&mut self, number: u64, budget: &mut u64) -> Result<bool, JournalError> {
         let Some(value) = self.shared.store.bundle(number)? else { return Ok(true) };
         for value in entry::whole_values(&value, KINDS) {
             // What is damaged is found and set aside by whoever drains it.
@@ -47,43 +46,44 @@ impl Committer {
                 continue;
             };
             let Some(stream) = entry.ok().and_then(|entry| self.shared.index.stream(&entry.id)) else { continue };
-            if !self.move_entries(&stream, number, left)? {
+            if *budget == 0 || !self.move_entries(&stream, number, budget)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Moves the entries that `stream` has in this bundle into its lane, and those in later ones with them; the former
-    /// alone, one by one, while a batch of it is on its way to the sink. False where that changed meanwhile.
-    fn move_entries(&mut self, stream: &Arc<Stream>, number: u64, left: &mut Vec<u64>) -> Result<bool, JournalError> {
-        let (lane, taken, spots) = {
+    /// Moves the entries that `stream` has in this bundle into its lane, with as many of its later ones as share their
+    /// values; the former alone, one by one, while a batch of it is on its way to the sink. False where that changed
+    /// meanwhile.
+    fn move_entries(&mut self, stream: &Arc<Stream>, number: u64, budget: &mut u64) -> Result<bool, JournalError> {
+        let (lane, taken, wanted, spots) = {
             let mut state = stream.lock();
             if state.recent.front().is_none_or(|front| front.bundle > number) {
                 return Ok(true);
             }
             let taken = state.taken && cfg!(not(forebay_plant = "move_what_is_taken"));
             let lane = *state.lane.get_or_insert_with(|| self.shared.index.lease(&stream.id));
-            let moved = state.recent.iter().take_while(|spot| !taken || spot.bundle <= number);
-            (lane, taken, moved.copied().collect::<Vec<Spot>>())
+            let wanted = state.recent.partition_point(|spot| spot.bundle <= number);
+            let more = if taken { 0 } else { self.shared.max_entry_records };
+            (lane, taken, wanted, state.recent.iter().take(wanted + more).copied().collect::<Vec<Spot>>())
         };
-        let mut keys = Vec::new();
-        let mut rest = spots.as_slice();
-        while let Some(first) = rest.first() {
-            let together = self.gather(rest, taken)?;
-            entry::encode_key(&stream.id, first.first, &mut self.key);
+        let (mut keys, mut moved) = (Vec::new(), 0);
+        while moved < wanted {
+            entry::encode_key(&stream.id, spots[moved].first, &mut self.key);
+            moved += self.gather(&spots[moved..], taken)?;
             self.shared.store.insert(lane, &self.key, &self.value)?;
             keys.push(self.key.clone());
-            rest = &rest[together..];
+            *budget = budget.saturating_sub(self.value.len() as u64);
         }
         let mut state = stream.lock();
         let unchanged = state.taken == taken && state.recent.front() == spots.first();
         if unchanged {
-            state.recent.drain(..spots.len());
+            state.recent.drain(..moved);
             if state.recent.is_empty() {
                 state.recent = std::collections::VecDeque::new();
             }
-            left.extend(spots.iter().map(|spot| spot.bundle));
+            self.shelved.extend(spots[..moved].iter().map(|spot| spot.bundle));
         }
         drop(state);
         if !unchanged {
@@ -92,8 +92,9 @@ impl Committer {
         Ok(unchanged)
     }
 
+    /// The youngest first: what a crash leaves of it must be all of the id up to some position, or nothing.
     fn take_back(&self, lane: Lane, keys: &[Vec<u8>]) -> Result<(), JournalError> {
-        keys.iter().try_for_each(|key| self.shared.store.remove(lane, key))
+        keys.iter().rev().try_for_each(|key| self.shared.store.remove(lane, key))
     }
 
     /// Puts the values of the first of `spots` into `self.value`: one, or as many as share an entry's bounds. How many

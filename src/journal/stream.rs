@@ -187,6 +187,11 @@ impl State {
         self.reports == 0 && self.markers == 0 && nothing_comes
     }
 
+    /// Notes that the batch that was read is not on its way to the sink after all.
+    pub fn give_back(&mut self) {
+        self.taken = false;
+    }
+
     /// All lanes that it has entries in, oldest first.
     pub(super) fn lanes(&self) -> impl Iterator<Item = Lane> {
         self.older_lanes.iter().copied().chain(self.lane)

@@ -103,8 +103,17 @@ impl Bench {
 
     /// Reads up to `max` records of `id` and settles them as stored.
     fn drain(&self, id: &str, max: usize) -> Vec<Bytes> {
-        let Some(stream) = self.stream(id) else { return Vec::new() };
+        self.drain_during(id, max, || {})
+    }
+
+    /// The same, with something that happens while they are on their way to the sink.
+    fn drain_during(&self, id: &str, max: usize, happens: impl FnOnce()) -> Vec<Bytes> {
+        let Some(stream) = self.stream(id) else {
+            happens();
+            return Vec::new();
+        };
         let Taken { batch, receipt } = self.journal().read(&stream, max, 1 << 20).expect("a sound journal");
+        happens();
         let stored = batch.records.len() as u64;
         self.journal().settle(&stream, receipt, Settlement { stored, ..Settlement::default() });
         self.journal().retire(&stream);
@@ -339,6 +348,17 @@ fn what_moves_while_it_is_drained_is_settled_where_it_went() {
     assert!(bench.stream("a").is_none() && bench.metrics.audit.snapshot().balanced());
 }
 
+/// A batch that ends before anything whole was found reaches no further than what was looked at.
+#[test]
+fn a_batch_of_damage_alone_settles_nothing_behind_it() {
+    let mut bench = three_entries(false);
+    change_bundle(&bench, flip_last);
+    assert!(bench.drain("a", 1).is_empty(), "the first entry is damaged");
+    bench.append("b", vec![report(Some(1), "1")]);
+    bench.copy_and_reopen();
+    assert_eq!(bench.drain("a", 8), ["1", "2"]);
+}
+
 /// What is settled stays so although its bundle is kept for a neighbour that waits.
 #[test]
 fn a_bundle_that_is_kept_for_one_id_brings_back_nothing_of_another() {
@@ -428,8 +448,25 @@ fn a_second_journal_on_the_same_folder_is_refused_with_the_reason() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { id: usize, count: usize },
-    Drain { id: usize, max: usize },
+    Append {
+        id: usize,
+        count: usize,
+    },
+    Drain {
+        id: usize,
+        max: usize,
+    },
+    /// An id is drained, and has more reports meanwhile.
+    Race {
+        id: usize,
+        max: usize,
+        count: usize,
+    },
+    /// A batch is read and not stored.
+    PutBack {
+        id: usize,
+        max: usize,
+    },
     Reopen,
 }
 
@@ -437,6 +474,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0usize..5, 1usize..20).prop_map(|(id, count)| Step::Append { id, count }),
         4 => (0usize..5, 1usize..30).prop_map(|(id, max)| Step::Drain { id, max }),
+        3 => (0usize..5, 1usize..30, 1usize..20).prop_map(|(id, max, count)| Step::Race { id, max, count }),
+        1 => (0usize..5, 1usize..30).prop_map(|(id, max)| Step::PutBack { id, max }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -467,6 +506,22 @@ proptest! {
                     for data in bench.drain(&id.to_string(), max) {
                         prop_assert_eq!(Some(data), model[id].pop_front().map(Bytes::from));
                     }
+                }
+                Step::Race { id, max, count } => {
+                    let data: Vec<_> = (next..next + count).map(|n| n.to_string()).collect();
+                    next += count;
+                    let append = |d: &String| {
+                        let answers = bench.append(&id.to_string(), vec![report(None, d)]);
+                        highest = ack(&answers[0]).position().0;
+                    };
+                    for stored in bench.drain_during(&id.to_string(), max, || data.iter().for_each(append)) {
+                        prop_assert_eq!(Some(stored), model[id].pop_front().map(Bytes::from));
+                    }
+                    model[id].extend(data);
+                }
+                Step::PutBack { id, max } => {
+                    let read = bench.stream(&id.to_string()).map(|s| bench.journal().read(&s, max, 1 << 20));
+                    prop_assert!(read.is_none_or(|read| read.is_ok()));
                 }
                 Step::Reopen => bench.reopen(),
             }
