@@ -1,5 +1,6 @@
 //! The journal as a whole, driven without flushers: append, read, settle, bury, reopen.
 
+mod bundles;
 mod damage;
 mod pauses;
 
@@ -281,26 +282,6 @@ fn damage_that_appears_while_running_is_set_aside_and_the_audit_balances() {
     }
 }
 
-/// Entries that share a value share its fate only as far as they are damaged themselves.
-#[test]
-fn damage_to_one_of_the_entries_that_lie_together_leaves_the_others() {
-    let open = || {
-        let bench = Bench::with(|s| s.recent_bytes = 150);
-        (0..6).for_each(|n| drop(bench.append("a", vec![report(Some(n), &n.to_string())])));
-        let lane = bench.stream("a").expect("it has backlog").lock().lane.expect("something waits for long");
-        let (_, value) = bench.journal().shared.store.scan(lane).next().expect("a value").expect("a sound tree");
-        assert!(entry::whole_values(&value, [entry::ENTRY]).count() > 1, "they do not lie together");
-        change_in_lane(&bench, "a", |value| value[entry::HEADER_BYTES] ^= 1);
-        bench
-    };
-    let rest: Vec<_> = (1..6).map(|n| Bytes::from(n.to_string())).collect();
-    assert_eq!(open().drain("a", 8), rest, "found while it runs");
-    let mut bench = open();
-    bench.reopen();
-    assert_eq!(bench.journal().status().damaged, 1);
-    assert_eq!(bench.drain("a", 8), rest, "found at the start");
-}
-
 /// An entry is in a bundle, and may be in its lane, from its writing on, and may be lost until its sync.
 #[test]
 fn what_is_not_synced_is_not_read() {
@@ -314,67 +295,6 @@ fn what_is_not_synced_is_not_read() {
     entry::encode(&stream.id, stamp, [report(None, "written")].iter(), &mut value);
     bench.journal().shared.store.insert(lane, &key, &value).expect("a sound tree");
     assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
-}
-
-/// As a crash leaves it before the bundle goes.
-#[test]
-fn an_entry_that_is_in_its_bundle_and_in_its_lane_is_drained_once() {
-    let mut bench = three_entries(false);
-    let bundles = bench.journal().shared.store.bundles().expect("sound trees");
-    bench.settings.recent_bytes = 0;
-    bench.reopen();
-    bench.append("b", vec![report(Some(9), "9")]);
-    assert!(bench.stream("a").expect("it has backlog").lock().lane.is_some(), "nothing was moved");
-    let store = &bench.journal().shared.store;
-    bundles.iter().for_each(|(number, value)| store.add_bundle(*number, value).expect("a sound tree"));
-    bench.settings.recent_bytes = 1 << 20;
-    bench.reopen();
-    assert_eq!(bench.metrics.audit.snapshot().recovered, 4);
-    assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
-}
-
-#[test]
-fn what_moves_while_it_is_drained_is_settled_where_it_went() {
-    let bench = Bench::with(|s| s.recent_bytes = 150);
-    let append = |id: &str, n: u64| drop(bench.append(id, vec![report(Some(n), &n.to_string())]));
-    (0..2).for_each(|n| append("a", n));
-    let stream = bench.stream("a").expect("it has backlog");
-    let Taken { batch, receipt } = bench.journal().read(&stream, 1, 1 << 20).expect("a sound journal");
-    assert_eq!(batch.records.len(), 1);
-    (2..9).for_each(|n| append("b", n));
-    assert!(stream.lock().lane.is_some() && stream.lock().recent.is_empty(), "nothing moved");
-    bench.journal().settle(&stream, receipt, Settlement { stored: 1, ..Settlement::default() });
-    assert_eq!(bench.drain("a", 8), ["1"]);
-    assert!(bench.stream("a").is_none() && bench.metrics.audit.snapshot().balanced());
-}
-
-/// A batch that ends before anything whole was found reaches no further than what was looked at.
-#[test]
-fn a_batch_of_damage_alone_settles_nothing_behind_it() {
-    let mut bench = three_entries(false);
-    change_bundle(&bench, flip_last);
-    assert!(bench.drain("a", 1).is_empty(), "the first entry is damaged");
-    bench.append("b", vec![report(Some(1), "1")]);
-    bench.copy_and_reopen();
-    assert_eq!(bench.drain("a", 8), ["1", "2"]);
-}
-
-/// What is settled stays so although its bundle is kept for a neighbour that waits.
-#[test]
-fn a_bundle_that_is_kept_for_one_id_brings_back_nothing_of_another() {
-    for end in [Bench::reopen as fn(&mut Bench), Bench::copy_and_reopen] {
-        let mut bench = Bench::new();
-        bench.append("waits", vec![report(Some(1), "1")]);
-        for n in 0..40 {
-            bench.append("a", vec![report(Some(n), &n.to_string())]);
-            assert_eq!(bench.drain("a", 8).len(), 1);
-        }
-        // Settlements go with the next commit.
-        bench.append("b", vec![report(Some(1), "1")]);
-        end(&mut bench);
-        assert_eq!(bench.metrics.audit.snapshot().recovered, 2);
-        assert!(bench.stream("a").is_none());
-    }
 }
 
 #[tokio::test]

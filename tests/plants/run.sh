@@ -15,9 +15,9 @@ marker_overtakes         | e2e::done::a_marker_never_overtakes_the_reports_befor
 pause_in_memory          | e2e::streams::a_paused_id_is_taken_and_not_drained_over_sigkill_and_sigterm_until_it_is_resumed | a pause is told and not written
 shutdown_drains_paused   | e2e::streams::a_paused_id_is_taken_and_not_drained_over_sigkill_and_sigterm_until_it_is_resumed | a shutdown drains what is paused
 read_before_sync         | lib::journal::tests::what_is_not_synced_is_not_read                         | what is not synced is drained
-forget_settlements       | lib::journal::tests::a_bundle_that_is_kept_for_one_id_brings_back_nothing_of_another | a kept bundle brings back what is settled
-take_from_both           | lib::journal::tests::an_entry_that_is_in_its_bundle_and_in_its_lane_is_drained_once | what moved is taken twice
-move_what_is_taken       | lib::journal::tests::what_moves_while_it_is_drained_is_settled_where_it_went | what moves on its way to the sink is not found again
+forget_settlements       | lib::journal::tests::bundles::a_bundle_that_is_kept_for_one_id_brings_back_nothing_of_another | a kept bundle brings back what is settled
+take_from_both           | lib::journal::tests::bundles::an_entry_that_is_in_its_bundle_and_in_its_lane_is_drained_once | what moved is taken twice
+move_what_is_taken       | lib::journal::tests::bundles::what_moves_while_it_is_drained_is_settled_where_it_went | what moves on its way to the sink is not found again
 open_without_looking     | lib::journal::tests::damage::a_damaged_header_of_any_segment_is_seen        | sled opens a log that nobody walked
 truncate_before_store    | mysql::cuts::a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing | the same
 count_twice              | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing        | streams count the batch, not the new rows
