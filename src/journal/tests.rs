@@ -286,7 +286,9 @@ fn damage_that_appears_while_running_is_set_aside_and_the_audit_balances() {
 #[test]
 fn what_is_not_synced_is_not_read() {
     let bench = three_entries(true);
+    bench.append("b", vec![report(Some(1), "1")]);
     let stream = bench.stream("a").expect("it has backlog");
+    assert!(stream.lock().recent.is_empty(), "not all of it is in its lane");
     let first = Position(stream.lock().synced.0 + 1);
     let lane = stream.lock().lane.expect("something waits for long");
     let (mut key, mut value) = (Vec::new(), Vec::new());
