@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
 use super::bundle::{BUNDLE_BYTES, Bundles, Spot};
 use super::dead_letters::{self, DeadLetter};
-use super::entry::{self, ENTRY, RECORD_OVERHEAD_BYTES, Stamp};
+use super::entry::{self, RECORD_OVERHEAD_BYTES, Stamp};
 use super::error::JournalError;
 use super::limits::Level;
 use super::pauses;
 use super::positions::Positions;
-use super::queue::{Buried, Command, Damaged, Revision, Settled};
-use super::store::Store;
+use super::queue::{Buried, Command, Revision, Settled};
+use super::recovery::set_aside;
 use super::stream::{Committed, DoneWaiter, Stream};
 use super::{Drain, Shared};
 use crate::metrics::{Metrics, Revised, Tally};
@@ -106,36 +106,43 @@ impl Committer {
         loop {
             self.shared.queue.take(&mut commands, self.dirty.map(|since| IDLE_SYNC.saturating_sub(since.elapsed())));
             let overdue = self.dirty.is_some_and(|since| since.elapsed() >= IDLE_SYNC);
-            let mut cycle = Cycle { must_sync: overdue, ..Cycle::default() };
-            for command in commands.drain(..) {
-                self.perform(command, &mut cycle)?;
-            }
-            let commit = cycle.span().entered();
-            tracing::info_span!(target: trace::TARGET, "write").in_scope(|| self.write(&mut cycle))?;
-            let stop = cycle.stop;
-            #[cfg(forebay_plant = "ack_before_sync")]
-            let cycle = {
-                let must_sync = cycle.must_sync;
-                self.release(cycle);
-                Cycle { must_sync, ..Cycle::default() }
-            };
-            if cycle.must_sync && self.dirty.is_some() {
-                let began = Instant::now();
-                let synced = tracing::info_span!(target: trace::TARGET, "sync").in_scope(|| self.shared.store.sync());
-                self.shared.metrics.syncs.observe(began.elapsed());
-                if cfg!(not(forebay_plant = "go_on_after_failed_sync")) {
-                    synced?;
-                }
-                self.shared.store.note_synced(self.positions.last())?;
-                self.dirty = None;
-                self.shelved.drain(..).for_each(|bundle| self.bundles.leave(bundle));
-            }
-            self.release(cycle);
-            drop(commit);
-            if stop {
+            if self.cycle(commands.drain(..), overdue)? {
                 return Ok(());
             }
         }
+    }
+
+    /// One cycle; whether it was told to stop.
+    fn cycle(&mut self, commands: impl Iterator<Item = Command>, must_sync: bool) -> Result<bool, JournalError> {
+        let mut cycle = Cycle { must_sync, ..Cycle::default() };
+        for command in commands {
+            self.perform(command, &mut cycle)?;
+        }
+        let commit = cycle.span().entered();
+        tracing::info_span!(target: trace::TARGET, "write").in_scope(|| self.write(&mut cycle))?;
+        let stop = cycle.stop;
+        #[cfg(forebay_plant = "ack_before_sync")]
+        let cycle = {
+            let must_sync = cycle.must_sync;
+            self.release(cycle);
+            Cycle { must_sync, ..Cycle::default() }
+        };
+        if cycle.must_sync && self.dirty.is_some() {
+            let began = Instant::now();
+            let synced = tracing::info_span!(target: trace::TARGET, "sync").in_scope(|| self.shared.store.sync());
+            self.shared.metrics.syncs.observe(began.elapsed());
+            if cfg!(not(forebay_plant = "go_on_after_failed_sync")) {
+                synced?;
+            }
+            self.shared.store.note_synced(self.positions.last())?;
+            self.dirty = None;
+            self.leave_shelved();
+        } else if cfg!(forebay_plant = "leave_before_sync") {
+            self.leave_shelved();
+        }
+        self.release(cycle);
+        drop(commit);
+        Ok(stop)
     }
 
     fn perform(&mut self, command: Command, cycle: &mut Cycle) -> Result<(), JournalError> {
@@ -410,15 +417,6 @@ impl Cycle {
     }
 }
 
-/// Copies a damaged value aside; in its lane, what is whole of it takes its place.
-pub(super) fn set_aside(store: &Store, damaged: &Damaged) -> Result<(), JournalError> {
-    store.set_aside(&damaged.name, &damaged.value)?;
-    let Some((lane, key)) = &damaged.in_lane else { return Ok(()) };
-    let whole = entry::whole_values(&damaged.value, [ENTRY]).filter_map(Result::ok).map(|(_, value)| value);
-    let whole: Vec<u8> = whole.filter(|value| entry::decode_part(key, value).is_ok()).flatten().collect();
-    if whole.is_empty() { store.remove(*lane, key) } else { store.insert(*lane, key, &whole) }
-}
-
 /// How many of `contents` go into the next entry: at least one, and more while they stay below the shared size.
 fn entry_length(id: &Id, contents: &[Content], max_records: usize) -> usize {
     let mut bytes = 0;
@@ -487,3 +485,6 @@ impl Verdict {
 pub(super) fn now_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
+
+#[cfg(all(test, not(feature = "models")))]
+mod tests;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::bundle::{self, Bundle, KINDS, Spot};
-use super::commit::{now_micros, set_aside};
+use super::commit::now_micros;
 use super::dead_letters;
 use super::entry::{self, ENTRY, Entry};
 use super::error::JournalError;
@@ -193,6 +193,15 @@ fn scan_dead(store: &Store, found: &mut Found) -> Result<(), JournalError> {
         }
     }
     Ok(())
+}
+
+/// Copies a damaged value aside; in its lane, what is whole of it takes its place.
+pub(super) fn set_aside(store: &Store, damaged: &Damaged) -> Result<(), JournalError> {
+    store.set_aside(&damaged.name, &damaged.value)?;
+    let Some((lane, key)) = &damaged.in_lane else { return Ok(()) };
+    let whole = entry::whole_values(&damaged.value, [ENTRY]).filter_map(Result::ok).map(|(_, value)| value);
+    let whole: Vec<u8> = whole.filter(|value| entry::decode_part(key, value).is_ok()).flatten().collect();
+    if whole.is_empty() { store.remove(*lane, key) } else { store.insert(*lane, key, &whole) }
 }
 
 impl Stretch {

@@ -34,6 +34,11 @@ impl Committer {
         Ok(())
     }
 
+    /// Lets go the bundles of what is durable in lanes.
+    pub(super) fn leave_shelved(&mut self) {
+        self.shelved.drain(..).for_each(|bundle| self.bundles.leave(bundle));
+    }
+
     /// Moves what is left of a bundle into lanes; false where the budget is spent before its end, or something of it is
     /// just being drained.
     fn empty(&mut self, number: u64, budget: &mut u64) -> Result<bool, JournalError> {
@@ -93,7 +98,10 @@ impl Committer {
     }
 
     /// The youngest first: what a crash leaves of it must be all of the id up to some position, or nothing.
-    fn take_back(&self, lane: Lane, keys: &[Vec<u8>]) -> Result<(), JournalError> {
+    pub(super) fn take_back(&self, lane: Lane, keys: &[Vec<u8>]) -> Result<(), JournalError> {
+        #[cfg(forebay_plant = "take_back_oldest_first")]
+        return keys.iter().try_for_each(|key| self.shared.store.remove(lane, key));
+        #[cfg(not(forebay_plant = "take_back_oldest_first"))]
         keys.iter().rev().try_for_each(|key| self.shared.store.remove(lane, key))
     }
 

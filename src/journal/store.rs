@@ -296,6 +296,15 @@ impl Store {
         self.trees.as_ref().expect("only a store that is dropped has none")
     }
 
+    /// What will be removed from a lane, in order, until the storage is closed.
+    #[cfg(test)]
+    pub(super) fn removals(&self, lane: Lane) -> impl Iterator<Item = Vec<u8>> + use<> {
+        self.lane(lane).watch_prefix([]).filter_map(|event| match event {
+            sled::Event::Remove { key } => Some(key.to_vec()),
+            sled::Event::Insert { .. } => None,
+        })
+    }
+
     fn lane(&self, lane: Lane) -> &sled::Tree {
         &self.trees().lanes[usize::from(lane)]
     }

@@ -30,6 +30,8 @@ const PLANTS: &[&str] = &[
     "forget_settlements",
     "take_from_both",
     "move_what_is_taken",
+    "leave_before_sync",
+    "take_back_oldest_first",
 ];
 
 fn main() {

@@ -18,6 +18,8 @@ read_before_sync         | lib::journal::tests::what_is_not_synced_is_not_read  
 forget_settlements       | lib::journal::tests::bundles::a_bundle_that_is_kept_for_one_id_brings_back_nothing_of_another | a kept bundle brings back what is settled
 take_from_both           | lib::journal::tests::bundles::an_entry_that_is_in_its_bundle_and_in_its_lane_is_drained_once | what moved is taken twice
 move_what_is_taken       | lib::journal::tests::bundles::what_moves_while_it_is_drained_is_settled_where_it_went | what moves on its way to the sink is not found again
+leave_before_sync        | lib::journal::commit::tests::a_bundle_is_kept_until_a_sync_covers_what_moved_out_of_it | a bundle goes before what moved out of it is synced
+take_back_oldest_first   | lib::journal::commit::tests::a_move_is_taken_back_youngest_first            | a crash leaves a lane with a hole
 open_without_looking     | lib::journal::tests::damage::a_damaged_header_of_any_segment_is_seen        | sled opens a log that nobody walked
 truncate_before_store    | mysql::cuts::a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing | the same
 count_twice              | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing        | streams count the batch, not the new rows
