@@ -4,6 +4,7 @@
 //! next cycle's commands gather: group commit without a timer.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,14 +13,12 @@ use tokio::time::Instant;
 
 use super::append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
 use super::bundle::{BUNDLE_BYTES, Bundles, Spot};
-use super::dead_letters::{self, DeadLetter};
 use super::entry::{self, RECORD_OVERHEAD_BYTES, Stamp};
 use super::error::JournalError;
 use super::limits::Level;
 use super::pauses;
 use super::positions::Positions;
-use super::queue::{Buried, Command, Revision, Settled};
-use super::recovery::set_aside;
+use super::queue::{Buried, Command, Settled};
 use super::stream::{Committed, DoneWaiter, Stream};
 use super::{Drain, Shared};
 use crate::metrics::{Metrics, Revised, Tally};
@@ -49,6 +48,8 @@ pub(super) struct Committer {
     pub(super) dirty: Option<Instant>,
     /// Entries in the bundle that is being written, which is in `value`.
     entries: u32,
+    /// Where the entries of the cycle are.
+    spots: Vec<Spot>,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
 }
@@ -57,7 +58,8 @@ pub(super) struct Committer {
 struct Group {
     stream: Arc<Stream>,
     first: Position,
-    spots: Vec<Spot>,
+    /// Which of the cycle's spots are its own.
+    spots: Range<usize>,
     contents: Vec<Content>,
     reports: u64,
     bytes: u64,
@@ -93,8 +95,19 @@ enum Verdict {
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, drain: Arc<dyn Drain>, positions: Positions, bundles: Bundles) -> Self {
-        let (shelved, key, value) = (Vec::new(), Vec::new(), Vec::new());
-        Self { shared, drain, positions, bundles, shelved, disk_is_low: None, dirty: None, entries: 0, key, value }
+        Self {
+            shared,
+            drain,
+            positions,
+            bundles,
+            shelved: Vec::new(),
+            disk_is_low: None,
+            dirty: None,
+            entries: 0,
+            spots: Vec::new(),
+            key: Vec::new(),
+            value: Vec::new(),
+        }
     }
 
     /// Runs until [`Command::Stop`].
@@ -172,7 +185,7 @@ impl Committer {
                 cycle.must_sync = true;
             }
             Command::SetAside(damaged) => {
-                set_aside(&self.shared.store, &damaged)?;
+                damaged.set_aside(&self.shared.store)?;
                 self.dirty.get_or_insert_with(Instant::now);
                 cycle.must_sync = true;
             }
@@ -240,46 +253,6 @@ impl Committer {
         }
     }
 
-    fn bury(&mut self, letters: &[DeadLetter]) -> Result<Buried, JournalError> {
-        let mut buried = Buried { new: 0, known: 0 };
-        for letter in letters {
-            let key = dead_letters::key(&letter.id, letter.report.number);
-            dead_letters::encode(letter, &mut self.value);
-            if self.shared.store.keep_dead(&key, &self.value)? {
-                buried.new += 1;
-                self.shared.dead_changed((key.len() + self.value.len()) as u64, 0);
-            } else {
-                buried.known += 1;
-            }
-        }
-        self.dirty.get_or_insert_with(Instant::now);
-        Ok(buried)
-    }
-
-    /// Does what a revision says, if its letter is still there; in `revised` what is to be counted.
-    fn revise(&mut self, revision: Revision, revised: &mut Revised) -> Result<(), JournalError> {
-        let (key, letter) = match &revision {
-            Revision::Stored { key, .. } | Revision::Discarded(key) => (*key, None),
-            Revision::Refused(letter) => (letter.key(), Some(letter)),
-        };
-        let key = dead_letters::key(&key.id, key.number);
-        if let Some(letter) = letter {
-            if self.shared.store.dead_letter(&key)?.is_some() {
-                dead_letters::encode(letter, &mut self.value);
-                let old = self.shared.store.change_dead(&key, Some(&self.value))?.unwrap_or(0);
-                self.shared.dead_changed(self.value.len() as u64, old as u64);
-            }
-        } else if let Some(old) = self.shared.store.change_dead(&key, None)? {
-            self.shared.dead_changed(0, (key.len() + old) as u64);
-            match revision {
-                Revision::Stored { is_new: true, .. } => revised.stored += 1,
-                Revision::Stored { is_new: false, .. } => revised.duplicates += 1,
-                _ => revised.discarded += 1,
-            }
-        }
-        Ok(())
-    }
-
     /// Numbers and writes the cycle's groups, and behind them its stamp. Settlements go with them, or with what is
     /// synced otherwise.
     fn write(&mut self, cycle: &mut Cycle) -> Result<(), JournalError> {
@@ -289,6 +262,7 @@ impl Committer {
         }
         self.shelve(added.bytes)?;
         self.value.clear();
+        self.spots.clear();
         while self.bundles.has_settlements() && (cycle.must_sync || !cycle.groups.is_empty()) {
             self.close_bundle(self.value.len())?;
             self.bundles.write_settlements(&mut self.value);
@@ -312,7 +286,7 @@ impl Committer {
 
     fn write_group(&mut self, group: &mut Group, now: u64) -> Result<(), JournalError> {
         let id = &group.stream.id;
-        let mut written = 0;
+        let (mut written, begun) = (0, self.spots.len());
         while written < group.contents.len() {
             let rest = &group.contents[written..];
             let count = entry_length(id, rest, self.shared.max_entry_records);
@@ -326,10 +300,11 @@ impl Committer {
                 offset = 0;
             }
             self.entries += 1;
-            group.spots.push(Spot::new(self.bundles.next(), first, offset..offset + length, count));
+            self.spots.push(Spot::new(self.bundles.next(), first, offset..offset + length, count));
             group.bytes += length as u64;
             written += count;
         }
+        group.spots = begun..self.spots.len();
         Ok(())
     }
 
@@ -346,7 +321,7 @@ impl Committer {
 
     /// Lets the world know of what is durable: counters, flushers, and last the clients.
     fn release(&mut self, cycle: Cycle) {
-        let Cycle { mut groups, answers, reserved, buried, revised, waiting, pauses, .. } = cycle;
+        let Cycle { groups, answers, reserved, buried, revised, waiting, pauses, .. } = cycle;
         let metrics = &*self.shared.metrics;
         let reports = groups.iter().map(|g| g.reports).sum();
         metrics.audit.accepted(reports);
@@ -361,13 +336,13 @@ impl Committer {
             }
         }
         let now = Instant::now();
-        for group in &mut groups {
+        for group in &groups {
             let count = group.contents.len() as u64;
             let through = Position(group.first.0 + count - 1);
             let mut state = group.stream.lock();
             let added = Committed { reports: group.reports, markers: count - group.reports, bytes: group.bytes };
             state.committed(&added, group.first, through, now);
-            state.recent.extend(group.spots.drain(..));
+            state.recent.extend(&self.spots[group.spots.clone()]);
             self.drain.backlog_grew(&group.stream, &mut state);
         }
         answer(answers, &groups, self.shared.node_id, metrics);
@@ -401,7 +376,7 @@ impl Cycle {
 
     fn join(&mut self, id: Id, stream: Arc<Stream>, content: Content) -> Verdict {
         let group = *self.by_id.entry(id).or_insert_with(|| {
-            let (first, contents, spots) = (Position(0), Vec::new(), Vec::new());
+            let (first, contents, spots) = (Position(0), Vec::new(), 0..0);
             self.groups.push(Group { stream, first, spots, contents, reports: 0, bytes: 0 });
             self.groups.len() - 1
         });

@@ -10,11 +10,14 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Journal;
+use super::commit::Committer;
 use super::entry::{Appender, HEADER_BYTES, MAX_BODY_BYTES, Magic, frame, unframe};
 use super::error::{Damage, JournalError};
-use super::queue::{Command, Revision};
+use super::queue::{Buried, Command, Revision};
+use crate::metrics::Revised;
 use crate::report::{Id, Key, Number, Report};
 
 /// The longest reason that is kept, in bytes.
@@ -118,6 +121,49 @@ struct LetterBody<'a> {
     sink_code: Option<u32>,
     reason: &'a str,
     dead_at: u64,
+}
+
+impl Committer {
+    /// Keeps these as dead letters, those that are none yet.
+    pub(super) fn bury(&mut self, letters: &[DeadLetter]) -> Result<Buried, JournalError> {
+        let mut buried = Buried { new: 0, known: 0 };
+        for letter in letters {
+            let key = self::key(&letter.id, letter.report.number);
+            encode(letter, &mut self.value);
+            if self.shared.store.keep_dead(&key, &self.value)? {
+                buried.new += 1;
+                self.shared.dead_changed((key.len() + self.value.len()) as u64, 0);
+            } else {
+                buried.known += 1;
+            }
+        }
+        self.dirty.get_or_insert_with(Instant::now);
+        Ok(buried)
+    }
+
+    /// Does what a revision says, if its letter is still there; in `revised` what is to be counted.
+    pub(super) fn revise(&mut self, revision: Revision, revised: &mut Revised) -> Result<(), JournalError> {
+        let (key, letter) = match &revision {
+            Revision::Stored { key, .. } | Revision::Discarded(key) => (*key, None),
+            Revision::Refused(letter) => (letter.key(), Some(letter)),
+        };
+        let key = self::key(&key.id, key.number);
+        if let Some(letter) = letter {
+            if self.shared.store.dead_letter(&key)?.is_some() {
+                encode(letter, &mut self.value);
+                let old = self.shared.store.change_dead(&key, Some(&self.value))?.unwrap_or(0);
+                self.shared.dead_changed(self.value.len() as u64, old as u64);
+            }
+        } else if let Some(old) = self.shared.store.change_dead(&key, None)? {
+            self.shared.dead_changed(0, (key.len() + old) as u64);
+            match revision {
+                Revision::Stored { is_new: true, .. } => revised.stored += 1,
+                Revision::Stored { is_new: false, .. } => revised.duplicates += 1,
+                _ => revised.discarded += 1,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The key of a dead letter.

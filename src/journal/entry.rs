@@ -149,14 +149,15 @@ pub fn decode(key: (Id, Position), value: &Bytes) -> Result<Entry, Damage> {
     Ok(entry)
 }
 
-/// Reads one of the values that lie together under `key`, whose header and checksum were looked at.
-///
-/// # Errors
-/// As [`decode`]: the value belongs to the key's id, and none is older than the key.
-pub(super) fn decode_part(key: &[u8], value: &Bytes) -> Result<Entry, Damage> {
-    let (id, first) = decode_key(key).ok_or(Damage::Key)?;
-    let entry = decode_whole(value)?;
-    if entry.id == id && entry.first >= first { Ok(entry) } else { Err(Damage::Key) }
+/// The entries that lie together in `value`, each with its own part of it. They belong to the id of `key`, and none is
+/// older than the key; what is otherwise, or not whole, is an error each, and the others go on behind it.
+pub(super) fn decode_together(key: &[u8], value: &Bytes) -> impl Iterator<Item = Result<(Entry, Bytes), Damage>> {
+    let key = decode_key(key);
+    whole_values(value, [ENTRY]).map(move |part| {
+        let ((id, first), (_, part)) = (key.ok_or(Damage::Key)?, part?);
+        let entry = decode_whole(&part)?;
+        if entry.id == id && entry.first >= first { Ok((entry, part)) } else { Err(Damage::Key) }
+    })
 }
 
 /// Reads the value of an entry whose key is not known.

@@ -6,6 +6,11 @@ use crate::report::Id;
 /// The number of a lane.
 pub type Lane = u16;
 
+/// What the tree of a lane is called.
+pub(super) fn name(lane: Lane) -> String {
+    format!("lane-{lane:04}")
+}
+
 /// Which lanes are free.
 #[derive(Debug)]
 pub struct Lanes {

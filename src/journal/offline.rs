@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::bundle::{self, KINDS, is_settlements};
 use super::entry::{self, ENTRY, Entry, HEADER_BYTES, MAX_BODY_BYTES};
 use super::error::{Damage, JournalError};
+use super::lanes;
 use super::log::{self, Hole};
 use super::store::Store;
 use super::value::Value;
@@ -108,9 +109,9 @@ fn each_value(
     for lane in 0..store.lanes() {
         for pair in store.scan(lane) {
             let (key, value) = pair?;
-            let place = format!("lane-{lane:04}/{}", key.escape_ascii());
-            for part in entry::whole_values(&value, [ENTRY]) {
-                let entry = part.and_then(|(_, part)| entry::decode_part(&key, &part));
+            let place = format!("{}/{}", lanes::name(lane), key.escape_ascii());
+            for part in entry::decode_together(&key, &value) {
+                let entry = part.map(|(entry, _)| entry);
                 if let Ok(entry) = &entry {
                     let done = done.entry(entry.id).or_insert(Position(0));
                     *done = entry.last().max(*done);

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use super::Journal;
 use super::bundle::Spot;
 use super::commit::now_micros;
-use super::entry::{self, ENTRY, Entry};
+use super::entry::{self, Entry};
 use super::error::{Damage, JournalError};
 use super::lanes::Lane;
 use super::progress::LastBatch;
@@ -136,17 +134,14 @@ impl Journal {
                     return Ok(false);
                 }
                 let mut damage = None;
-                for part in entry::whole_values(&value, [ENTRY]) {
-                    match part.and_then(|(_, part)| entry::decode_part(&key, &part).map(|entry| (entry, part.len()))) {
-                        Ok((entry, bytes)) => taken.add(entry, bytes),
+                for part in entry::decode_together(&key, &value) {
+                    match part {
+                        Ok((entry, part)) => taken.add(entry, part.len()),
                         Err(found) => damage = Some(found),
                     }
                 }
                 if let Some(damage) = damage {
-                    stream.lock().damaged = true;
-                    let mut name = format!("lane-{lane:04}/").into_bytes();
-                    name.extend_from_slice(&key);
-                    self.set_aside(name, value, Some((lane, key.clone())), damage);
+                    self.set_aside(stream, Damaged::in_lane(lane, key.clone(), value), damage);
                 }
                 taken.receipt.in_lanes.push((lane, key));
             }
@@ -166,16 +161,12 @@ impl Journal {
             if taken.is_full(limits) {
                 return Ok(false);
             }
-            let found = self.find(stream, spot)?;
-            let value = found.clone().unwrap_or_default();
+            let value = self.find(stream, spot)?;
             taken.receipt.through = spot.last();
             match entry::decode((stream.id, spot.first), &value) {
                 Ok(entry) => taken.add(entry, value.len()),
-                // It is neither here nor there, which the count will show.
-                Err(_) if found.is_none() => {}
                 Err(damage) => {
-                    stream.lock().damaged = true;
-                    self.set_aside(spot.name(), value, None, damage);
+                    self.set_aside(stream, Damaged { name: spot.name(), value, in_lane: None }, damage);
                 }
             }
             taken.receipt.recent.push(spot);
@@ -183,16 +174,19 @@ impl Journal {
         Ok(!rest.is_cut)
     }
 
-    /// The value of an entry that was in a bundle a moment ago.
-    pub(super) fn find(&self, stream: &Stream, spot: Spot) -> Result<Option<Bytes>, JournalError> {
+    /// The value of an entry that was in a bundle when its id was taken.
+    fn find(&self, stream: &Stream, spot: Spot) -> Result<Bytes, JournalError> {
         let store = &self.shared.store;
         if let Some(value) = store.bundle(spot.bundle)?.and_then(|bundle| spot.of(&bundle)) {
-            return Ok(Some(value));
+            return Ok(value);
         }
         let mut key = Vec::new();
         entry::encode_key(&stream.id, spot.first, &mut key);
         let lane = stream.lock().lane;
-        lane.map_or(Ok(None), |lane| store.entry(lane, &key))
+        let value = lane.map_or(Ok(None), |lane| store.entry(lane, &key))?;
+        let lost =
+            || JournalError::Damaged(format!("an entry of id {} is not found (bundle {})", stream.id, spot.bundle));
+        value.ok_or_else(lost)
     }
 
     /// Notes where the records of a batch ended, truncates their entries, and tells who waits for `done`.
@@ -243,10 +237,10 @@ impl Journal {
         self.shared.queue.push(Command::Truncate(Settled { id, through, in_lanes, in_bundles }));
     }
 
-    fn set_aside(&self, name: Vec<u8>, value: Bytes, in_lane: Option<(Lane, Vec<u8>)>, damage: Damage) {
-        tracing::error!(name = %name.escape_ascii(), %damage, "a damaged entry was set aside");
+    fn set_aside(&self, stream: &Stream, damaged: Damaged, damage: Damage) {
+        stream.lock().damaged = true;
         self.shared.damaged.fetch_add(1, Ordering::Relaxed);
-        self.shared.queue.push(Command::SetAside(Damaged { name, value, in_lane }));
+        self.shared.queue.push(Command::SetAside(damaged.say(damage)));
     }
 }
 
@@ -268,9 +262,6 @@ impl Receipt {
                 entry::encode_key(&self.id, spot.first, &mut key);
                 settled.in_lanes.push((lane, key));
             }
-        }
-        if state.recent.is_empty() {
-            state.recent = VecDeque::new();
         }
         settled
     }

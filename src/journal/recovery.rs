@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::bundle::{self, Bundle, KINDS, Spot};
 use super::commit::now_micros;
 use super::dead_letters;
-use super::entry::{self, ENTRY, Entry};
+use super::entry::{self, Entry};
 use super::error::JournalError;
 use super::lanes::{Lane, Lanes};
 use super::pauses;
@@ -111,24 +111,22 @@ fn scan_lane(
     for pair in store.scan(lane) {
         let (key, value) = pair?;
         let mut damage = None;
-        for part in entry::whole_values(&value, [ENTRY]) {
-            match part.and_then(|(_, part)| entry::decode_part(&key, &part).map(|entry| (entry, part.len()))) {
-                Ok((entry, bytes)) => {
+        for part in entry::decode_together(&key, &value) {
+            match part {
+                Ok((entry, part)) => {
+                    let bytes = part.len() as u64;
                     found.highest = found.highest.max(entry.last().0);
                     let stretches = &mut traces.entry(entry.id).or_default().stretches;
                     match stretches.last_mut() {
-                        Some(stretch) if stretch.lane == lane => stretch.extend(&entry, bytes as u64),
-                        _ => stretches.push(Stretch::new(lane, &entry, bytes as u64)),
+                        Some(stretch) if stretch.lane == lane => stretch.extend(&entry, bytes),
+                        _ => stretches.push(Stretch::new(lane, &entry, bytes)),
                     }
                 }
                 Err(found) => damage = Some(found),
             }
         }
         if let Some(damage) = damage {
-            let mut name = format!("lane-{lane:04}/").into_bytes();
-            name.extend_from_slice(&key);
-            tracing::error!(name = %name.escape_ascii(), %damage, "a damaged entry was set aside");
-            set_aside(store, &Damaged { name, value, in_lane: Some((lane, key)) })?;
+            Damaged::in_lane(lane, key, value).say(damage).set_aside(store)?;
             found.damaged += 1;
         }
     }
@@ -172,10 +170,9 @@ fn mended(store: &Store, number: u64, value: Bytes, found: &mut Found) -> Result
     let Some(damage) = damage else { return Ok(value) };
     // Numbers begin anew where no bundle is left.
     let name = format!("recent/{number}/at-{}", now_micros()).into_bytes();
-    tracing::error!(name = %name.escape_ascii(), %damage, "a damaged entry was set aside");
+    Damaged { name, value, in_lane: None }.say(damage).set_aside(store)?;
     found.damaged += 1;
     let whole = whole.concat();
-    set_aside(store, &Damaged { name, value, in_lane: None })?;
     store.add_bundle(number, &whole)?;
     Ok(whole.into())
 }
@@ -193,15 +190,6 @@ fn scan_dead(store: &Store, found: &mut Found) -> Result<(), JournalError> {
         }
     }
     Ok(())
-}
-
-/// Copies a damaged value aside; in its lane, what is whole of it takes its place.
-pub(super) fn set_aside(store: &Store, damaged: &Damaged) -> Result<(), JournalError> {
-    store.set_aside(&damaged.name, &damaged.value)?;
-    let Some((lane, key)) = &damaged.in_lane else { return Ok(()) };
-    let whole = entry::whole_values(&damaged.value, [ENTRY]).filter_map(Result::ok).map(|(_, value)| value);
-    let whole: Vec<u8> = whole.filter(|value| entry::decode_part(key, value).is_ok()).flatten().collect();
-    if whole.is_empty() { store.remove(*lane, key) } else { store.insert(*lane, key, &whole) }
 }
 
 impl Stretch {

@@ -13,7 +13,7 @@ use super::lanes::Lane;
 use super::stream::Stream;
 
 /// Bytes that one cycle moves, beyond as many as the one before added, until it stops: an ack waits for it.
-const MOVED_AT_ONCE: u64 = 512 * 1024;
+pub(super) const MOVED_AT_ONCE: u64 = 512 * 1024;
 
 impl Committer {
     /// Empties the oldest bundles while there are more than `recent_bytes` of them, and notes the bundle of each entry

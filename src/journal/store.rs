@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::entry;
 use super::error::JournalError;
-use super::lanes::Lane;
+use super::lanes::{self, Lane};
 use super::log::{self, SEGMENT_BYTES, Synced};
 use crate::report::{Id, Position};
 
@@ -62,7 +62,7 @@ impl Store {
             dead: tree("dead")?,
             damaged: tree("damaged")?,
             paused: tree("paused")?,
-            lanes: (0..lanes.max(on_disk)).map(|lane| tree(&lane_name(lane))).collect::<Result<_, _>>()?,
+            lanes: (0..lanes.max(on_disk)).map(|lane| tree(&lanes::name(lane))).collect::<Result<_, _>>()?,
             recent: (0..RECENT_TREES).map(|number| tree(&recent_name(number))).collect::<Result<_, _>>()?,
             db,
         };
@@ -325,10 +325,6 @@ impl Drop for Store {
 fn owned(pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Vec<u8>, Bytes), JournalError> {
     let (key, value) = pair.map_err(JournalError::storage("read entries"))?;
     Ok((key.to_vec(), Bytes::from_owner(value)))
-}
-
-fn lane_name(lane: Lane) -> String {
-    format!("lane-{lane:04}")
 }
 
 fn recent_name(number: u64) -> String {

@@ -144,6 +144,17 @@ fn open(settings: &config::Journal) -> (Journal, Arc<Metrics>) {
     (opened.start(Arc::new(Idle)), metrics)
 }
 
+/// What a tool says of a journal that was stopped.
+fn examine(dir: &std::path::Path, mut each: impl FnMut(value::Value) -> Result<(), JournalError>) -> offline::Examined {
+    loop {
+        match offline::examine(dir, &mut each) {
+            // Threads of sled's own may hold its lock for a moment more.
+            Err(JournalError::InUse { .. }) => std::thread::yield_now(),
+            examined => return examined.expect("a journal"),
+        }
+    }
+}
+
 fn id_of(id: &str) -> Id {
     Id::new(id).expect("an id")
 }
@@ -454,5 +465,15 @@ proptest! {
             prop_assert!(peeked.iter().eq(model[0].iter().map(String::as_bytes)));
             prop_assert_eq!(audit.backlog, model.iter().map(|m| m.len() as u64).sum::<u64>());
         }
+        bench.open.take().expect("open").stop().expect("a sound journal");
+        let mut exported: [Vec<Bytes>; 5] = Default::default();
+        let examined = examine(&bench.settings.dir, |value| {
+            let value::Value::Entry(entry) = value else { panic!("no dead letter") };
+            let of: usize = entry.id.as_str().parse().expect("a digit");
+            exported[of].extend(entry.records.into_iter().map(|record| data_of(record.body)));
+            Ok(())
+        });
+        prop_assert!(examined.is_whole());
+        prop_assert_eq!(exported, model.map(|m| m.into_iter().map(Bytes::from).collect::<Vec<_>>()));
     }
 }

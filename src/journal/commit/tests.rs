@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{self, Settings};
-use crate::journal::{Opened, State, Surroundings};
+use crate::journal::{Opened, State, Surroundings, shelving};
 use crate::report::Draft;
 
 struct Idle;
@@ -16,21 +16,68 @@ impl Drain for Idle {
 /// A committer whose cycles are the test's, and which keeps nothing in bundles that it may move.
 fn committer() -> (TempDir, Committer) {
     let dir = tempfile::tempdir().expect("a folder for the test");
+    let committer = open(&dir, 0);
+    (dir, committer)
+}
+
+fn open(dir: &TempDir, recent_bytes: u64) -> Committer {
     let settings =
-        config::Journal { dir: dir.path().join("journal"), lanes: 2, recent_bytes: 0, ..Settings::default().journal };
+        config::Journal { dir: dir.path().join("journal"), lanes: 2, recent_bytes, ..Settings::default().journal };
     let around = Surroundings { node_id: 3, max_queued_bytes: 1 << 20, max_entry_records: 1 };
-    let Opened { shared, positions, bundles } = Opened::open(&settings, around, Arc::default()).expect("a new journal");
-    (dir, Committer::new(shared, Arc::new(Idle), positions, bundles))
+    let opened = loop {
+        match Opened::open(&settings, around, Arc::default()) {
+            // Threads of sled's own may hold its lock for a moment more.
+            Err(JournalError::InUse { .. }) => std::thread::yield_now(),
+            opened => break opened.expect("a sound journal"),
+        }
+    };
+    let Opened { shared, positions, bundles } = opened;
+    Committer::new(shared, Arc::new(Idle), positions, bundles)
 }
 
 fn append(id: &str) -> Command {
-    let draft = Draft { seq: None, time: None, code: 0, peer: None, data: None };
+    append_of(id, 0)
+}
+
+fn append_of(id: &str, bytes: usize) -> Command {
+    let data = Some(bytes::Bytes::from("x".repeat(bytes)));
+    let draft = Draft { seq: None, time: None, code: 0, peer: None, data };
     let id = Id::new(id).expect("an id");
     Command::Append(vec![Append { id, content: Content::Report(draft), reply_to: None }], 0)
 }
 
 fn bundles(committer: &Committer) -> Vec<u64> {
     committer.shared.store.bundles().expect("sound trees").into_iter().map(|(number, _)| number).collect()
+}
+
+/// Lets go of its files, and opens them anew with as many bytes for bundles.
+fn reopened(committer: Committer, dir: &TempDir, recent_bytes: u64) -> Committer {
+    committer.shared.store.sync().expect("a sound disk");
+    drop(committer);
+    open(dir, recent_bytes)
+}
+
+/// An ack waits for what its cycle moves.
+#[test]
+fn one_cycle_moves_a_bounded_number_of_bytes_and_the_next_ones_the_rest() {
+    const BYTES: usize = 60_000;
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let mut committer = open(&dir, 1 << 30);
+    (0..20).for_each(|id| drop(committer.cycle([append_of(&id.to_string(), BYTES)].into_iter(), false)));
+    let mut committer = reopened(committer, &dir, 0);
+    let moved = |committer: &Committer| -> u64 {
+        let lanes = (0..2).flat_map(|lane| committer.shared.store.scan(lane));
+        lanes.map(|pair| pair.expect("a sound tree").1.len() as u64).sum()
+    };
+    let mut before = 0;
+    for _ in 0..3 {
+        committer.cycle(std::iter::empty(), false).expect("a sound journal");
+        let after = moved(&committer);
+        assert!(after > before, "it does not go on");
+        assert!(after - before <= shelving::MOVED_AT_ONCE + 2 * BYTES as u64, "{} bytes at once", after - before);
+        before = after;
+    }
+    assert!(before > 20 * BYTES as u64, "not all has moved");
 }
 
 /// Invariant 11: a crash before the sync finds the entry in its bundle, whatever it finds in the lane.
