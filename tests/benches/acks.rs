@@ -9,13 +9,13 @@ use serde::Serialize;
 use support::client::{Load, WebSocket};
 use support::disk::{self, SyncTimes};
 use support::mariadb::MariaDb;
-use support::measure::{Measured, measure};
+use support::measure::{Figures, Measured, measure, shapes};
 use support::message::MESSAGE_BYTES;
 use support::node::Node;
 use support::options::{Known, Options};
 use support::process::Usage;
 use support::row_server::{RowServer, serve_if_asked};
-use support::stats::{Table, median, percentile, spread, thousands};
+use support::stats::{Table, median, spread, thousands};
 use support::{database, progress};
 
 const OPTIONS: [Known; 6] = [
@@ -27,27 +27,13 @@ const OPTIONS: [Known; 6] = [
     ("in-flight", 0, "reports of a connection that are not acknowledged yet"),
 ];
 
-/// Connections, and reports in flight on each.
-const SHAPES: [(u32, usize); 3] = [(64, 1), (64, 16), (1, 1)];
-
 /// One system, measured once.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Run {
-    acks_per_s: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    /// CPU of the server for an ack, while it was measured.
-    server_us: f64,
-    /// CPU of MariaDB for an ack, while it was measured.
-    mariadb_us: f64,
+    #[serde(flatten)]
+    figures: Figures,
     /// CPU of server and MariaDB for a report, from the first one until the last is a row.
     to_row_us: f64,
-    /// Of the CPU that client, server and MariaDB took, while it was measured.
-    client_share: f64,
-    /// Bytes that the server wrote to disk for a byte of report, while it was measured.
-    written_per_byte: f64,
-    /// The same of MariaDB.
-    mariadb_written_per_byte: f64,
     /// Reports that were acknowledged and not yet rows when the load ended.
     backlog: u64,
     /// Seconds until they were.
@@ -100,13 +86,6 @@ async fn bench(options: Options) {
     }
 }
 
-fn shapes(options: &Options) -> Vec<(u32, usize)> {
-    match (options.get("connections"), options.get("in-flight")) {
-        (0, _) | (_, 0) => SHAPES.to_vec(),
-        (connections, in_flight) => vec![(connections as u32, in_flight as usize)],
-    }
-}
-
 async fn forebay_run(db: &MariaDb, options: &Options, connections: u32, in_flight: usize) -> Run {
     database::renew(db).await;
     let mut node = Node::new(&db.url());
@@ -149,26 +128,9 @@ async fn figures(db: &MariaDb, server: u32, measured: &Measured, backlog: u64, d
     let after = [Usage::of(server), Usage::of(db.pid().expect("it runs"))];
     let rows: u64 = db.row("SELECT COUNT(*) FROM reports").await;
     assert_eq!(rows, measured.outcome.acks, "every ack is a row, and every row was acknowledged");
-    let latencies = &measured.outcome.latencies;
-    let acks = latencies.len() as f64;
-    let micros = |cpu: Duration, reports: f64| cpu.as_secs_f64() * 1e6 / reports;
-    let (server, mariadb, client) = (measured.used[0], measured.used[1], measured.client);
     let whole = after[0].since(measured.before[0]).cpu + after[1].since(measured.before[1]).cpu;
-    let all = server.cpu + mariadb.cpu + client.cpu;
-    Run {
-        acks_per_s: acks / measured.window.as_secs_f64(),
-        p50_ms: f64::from(percentile(latencies, 50.0)) / 1000.0,
-        p99_ms: f64::from(percentile(latencies, 99.0)) / 1000.0,
-        server_us: micros(server.cpu, acks),
-        mariadb_us: micros(mariadb.cpu, acks),
-        to_row_us: micros(whole, measured.outcome.acks as f64),
-        client_share: client.cpu.as_secs_f64() / all.as_secs_f64().max(0.01),
-        written_per_byte: server.written as f64 / (acks * MESSAGE_BYTES as f64),
-        mariadb_written_per_byte: mariadb.written as f64 / (acks * MESSAGE_BYTES as f64),
-        backlog,
-        drain_s,
-        rows,
-    }
+    let to_row_us = whole.as_secs_f64() * 1e6 / measured.outcome.acks as f64;
+    Run { figures: Figures::of(measured), to_row_us, backlog, drain_s, rows }
 }
 
 fn print(options: &Options, results: &[Pairs], syncs: &[SyncTimes]) {
@@ -178,61 +140,31 @@ fn print(options: &Options, results: &[Pairs], syncs: &[SyncTimes]) {
         options.get("repeats"),
         options.get("seconds")
     );
-    let mut table = Table::new(&[
-        "connections × in flight",
-        "system",
-        "acks/s",
-        "p50 ms",
-        "p99 ms",
-        "server/ack",
-        "MariaDB/ack",
-        "both to the row",
-        "client's share",
-        "server's disk B/B",
-        "MariaDB's",
-        "backlog at end",
-    ]);
+    let titles = ["connections × in flight", "system"].into_iter().chain(Figures::TITLES);
+    let mut table = Table::new(&titles.chain(["both to the row", "backlog at end"]).collect::<Vec<_>>());
     for pairs in results {
         for (system, runs) in [("forebay", &pairs.forebay), ("a row a message", &pairs.row_server)] {
+            let row = [format!("{} × {}", pairs.connections, pairs.in_flight), system.to_owned()];
+            let figures = Figures::cells(runs.iter().map(|run| run.figures));
             let of = |figure: fn(&Run) -> f64| median(runs.iter().map(figure));
-            table.row([
-                format!("{} × {}", pairs.connections, pairs.in_flight),
-                system.to_owned(),
-                thousands(of(|run| run.acks_per_s)),
-                format!("{:.2}", of(|run| run.p50_ms)),
-                format!("{:.2}", of(|run| run.p99_ms)),
-                format!("{:.1}", of(|run| run.server_us)),
-                format!("{:.1}", of(|run| run.mariadb_us)),
-                format!("{:.1}", of(|run| run.to_row_us)),
-                format!("{:.0} %", of(|run| run.client_share) * 100.0),
-                format!("{:.2}", of(|run| run.written_per_byte)),
-                format!("{:.2}", of(|run| run.mariadb_written_per_byte)),
-                thousands(of(|run| run.backlog as f64)),
-            ]);
+            let rest = [format!("{:.1}", of(|run| run.to_row_us)), thousands(of(|run| run.backlog as f64))];
+            table.row(row.into_iter().chain(figures).chain(rest));
         }
     }
     table.print();
     println!();
     for pairs in results {
         let both = || pairs.forebay.iter().zip(&pairs.row_server);
-        let acks: Vec<f64> = both().map(|(forebay, rows)| forebay.acks_per_s / rows.acks_per_s).collect();
-        let p50: Vec<f64> = both().map(|(forebay, rows)| forebay.p50_ms / rows.p50_ms).collect();
+        let acks: Vec<f64> =
+            both().map(|(forebay, rows)| forebay.figures.acks_per_s / rows.figures.acks_per_s).collect();
+        let p50: Vec<f64> = both().map(|(forebay, rows)| forebay.figures.p50_ms / rows.figures.p50_ms).collect();
         let (connections, in_flight) = (pairs.connections, pairs.in_flight);
         let (acks, p50) = (spread(&acks), spread(&p50));
         println!("{connections} × {in_flight}: forebay / a row a message, pair by pair: acks/s {acks}, p50 {p50}");
     }
-    let of = |figure: fn(&SyncTimes) -> f64| median(syncs.iter().map(figure));
-    println!(
-        "bare 4 KiB pwrite + fdatasync: over written blocks p50 {:.2} ms, p99 {:.2} ms; \
-         file grows p50 {:.2} ms, p99 {:.2} ms",
-        of(|times| times.overwrite_p50_ms),
-        of(|times| times.overwrite_p99_ms),
-        of(|times| times.append_p50_ms),
-        of(|times| times.append_p99_ms)
-    );
+    let bare = disk::print(syncs);
     for pairs in results.iter().filter(|pairs| pairs.connections == 1 && pairs.in_flight == 1) {
-        let p50 = median(pairs.forebay.iter().map(|run| run.p50_ms));
-        let bare = of(|times| times.overwrite_p50_ms);
+        let p50 = median(pairs.forebay.iter().map(|run| run.figures.p50_ms));
         println!("1 × 1: forebay's p50 is {:.2} times the bare overwrite's", p50 / bare);
     }
 }

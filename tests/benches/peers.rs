@@ -9,7 +9,7 @@ use serde::Serialize;
 use support::client::{Load, WebSocket};
 use support::disk::{self, SyncTimes};
 use support::mariadb::MariaDb;
-use support::measure::{Measured, measure};
+use support::measure::{Figures, Measured, measure, shapes};
 use support::message::MESSAGE_BYTES;
 use support::nats::{self, Nats, Publish};
 use support::node::{DEAD_SINK, Node};
@@ -17,7 +17,7 @@ use support::options::{Known, Options};
 use support::redis::{self, Redis, Xadd};
 use support::row_server::{RowServer, serve_if_asked};
 use support::server::require;
-use support::stats::{Table, median, percentile, spread, thousands};
+use support::stats::{Table, median, spread};
 use support::{database, progress};
 
 const OPTIONS: [Known; 6] = [
@@ -28,9 +28,6 @@ const OPTIONS: [Known; 6] = [
     ("connections", 0, "with --in-flight: this shape alone"),
     ("in-flight", 0, "reports of a connection that are not acknowledged yet"),
 ];
-
-/// Connections, and reports in flight on each.
-const SHAPES: [(u32, usize); 3] = [(64, 1), (64, 16), (1, 1)];
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -65,19 +62,8 @@ impl System {
 /// One system, measured once.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Run {
-    acks_per_s: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    /// CPU of the server for an ack.
-    server_us: f64,
-    /// CPU of MariaDB for an ack, where it takes part.
-    mariadb_us: f64,
-    /// Of the CPU that client, server and MariaDB took.
-    client_share: f64,
-    /// Bytes that the server wrote to disk for a byte of report.
-    written_per_byte: f64,
-    /// The same of MariaDB, where it takes part.
-    mariadb_written_per_byte: f64,
+    #[serde(flatten)]
+    figures: Figures,
     /// What an ack is worth, and whether what was acknowledged is anywhere but in the server.
     meaning: &'static str,
 }
@@ -127,13 +113,6 @@ async fn bench(options: Options) {
             "bench": "peers", "message_bytes": MESSAGE_BYTES, "options": options.all(), "shapes": results, "sync": syncs,
         });
         println!("{json}");
-    }
-}
-
-fn shapes(options: &Options) -> Vec<(u32, usize)> {
-    match (options.get("connections"), options.get("in-flight")) {
-        (0, _) | (_, 0) => SHAPES.to_vec(),
-        (connections, in_flight) => vec![(connections as u32, in_flight as usize)],
     }
 }
 
@@ -210,23 +189,7 @@ async fn row_server(db: &MariaDb, options: &Options, load: impl FnOnce(std::net:
 
 impl Run {
     fn new(measured: &Measured, meaning: &'static str) -> Self {
-        let latencies = &measured.outcome.latencies;
-        let acks = latencies.len() as f64;
-        let (server, client) = (measured.used[0], measured.client);
-        let mariadb = measured.used.get(1).copied().unwrap_or_default();
-        let micros = |cpu: Duration| cpu.as_secs_f64() * 1e6 / acks;
-        let all = server.cpu + mariadb.cpu + client.cpu;
-        Self {
-            acks_per_s: acks / measured.window.as_secs_f64(),
-            p50_ms: f64::from(percentile(latencies, 50.0)) / 1000.0,
-            p99_ms: f64::from(percentile(latencies, 99.0)) / 1000.0,
-            server_us: micros(server.cpu),
-            mariadb_us: micros(mariadb.cpu),
-            client_share: client.cpu.as_secs_f64() / all.as_secs_f64().max(0.01),
-            written_per_byte: server.written as f64 / (acks * MESSAGE_BYTES as f64),
-            mariadb_written_per_byte: mariadb.written as f64 / (acks * MESSAGE_BYTES as f64),
-            meaning,
-        }
+        Self { figures: Figures::of(measured), meaning }
     }
 }
 
@@ -237,35 +200,13 @@ fn print(options: &Options, results: &[Shape], syncs: &[SyncTimes]) {
         options.get("repeats"),
         options.get("seconds")
     );
-    let mut table = Table::new(&[
-        "connections × in flight",
-        "system",
-        "acks/s",
-        "p50 ms",
-        "p99 ms",
-        "server/ack",
-        "MariaDB/ack",
-        "client's share",
-        "server's disk B/B",
-        "MariaDB's",
-        "what is acknowledged is",
-    ]);
+    let titles = ["connections × in flight", "system"].into_iter().chain(Figures::TITLES);
+    let mut table = Table::new(&titles.chain(["what is acknowledged is"]).collect::<Vec<_>>());
     for shape in results {
         for (system, runs) in &shape.systems {
-            let of = |figure: fn(&Run) -> f64| median(runs.iter().map(figure));
-            table.row([
-                format!("{} × {}", shape.connections, shape.in_flight),
-                system.name().to_owned(),
-                thousands(of(|run| run.acks_per_s)),
-                format!("{:.2}", of(|run| run.p50_ms)),
-                format!("{:.2}", of(|run| run.p99_ms)),
-                format!("{:.1}", of(|run| run.server_us)),
-                format!("{:.1}", of(|run| run.mariadb_us)),
-                format!("{:.0} %", of(|run| run.client_share) * 100.0),
-                format!("{:.2}", of(|run| run.written_per_byte)),
-                format!("{:.2}", of(|run| run.mariadb_written_per_byte)),
-                runs.first().map_or("", |run| run.meaning).to_owned(),
-            ]);
+            let row = [format!("{} × {}", shape.connections, shape.in_flight), system.name().to_owned()];
+            let figures = Figures::cells(runs.iter().map(|run| run.figures));
+            table.row(row.into_iter().chain(figures).chain(runs.first().map(|run| run.meaning.to_owned())));
         }
     }
     table.print();
@@ -282,16 +223,16 @@ fn ratios(results: &[Shape]) {
         let (ours, others) = shape.systems.split_at(2);
         for (our, our_runs) in ours {
             for (other, other_runs) in others {
-                let of = |figure: fn(&Run) -> f64| {
+                let of = |figure: fn(&Figures) -> f64| {
                     let pairs = our_runs.iter().zip(other_runs);
-                    spread(&pairs.map(|(our, other)| figure(our) / figure(other)).collect::<Vec<_>>())
+                    spread(&pairs.map(|(our, other)| figure(&our.figures) / figure(&other.figures)).collect::<Vec<_>>())
                 };
                 table.row([
                     format!("{} × {}", shape.connections, shape.in_flight),
                     format!("{} / {}", our.name(), other.name()),
-                    of(|run| run.acks_per_s),
-                    of(|run| run.p50_ms),
-                    of(|run| run.server_us),
+                    of(|figures| figures.acks_per_s),
+                    of(|figures| figures.p50_ms),
+                    of(|figures| figures.server_us),
                 ]);
             }
         }
@@ -302,18 +243,10 @@ fn ratios(results: &[Shape]) {
 
 /// The disk, and what stands above it with one client.
 fn limit(results: &[Shape], syncs: &[SyncTimes]) {
-    let of = |figure: fn(&SyncTimes) -> f64| median(syncs.iter().map(figure));
-    let bare = of(|times| times.overwrite_p50_ms);
-    println!(
-        "bare 4 KiB pwrite + fdatasync: over written blocks p50 {bare:.2} ms, p99 {:.2} ms; \
-         file grows p50 {:.2} ms, p99 {:.2} ms",
-        of(|times| times.overwrite_p99_ms),
-        of(|times| times.append_p50_ms),
-        of(|times| times.append_p99_ms)
-    );
+    let bare = disk::print(syncs);
     for shape in results.iter().filter(|shape| shape.connections == 1 && shape.in_flight == 1) {
         for (system, runs) in &shape.systems {
-            let p50 = median(runs.iter().map(|run| run.p50_ms));
+            let p50 = median(runs.iter().map(|run| run.figures.p50_ms));
             println!("1 × 1: the p50 of {} is {:.2} times the bare overwrite's", system.name(), p50 / bare);
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::stats::percentile;
+use super::stats::{median, percentile};
 
 /// The bytes of one write.
 const BLOCK: usize = 4096;
@@ -80,4 +80,18 @@ pub fn used(folder: &Path) -> u64 {
         }
     };
     entries.map(used).sum()
+}
+
+/// Prints the medians; gives back that of a write over a block that was written before, in milliseconds.
+pub fn print(syncs: &[SyncTimes]) -> f64 {
+    let of = |figure: fn(&SyncTimes) -> f64| median(syncs.iter().map(figure));
+    let overwrite = of(|times| times.overwrite_p50_ms);
+    println!(
+        "bare 4 KiB pwrite + fdatasync: over written blocks p50 {overwrite:.2} ms, p99 {:.2} ms; \
+         file grows p50 {:.2} ms, p99 {:.2} ms",
+        of(|times| times.overwrite_p99_ms),
+        of(|times| times.append_p50_ms),
+        of(|times| times.append_p99_ms)
+    );
+    overwrite
 }
