@@ -1,13 +1,12 @@
-//! Bundles: what one commit wrote, for all of its ids, in one value of the storage.
+//! Bundles: what one commit wrote, for all of its ids, one entry behind the other.
 //!
-//! A report that is drained soon costs its share of one bundle, not an insertion and a removal of its own. A bundle
-//! goes when all its entries are settled and all bundles before it are gone. Bundles beyond `journal.recent_bytes` are
-//! emptied: what is not settled of them moves into the lanes of its ids (`shelving.rs`).
+//! A report that is drained soon costs its share of one bundle, which is written once and never moved. A bundle goes
+//! when all its entries are settled and all bundles before it are gone. Bundles beyond `journal.recent_bytes` are
+//! emptied: what is not settled of them moves into the lanes of its ids (`shelving.rs`). Where they lie on disk is the
+//! business of `store/recent.rs`.
 //!
 //! ```text
-//! tree   recent-NNN, by the number of the bundle
-//! key    number of the bundle (u64, big-endian)
-//! value  values one behind the other: settlements, then entries (`entry.rs`)
+//! bundle        values one behind the other: settlements, then entries (`entry.rs`)
 //! settlements   version (1) | "FBS" | crc32 of the body | length of the body | body
 //! body          bincode 2, standard: list of (id, position): all entries of the id up to this one are settled
 //! ```
@@ -18,10 +17,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use super::entry::{Appender, ENCODING, ENTRY, HEADER_BYTES, Magic, frame};
-use super::error::{Damage, JournalError};
+use super::error::Damage;
 use super::store::Store;
 use crate::report::{Id, Position};
 
@@ -65,11 +62,21 @@ impl Spot {
         format!("recent/{}/{}", self.bundle, self.first.0).into_bytes()
     }
 
-    /// The entry's value, in its bundle.
-    pub(super) fn of(&self, bundle: &Bytes) -> Option<Bytes> {
+    /// Where the entry's value is, in its bundle.
+    pub(super) fn range(&self) -> Range<usize> {
         let (start, length) = (self.offset as usize, self.length as usize);
-        (bundle.len() >= start + length).then(|| bundle.slice(start..start + length))
+        start..start + length
     }
+}
+
+/// What goes to disk with a bundle.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heading {
+    pub(super) number: u64,
+    /// The oldest bundle that is not gone; this one, or the next, where there is none before it.
+    pub(super) oldest: u64,
+    /// The last position that was given out.
+    pub(super) stamp: Position,
 }
 
 /// What the commit thread knows of one bundle.
@@ -90,6 +97,8 @@ pub(super) struct Bundles {
     /// Settlements that no bundle has yet.
     settled: VecDeque<(Id, Position)>,
     next: u64,
+    /// The oldest, as the last heading says it.
+    noted: u64,
     bytes: u64,
     /// Bytes and bundles that were added since [`Bundles::added`].
     added: Added,
@@ -104,10 +113,9 @@ pub(super) struct Added {
 
 impl Bundles {
     /// As they were found, oldest first.
-    pub(super) fn new(found: Vec<Bundle>) -> Self {
-        let next = found.last().map_or(1, |last| last.number + 1);
+    pub(super) fn new(found: Vec<Bundle>, (next, noted): (u64, u64)) -> Self {
         let bytes = found.iter().map(|bundle| u64::from(bundle.bytes)).sum();
-        Self { all: found.into(), next, bytes, ..Self::default() }
+        Self { all: found.into(), next, noted, bytes, ..Self::default() }
     }
 
     /// The number that the next bundle will have.
@@ -120,10 +128,37 @@ impl Bundles {
         self.bytes
     }
 
+    /// The oldest that is not gone; the next, where there is none.
+    fn oldest(&self) -> u64 {
+        self.all.front().map_or(self.next, |oldest| oldest.number)
+    }
+
+    /// The heading of the next bundle.
+    pub(super) fn heading(&self, stamp: Position) -> Heading {
+        Heading { number: self.next, oldest: self.oldest(), stamp }
+    }
+
+    /// The heading of an empty bundle that says which are gone since the last one, if there are any.
+    pub(super) fn mark(&mut self, stamp: Position) -> Option<Heading> {
+        if self.noted == self.oldest() {
+            return None;
+        }
+        let number = self.next;
+        if self.all.is_empty() {
+            // It says of itself that it is gone.
+            self.next += 1;
+            self.noted = self.next;
+        } else {
+            self.add(0, 0);
+        }
+        Some(Heading { number, oldest: self.noted, stamp })
+    }
+
     /// Takes in the bundle that was just written.
     pub(super) fn add(&mut self, entries: u32, bytes: usize) {
         let bytes = u32::try_from(bytes).expect("a bundle is at most MAX_VALUE_BYTES");
         self.all.push_back(Bundle { number: self.next, entries, bytes });
+        self.noted = self.oldest();
         self.next += 1;
         self.bytes += u64::from(bytes);
         self.added.bundles += 1;
@@ -149,20 +184,20 @@ impl Bundles {
 
     /// Removes up to `most` of the oldest bundles, as far as nothing is left of them; whether there were any.
     /// Settlements of what is gone are not kept.
-    pub(super) fn remove_oldest(&mut self, most: usize, store: &Store) -> Result<bool, JournalError> {
+    pub(super) fn remove_oldest(&mut self, most: usize, store: &Store) -> bool {
         let before = self.all.len();
         while let Some(oldest) = self.all.front().filter(|oldest| oldest.entries == 0) {
             if before - self.all.len() == most {
-                return Ok(true);
+                return true;
             }
-            store.remove_bundle(oldest.number)?;
+            store.remove_bundle(oldest.number);
             self.bytes -= u64::from(oldest.bytes);
             self.all.pop_front();
         }
         if self.all.is_empty() {
             self.settled.clear();
         }
-        Ok(self.all.len() < before)
+        self.all.len() < before
     }
 
     /// Whether there are settlements that no bundle has yet.

@@ -31,7 +31,7 @@ pub(super) const SHARED_ENTRY_BYTES: usize = 32 * 1024;
 const DISK_CHECK: Duration = Duration::from_millis(50);
 /// Bundles that one cycle removes at the most, beyond as many as the one before added: an ack waits for it.
 const REMOVED_AT_ONCE: usize = 256;
-/// Truncations that no append's sync covers are synced after this time.
+/// What is changed in trees, and which bundles are gone, is synced after this time where nobody waits for it.
 const IDLE_SYNC: Duration = Duration::from_millis(500);
 
 /// The commit thread's own state.
@@ -44,7 +44,7 @@ pub(super) struct Committer {
     pub(super) shelved: Vec<u64>,
     /// Whether the disk is at its reserve, and when it was asked.
     disk_is_low: Option<(Instant, bool)>,
-    /// Since when something is written that no sync has covered.
+    /// Since when something is changed that no sync has covered, and no ack waits for.
     pub(super) dirty: Option<Instant>,
     /// Entries in the bundle that is being written, which is in `value`.
     entries: u32,
@@ -80,7 +80,9 @@ struct Cycle {
     /// Who waits for revisions.
     waiting: Vec<oneshot::Sender<()>>,
     pauses: Vec<pauses::Change>,
+    /// Whether bundles must be on disk at its end, and trees.
     must_sync: bool,
+    must_sync_trees: bool,
     stop: bool,
 }
 
@@ -125,9 +127,9 @@ impl Committer {
         }
     }
 
-    /// One cycle; whether it was told to stop.
+    /// One cycle, which syncs all there is where it `must_sync`; whether it was told to stop.
     fn cycle(&mut self, commands: impl Iterator<Item = Command>, must_sync: bool) -> Result<bool, JournalError> {
-        let mut cycle = Cycle { must_sync, ..Cycle::default() };
+        let mut cycle = Cycle { must_sync, must_sync_trees: must_sync, ..Cycle::default() };
         for command in commands {
             self.perform(command, &mut cycle)?;
         }
@@ -136,26 +138,37 @@ impl Committer {
         let stop = cycle.stop;
         #[cfg(forebay_plant = "ack_before_sync")]
         let cycle = {
-            let must_sync = cycle.must_sync;
+            let Cycle { must_sync, must_sync_trees, .. } = cycle;
             self.release(cycle);
-            Cycle { must_sync, ..Cycle::default() }
+            Cycle { must_sync, must_sync_trees, ..Cycle::default() }
         };
-        if cycle.must_sync && self.dirty.is_some() {
+        if cycle.must_sync {
             let began = Instant::now();
-            let synced = tracing::info_span!(target: trace::TARGET, "sync").in_scope(|| self.shared.store.sync());
+            let synced = tracing::info_span!(target: trace::TARGET, "sync").in_scope(|| self.sync(&cycle));
             self.shared.metrics.syncs.observe(began.elapsed());
             if cfg!(not(forebay_plant = "go_on_after_failed_sync")) {
                 synced?;
             }
-            self.shared.store.note_synced(self.positions.last())?;
-            self.dirty = None;
-            self.leave_shelved();
-        } else if cfg!(forebay_plant = "leave_before_sync") {
+        }
+        if cfg!(forebay_plant = "leave_before_sync") {
             self.leave_shelved();
         }
         self.release(cycle);
         drop(commit);
         Ok(stop)
+    }
+
+    /// Trees are synced with a cycle that asks for it, or after [`IDLE_SYNC`]: no ack waits for them.
+    fn sync(&mut self, cycle: &Cycle) -> Result<(), JournalError> {
+        if cycle.must_sync_trees {
+            if self.shared.store.trees_are_changed() {
+                self.positions.take(1, now_micros());
+                self.shared.store.sync_trees(self.positions.last())?;
+            }
+            self.leave_shelved();
+            self.dirty = None;
+        }
+        self.shared.store.sync_bundles()
     }
 
     fn perform(&mut self, command: Command, cycle: &mut Cycle) -> Result<(), JournalError> {
@@ -167,6 +180,7 @@ impl Committer {
             Command::Truncate(settled) => self.truncate(settled)?,
             Command::Bury(letters, done) => {
                 let buried = self.bury(&letters)?;
+                cycle.must_sync_trees |= !letters.is_empty();
                 cycle.buried.push((buried, done));
                 cycle.must_sync = true;
             }
@@ -174,24 +188,21 @@ impl Committer {
                 for revision in revisions {
                     self.revise(revision, &mut cycle.revised)?;
                 }
-                self.dirty.get_or_insert_with(Instant::now);
                 cycle.waiting.push(done);
-                cycle.must_sync = true;
+                (cycle.must_sync, cycle.must_sync_trees) = (true, true);
             }
             Command::Pause(id, paused, done) => {
                 let change = Self::change_pause(&self.shared, (id, paused), done, cycle.pauses.len())?;
                 cycle.pauses.push(change);
-                self.dirty.get_or_insert_with(Instant::now);
-                cycle.must_sync = true;
+                (cycle.must_sync, cycle.must_sync_trees) = (true, true);
             }
             Command::SetAside(damaged) => {
                 damaged.set_aside(&self.shared.store)?;
-                self.dirty.get_or_insert_with(Instant::now);
-                cycle.must_sync = true;
+                (cycle.must_sync, cycle.must_sync_trees) = (true, true);
             }
             Command::Stop => {
                 cycle.stop = true;
-                cycle.must_sync = true;
+                (cycle.must_sync, cycle.must_sync_trees) = (true, true);
             }
         }
         Ok(())
@@ -253,11 +264,10 @@ impl Committer {
         }
     }
 
-    /// Numbers and writes the cycle's groups, and behind them its stamp. Settlements go with them, or with what is
-    /// synced otherwise.
+    /// Numbers and writes the cycle's groups. Settlements go with them, or with what is synced otherwise.
     fn write(&mut self, cycle: &mut Cycle) -> Result<(), JournalError> {
         let added = self.bundles.added();
-        if self.bundles.remove_oldest(REMOVED_AT_ONCE + added.bundles, &self.shared.store)? {
+        if self.bundles.remove_oldest(REMOVED_AT_ONCE + added.bundles, &self.shared.store) {
             self.dirty.get_or_insert_with(Instant::now);
         }
         self.shelve(added.bytes)?;
@@ -278,8 +288,10 @@ impl Committer {
             cycle.must_sync = true;
         }
         self.close_bundle(self.value.len())?;
-        if !cycle.groups.is_empty() {
-            self.shared.store.set_stamp(self.positions.last())?;
+        if cycle.must_sync
+            && let Some(heading) = self.bundles.mark(self.positions.last())
+        {
+            self.shared.store.add_bundle(heading, &[])?;
         }
         Ok(())
     }
@@ -311,10 +323,9 @@ impl Committer {
     /// Writes the bundle that ends there, if it is one; what is behind begins the next.
     fn close_bundle(&mut self, end: usize) -> Result<(), JournalError> {
         if end > 0 {
-            self.shared.store.add_bundle(self.bundles.next(), &self.value[..end])?;
+            self.shared.store.add_bundle(self.bundles.heading(self.positions.last()), &self.value[..end])?;
             self.bundles.add(std::mem::take(&mut self.entries), end);
             self.value.drain(..end);
-            self.dirty.get_or_insert_with(Instant::now);
         }
         Ok(())
     }

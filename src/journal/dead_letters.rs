@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::Journal;
 use super::commit::Committer;
@@ -137,7 +136,6 @@ impl Committer {
                 buried.known += 1;
             }
         }
-        self.dirty.get_or_insert_with(Instant::now);
         Ok(buried)
     }
 

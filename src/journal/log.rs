@@ -6,8 +6,8 @@
 //! walked: sled reads them by address and checks them itself.
 //!
 //! Where the log ends, damage looks like a write that a power cut tore. The difference is whether it was synced: each
-//! commit writes a *stamp* (its last position) into the log, and once it is synced the same stamp into the file
-//! `synced`, which itself is never waited for. A log that does not reach its stamp has lost what was acknowledged.
+//! sync writes a *stamp* (a new position) into the log before, and behind it the same stamp into the file `synced`,
+//! which itself is never waited for. A log that does not reach its stamp has lost what was synced.
 //!
 //! ```text
 //! db       segments of 8 MiB
@@ -67,11 +67,26 @@ impl Synced {
     pub(super) fn note(&self, position: u64) -> io::Result<()> {
         self.0.write_all_at(&stamp(position), 0)
     }
+
+    /// Notes that all bundles up to this one are synced, likewise.
+    pub(super) fn note_bundle(&self, number: u64) -> io::Result<()> {
+        self.0.write_all_at(&stamp(number), STAMP_BYTES as u64)
+    }
 }
 
 /// How far the log was synced, as far as it is known; else 0.
 pub(super) fn synced(dir: &Path) -> u64 {
-    fs::read(dir.join(SYNCED_FILE)).ok().and_then(|bytes| stamped(&bytes)).unwrap_or(0)
+    noted(dir, 0)
+}
+
+/// The last bundle that was synced, as far as it is known; else 0.
+pub(super) fn synced_bundle(dir: &Path) -> u64 {
+    noted(dir, STAMP_BYTES)
+}
+
+fn noted(dir: &Path, at: usize) -> u64 {
+    let bytes = fs::read(dir.join(SYNCED_FILE)).unwrap_or_default();
+    bytes.get(at..at + STAMP_BYTES).and_then(stamped).unwrap_or(0)
 }
 
 /// The stamp of a commit whose last position this is.

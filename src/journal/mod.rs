@@ -16,10 +16,10 @@
 //! 11. An entry that moves from a bundle into a lane is durable there before it leaves the bundle.
 //!
 //! # On disk
-//! sled trees `recent-000` … hold what each commit wrote, a bundle of entries (`bundle.rs`); `lane-0000` … the entries
-//! that wait for long, by id (`entry.rs`); `dead` dead letters (`dead_letters.rs`); `damaged` what was set aside
-//! (`lane-NNNN/` and the key, or `recent/` and the number of the bundle); `paused` the ids that are not drained
-//! (`pauses.rs`); `meta` the stamp of the last commit (`log.rs`).
+//! The files in `recent` hold what each commit wrote, a bundle of entries (`bundle.rs`, `store/recent.rs`). sled has
+//! the rest, in trees: `lane-0000` … the entries that wait for long, by id (`entry.rs`); `dead` dead letters
+//! (`dead_letters.rs`); `damaged` what was set aside (`lane-NNNN/` and the key, or `recent/` and the number of the
+//! bundle); `paused` the ids that are not drained (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`).
 //!
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
@@ -221,10 +221,10 @@ impl Opened {
             }
             opened => opened?,
         };
-        let positions = Positions::new(store.stamp()?.max(log::synced(&settings.dir)), found.highest);
-        store.set_stamp(positions.last())?;
-        store.sync()?;
-        store.note_synced(positions.last())?;
+        let mut positions = Positions::new(store.stamp()?, found.highest);
+        positions.take(1, commit::now_micros());
+        store.sync_trees(positions.last())?;
+        let bundles = Bundles::new(found.bundles, store.next_and_oldest_bundle());
         metrics.audit.recovered(found.reports, found.dead);
         tracing::info!(
             reports = found.reports,
@@ -255,7 +255,7 @@ impl Opened {
             failure: watch::Sender::new(None),
             oldest: Mutex::new(None),
         };
-        Ok(Self { shared: Arc::new(shared), positions, bundles: Bundles::new(found.bundles) })
+        Ok(Self { shared: Arc::new(shared), positions, bundles })
     }
 
     /// Starts the commit thread, and tells `drain` of every stream that was found.

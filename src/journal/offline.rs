@@ -12,7 +12,7 @@ use super::entry::{self, ENTRY, Entry, HEADER_BYTES, MAX_BODY_BYTES};
 use super::error::{Damage, JournalError};
 use super::lanes;
 use super::log::{self, Hole};
-use super::store::Store;
+use super::store::{self, Store};
 use super::value::Value;
 use super::{dead_letters::LETTER, guarded, pauses};
 use crate::report::{Id, Position};
@@ -120,7 +120,7 @@ fn each_value(
             }
         }
     }
-    let bundles = store.bundles()?;
+    let bundles: Vec<_> = store.bundles().collect::<Result<_, _>>()?;
     for (_, bundle) in &bundles {
         for (_, part) in entry::whole_values(bundle, KINDS).filter_map(Result::ok).filter(|(_, p)| is_settlements(p)) {
             for (id, through) in bundle::decode_settlements(&part).unwrap_or_default() {
@@ -160,9 +160,10 @@ pub(super) fn search(
 ) -> Result<(), JournalError> {
     let folder = |source| JournalError::Folder { path: dir.to_owned(), action: "search", source };
     let mut files = vec![dir.join("db")];
-    // Pages that the storage kept in files of their own.
-    if let Ok(blobs) = fs::read_dir(dir.join("blobs")) {
-        files.extend(blobs.filter_map(Result::ok).map(|blob| blob.path()));
+    // Bundles, and pages that sled kept in files of their own.
+    for folder in [store::recent::FOLDER, "blobs"] {
+        let found = fs::read_dir(dir.join(folder)).into_iter().flatten();
+        files.extend(found.filter_map(Result::ok).map(|file| file.path()));
     }
     for file in files {
         match File::open(&file) {

@@ -72,7 +72,7 @@ impl Journal {
             }
         }
         for spot in recent {
-            let Some(value) = self.shared.store.bundle(spot.bundle)?.and_then(|bundle| spot.of(&bundle)) else {
+            let Some(value) = self.shared.store.entry_at(&spot)? else {
                 return Ok(Some(spot));
             };
             if entry::decode_whole(&value).is_ok_and(|entry| !look.at(entry, through)) {

@@ -177,7 +177,7 @@ impl Journal {
     /// The value of an entry that was in a bundle when its id was taken.
     fn find(&self, stream: &Stream, spot: Spot) -> Result<Bytes, JournalError> {
         let store = &self.shared.store;
-        if let Some(value) = store.bundle(spot.bundle)?.and_then(|bundle| spot.of(&bundle)) {
+        if let Some(value) = store.entry_at(&spot)? {
             return Ok(value);
         }
         let mut key = Vec::new();

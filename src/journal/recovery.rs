@@ -134,8 +134,9 @@ fn scan_lane(
 }
 
 fn scan_bundles(store: &Store, traces: &mut HashMap<Id, Traces>, found: &mut Found) -> Result<(), JournalError> {
-    for (number, value) in store.bundles()? {
-        let value = mended(store, number, value, found)?;
+    for bundle in store.bundles() {
+        let (number, value) = bundle?;
+        look_for_damage(store, number, &value, found)?;
         let bytes = u32::try_from(value.len()).expect("a bundle is at most MAX_VALUE_BYTES");
         found.bundles.push(Bundle { number, entries: 0, bytes });
         for (offset, part) in entry::whole_values(&value, KINDS).filter_map(Result::ok) {
@@ -154,27 +155,21 @@ fn scan_bundles(store: &Store, traces: &mut HashMap<Id, Traces>, found: &mut Fou
     Ok(())
 }
 
-/// A bundle without what is damaged of it, which is set aside.
-fn mended(store: &Store, number: u64, value: Bytes, found: &mut Found) -> Result<Bytes, JournalError> {
+/// Sets a bundle aside of which a part is damaged, when it is seen first: it stays until its other parts are settled.
+fn look_for_damage(store: &Store, number: u64, value: &Bytes, found: &mut Found) -> Result<(), JournalError> {
     let is_whole = |part: &Bytes| match bundle::is_settlements(part) {
         true => bundle::decode_settlements(part).map(drop),
         false => entry::decode_whole(part).map(drop),
     };
-    let (mut whole, mut damage) = (Vec::new(), None);
-    for part in entry::whole_values(&value, KINDS) {
-        match part.and_then(|(_, part)| is_whole(&part).map(|()| part)) {
-            Ok(part) => whole.push(part),
-            Err(found) => damage = Some(found),
-        }
+    let parts = entry::whole_values(value, KINDS).map(|part| part.and_then(|(_, part)| is_whole(&part)));
+    let name = format!("recent/{number}").into_bytes();
+    if let Some(damage) = parts.filter_map(Result::err).last()
+        && !store.is_set_aside(&name)?
+    {
+        Damaged { name, value: value.clone(), in_lane: None }.say(damage).set_aside(store)?;
+        found.damaged += 1;
     }
-    let Some(damage) = damage else { return Ok(value) };
-    // Numbers begin anew where no bundle is left.
-    let name = format!("recent/{number}/at-{}", now_micros()).into_bytes();
-    Damaged { name, value, in_lane: None }.say(damage).set_aside(store)?;
-    found.damaged += 1;
-    let whole = whole.concat();
-    store.add_bundle(number, &whole)?;
-    Ok(whole.into())
+    Ok(())
 }
 
 fn scan_dead(store: &Store, found: &mut Found) -> Result<(), JournalError> {

@@ -98,15 +98,14 @@ impl Salvaged {
             }
         }
         if (self.entries + self.dead).is_multiple_of(SYNC_EVERY) {
-            self.store.sync()?;
+            self.store.sync_trees(Position(self.highest))?;
         }
         Ok(())
     }
 
     /// Positions go on above all that was found, and above the clock: the last stamp may be among what is damaged.
     fn finish(self) -> Result<(), JournalError> {
-        self.store.set_stamp(Position(self.highest.max(self.synced).max(now_micros()) + MARGIN))?;
-        self.store.sync()?;
+        self.store.sync_trees(Position(self.highest.max(self.synced).max(now_micros()) + MARGIN))?;
         let Self { entries, dead, .. } = self;
         tracing::error!(
             entries,

@@ -117,7 +117,7 @@ impl Committer {
             if count > 0 && !fits {
                 break;
             }
-            let value = self.shared.store.bundle(spot.bundle)?.and_then(|bundle| spot.of(&bundle));
+            let value = self.shared.store.entry_at(spot)?;
             let lost = || JournalError::Damaged(format!("bundle {} is not whole", spot.bundle));
             self.value.extend_from_slice(&value.ok_or_else(lost)?);
             count += 1;

@@ -1,17 +1,24 @@
-//! The trees on disk, and what makes them durable. The only file that speaks to sled.
+//! The journal's files, and what makes them durable: the trees, of which no other file speaks to sled, and the bundles
+//! (`store/recent.rs`).
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use super::bundle::{Heading, Spot};
 use super::entry;
 use super::error::JournalError;
 use super::lanes::{self, Lane};
 use super::log::{self, SEGMENT_BYTES, Synced};
 use crate::report::{Id, Position};
+use recent::Recent;
+
+pub(super) mod recent;
 
 /// The most that a value may have, so that no leaf outgrows a quarter of a segment. A leaf has at most 20 entries: 16,
 /// one that splits it, three of a merged neighbour.
@@ -20,24 +27,23 @@ const _: () = assert!(20 * (MAX_VALUE_BYTES + 96) < SEGMENT_BYTES / 4);
 
 const STAMP_KEY: &[u8] = b"stamp";
 
-/// Trees for bundles. With a few bundles in each, sled writes little of a tree anew when one comes or goes.
-const RECENT_TREES: u64 = 128;
-
 /// The journal's files, open.
 pub(super) struct Store {
     dir: PathBuf,
     /// A handle of our own to sled's file: `flush` writes it, and only `sync_data` makes it durable.
     file: File,
     synced: Synced,
+    recent: Recent,
     /// `None` once it is closed.
     trees: Option<Trees>,
+    /// Whether a tree was changed since it was synced.
+    trees_changed: AtomicBool,
 }
 
 struct Trees {
     db: sled::Db,
     meta: sled::Tree,
     lanes: Vec<sled::Tree>,
-    recent: Vec<sled::Tree>,
     /// Dead letters by id, source and seq.
     dead: sled::Tree,
     /// Damaged entries as they were found, by the name of their lane and their key.
@@ -47,11 +53,12 @@ struct Trees {
 }
 
 impl Store {
-    /// Opens the trees, making what is missing, and syncs all names that sled made but did not sync.
+    /// Opens the files, making what is missing, and syncs all names that sled made but did not sync.
     pub(super) fn open(dir: &Path, lanes: Lane, cache_bytes: u64) -> Result<Self, JournalError> {
         let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
         fs::create_dir_all(dir).map_err(folder("make the folder"))?;
         remove_half_made_files(dir).map_err(folder("remove half-made files"))?;
+        let recent = Recent::open(dir, log::synced_bundle(dir))?;
         let config =
             sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
         let db = config.open().map_err(|e| open_error(dir, e))?;
@@ -63,16 +70,18 @@ impl Store {
             damaged: tree("damaged")?,
             paused: tree("paused")?,
             lanes: (0..lanes.max(on_disk)).map(|lane| tree(&lanes::name(lane))).collect::<Result<_, _>>()?,
-            recent: (0..RECENT_TREES).map(|number| tree(&recent_name(number))).collect::<Result<_, _>>()?,
             db,
         };
+        take_over_bundles(&trees.db, &recent)?;
         let store = Self {
             file: File::options().write(true).open(dir.join("db")).map_err(folder("open the file db of"))?,
             synced: Synced::open(dir).map_err(folder("open the file synced of"))?,
             dir: dir.to_owned(),
+            recent,
             trees: Some(trees),
+            trees_changed: AtomicBool::new(true),
         };
-        store.sync()?;
+        store.flush()?;
         sync_names(dir).map_err(folder("sync the names in"))?;
         Ok(store)
     }
@@ -82,15 +91,18 @@ impl Store {
         self.trees().lanes.len() as Lane
     }
 
-    /// Inserts an entry. Durable after the next [`Store::sync`].
+    /// Inserts an entry. Durable after the next [`Store::sync_trees`].
     pub(super) fn insert(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
         debug_assert!(value.len() <= MAX_VALUE_BYTES);
-        self.lane(lane).insert(key, value).map(drop).map_err(JournalError::storage("write an entry"))
+        self.changed().lanes[usize::from(lane)]
+            .insert(key, value)
+            .map(drop)
+            .map_err(JournalError::storage("write an entry"))
     }
 
-    /// Removes the entry with this key, if it is there. Durable after the next [`Store::sync`].
+    /// Removes the entry with this key, if it is there. Durable after the next [`Store::sync_trees`].
     pub(super) fn remove(&self, lane: Lane, key: &[u8]) -> Result<(), JournalError> {
-        self.lane(lane).remove(key).map(drop).map_err(JournalError::storage("truncate"))
+        self.changed().lanes[usize::from(lane)].remove(key).map(drop).map_err(JournalError::storage("truncate"))
     }
 
     /// The entries of `id` in `lane` from position `from` through `through`, as they are on disk.
@@ -128,35 +140,36 @@ impl Store {
         Ok(value.map(Bytes::from_owner))
     }
 
-    /// Writes a bundle. Durable after the next [`Store::sync`].
-    pub(super) fn add_bundle(&self, number: u64, value: &[u8]) -> Result<(), JournalError> {
+    /// Writes a bundle. Durable after the next [`Store::sync_bundles`].
+    pub(super) fn add_bundle(&self, heading: Heading, value: &[u8]) -> Result<(), JournalError> {
         debug_assert!(value.len() <= MAX_VALUE_BYTES);
-        let written = self.recent(number).insert(number.to_be_bytes(), value);
-        written.map(drop).map_err(JournalError::storage("write a bundle"))
+        self.recent.add(heading, value)
     }
 
-    /// The bundle with this number.
+    /// The bundle with this number, unless it was removed.
     pub(super) fn bundle(&self, number: u64) -> Result<Option<Bytes>, JournalError> {
-        let value = self.recent(number).get(number.to_be_bytes()).map_err(JournalError::storage("read a bundle"))?;
-        Ok(value.map(Bytes::from_owner))
+        self.recent.read_whole(number)
     }
 
-    /// Removes a bundle. Durable after the next [`Store::sync`].
-    pub(super) fn remove_bundle(&self, number: u64) -> Result<(), JournalError> {
-        let removed = self.recent(number).remove(number.to_be_bytes());
-        removed.map(drop).map_err(JournalError::storage("truncate"))
+    /// The entry at this place, unless its bundle was removed.
+    pub(super) fn entry_at(&self, spot: &Spot) -> Result<Option<Bytes>, JournalError> {
+        self.recent.read(spot.bundle, spot.range())
+    }
+
+    /// Removes a bundle. The heading of the next one says so.
+    pub(super) fn remove_bundle(&self, number: u64) {
+        self.recent.remove(number);
     }
 
     /// All bundles with their numbers, in order of number.
-    pub(super) fn bundles(&self) -> Result<Vec<(u64, Bytes)>, JournalError> {
-        let mut bundles = Vec::new();
-        for pair in self.trees().recent.iter().flat_map(|tree| tree.iter().map(owned)) {
-            let (key, value) = pair?;
-            let number = key.try_into().map(u64::from_be_bytes);
-            bundles.push((number.map_err(|_| JournalError::Damaged("a bundle has no number".to_owned()))?, value));
-        }
-        bundles.sort_unstable_by_key(|(number, _)| *number);
-        Ok(bundles)
+    pub(super) fn bundles(&self) -> impl Iterator<Item = Result<(u64, Bytes), JournalError>> {
+        let bundle = |number| self.bundle(number).transpose().map(|bundle| bundle.map(|bundle| (number, bundle)));
+        self.recent.numbers().into_iter().filter_map(bundle)
+    }
+
+    /// The number of the next bundle, and the oldest that is not gone, as far as the last heading says.
+    pub(super) fn next_and_oldest_bundle(&self) -> (u64, u64) {
+        self.recent.next_and_oldest()
     }
 
     /// The names under which damaged entries were set aside: lane and key.
@@ -174,22 +187,22 @@ impl Store {
         self.trees().paused.iter().map(owned)
     }
 
-    /// Keeps the pause with this key, or removes it where `value` is none. Durable after the next [`Store::sync`].
+    /// Keeps the pause with this key, or removes it where `value` is none. Durable after [`Store::sync_trees`].
     pub(super) fn set_paused(&self, key: &[u8], value: Option<&Vec<u8>>) -> Result<(), JournalError> {
         let changed = match value {
-            Some(value) => self.trees().paused.insert(key, value.as_slice()),
-            None => self.trees().paused.remove(key),
+            Some(value) => self.changed().paused.insert(key, value.as_slice()),
+            None => self.changed().paused.remove(key),
         };
         changed.map(drop).map_err(JournalError::storage("pause or resume an id"))
     }
 
     /// Keeps a dead letter unless its key is there already; true when it is new. Durable after the next
-    /// [`Store::sync`].
+    /// [`Store::sync_trees`].
     pub(super) fn keep_dead(&self, key: &[u8], value: &[u8]) -> Result<bool, JournalError> {
         debug_assert!(value.len() <= MAX_VALUE_BYTES);
         let known = self.trees().dead.contains_key(key).map_err(JournalError::storage("read the dead letters"))?;
         if !known {
-            self.trees().dead.insert(key, value).map_err(JournalError::storage("write a dead letter"))?;
+            self.changed().dead.insert(key, value).map_err(JournalError::storage("write a dead letter"))?;
         }
         Ok(!known)
     }
@@ -209,51 +222,72 @@ impl Store {
     }
 
     /// Puts another value in the place of a dead letter's, or removes it where `value` is none; the length of the old
-    /// one, if it was there. Durable after the next [`Store::sync`].
+    /// one, if it was there. Durable after the next [`Store::sync_trees`].
     pub(super) fn change_dead(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<usize>, JournalError> {
         let old = match value {
-            Some(value) => self.trees().dead.insert(key, value),
-            None => self.trees().dead.remove(key),
+            Some(value) => self.changed().dead.insert(key, value),
+            None => self.changed().dead.remove(key),
         };
         Ok(old.map_err(JournalError::storage("change a dead letter"))?.map(|old| old.len()))
     }
 
+    /// Whether something was set aside under this name.
+    pub(super) fn is_set_aside(&self, name: &[u8]) -> Result<bool, JournalError> {
+        self.trees().damaged.contains_key(name).map_err(JournalError::storage("read what was set aside"))
+    }
+
     /// Copies a value that is damaged into the set-aside tree, under this name.
     pub(super) fn set_aside(&self, name: &[u8], value: &[u8]) -> Result<(), JournalError> {
-        let kept = self.trees().damaged.insert(name, value);
+        let kept = self.changed().damaged.insert(name, value);
         kept.map(drop).map_err(JournalError::storage("set a damaged entry aside"))
     }
 
-    /// The last position of the last commit; 0 in a new journal.
+    /// The last position that was given out; 0 in a new journal.
     pub(super) fn stamp(&self) -> Result<u64, JournalError> {
         let value = self.trees().meta.get(STAMP_KEY).map_err(JournalError::storage("read the last position"))?;
-        Ok(value.and_then(|value| log::stamped(&value)).unwrap_or(0))
+        let stamp = value.and_then(|value| log::stamped(&value)).unwrap_or(0);
+        Ok(stamp.max(log::synced(&self.dir)).max(self.recent.stamp()))
     }
 
-    /// Writes the last position of a commit, behind its entries. Durable after the next [`Store::sync`].
-    pub(super) fn set_stamp(&self, position: Position) -> Result<(), JournalError> {
-        let written = self.trees().meta.insert(STAMP_KEY, log::stamp(position.0));
-        written.map(drop).map_err(JournalError::storage("write the last position"))
+    /// Makes durable all bundles that were written before, and notes it, so that the next start misses what is gone.
+    ///
+    /// # Errors
+    /// Final, as of [`Store::sync_trees`].
+    pub(super) fn sync_bundles(&self) -> Result<(), JournalError> {
+        let last = self.recent.sync()?;
+        self.noted(self.synced.note_bundle(last))
     }
 
-    /// Notes that the commit with this stamp is synced, so that the next start misses it if it is gone.
-    pub(super) fn note_synced(&self, position: Position) -> Result<(), JournalError> {
-        let path = || self.dir.join("synced");
-        let noted = self.synced.note(position.0);
-        noted.map_err(|source| JournalError::Folder { path: path(), action: "write", source })
+    /// Whether a tree was changed since the last [`Store::sync_trees`].
+    pub(super) fn trees_are_changed(&self) -> bool {
+        self.trees_changed.load(Ordering::Relaxed)
     }
 
-    /// Makes durable all that was written before. sled's `flush` hands its buffer to the system (`sync_file_range`,
-    /// which leaves out the file's length and the disk's own cache); `sync_data` on the file does the rest.
+    /// Makes durable all that was done to trees before, and notes it. `stamp` is a position that no sync had before.
     ///
     /// # Errors
     /// Final: what the system dropped after a failed sync a second one would not bring back.
-    pub(super) fn sync(&self) -> Result<(), JournalError> {
+    pub(super) fn sync_trees(&self, stamp: Position) -> Result<(), JournalError> {
+        let written = self.changed().meta.insert(STAMP_KEY, log::stamp(stamp.0));
+        written.map_err(JournalError::storage("write the last position"))?;
+        self.flush()?;
+        self.noted(self.synced.note(stamp.0))
+    }
+
+    /// sled's `flush` hands its buffer to the system (`sync_file_range`, which leaves out the file's length and the
+    /// disk's own cache); `sync_data` on the file does the rest.
+    fn flush(&self) -> Result<(), JournalError> {
         self.trees().db.flush().map_err(JournalError::storage("flush"))?;
-        if cfg!(forebay_plant = "sync_by_sled_alone") {
-            return Ok(());
+        if cfg!(not(forebay_plant = "sync_by_sled_alone")) {
+            self.file.sync_data().map_err(|source| JournalError::Sync { path: self.dir.join("db"), source })?;
         }
-        self.file.sync_data().map_err(|source| JournalError::Sync { path: self.dir.join("db"), source })
+        self.trees_changed.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn noted(&self, noted: io::Result<()>) -> Result<(), JournalError> {
+        let path = || self.dir.join("synced");
+        noted.map_err(|source| JournalError::Folder { path: path(), action: "write", source })
     }
 
     /// Bytes that are free on the journal's disk.
@@ -268,13 +302,13 @@ impl Store {
 
     /// Bytes that the journal's files take on disk.
     pub(super) fn bytes_on_disk(&self) -> u64 {
-        self.trees().db.size_on_disk().unwrap_or(0)
+        self.trees().db.size_on_disk().unwrap_or(0) + self.recent.bytes_on_disk()
     }
 
     /// Closes the files.
     ///
     /// # Errors
-    /// When the storage cannot end as it wants to. All that [`Store::sync`] made durable stays so.
+    /// When the storage cannot end as it wants to. All that [`Store::sync_trees`] made durable stays so.
     pub(super) fn close(mut self) -> Result<(), JournalError> {
         self.close_trees()
     }
@@ -292,8 +326,20 @@ impl Store {
         })
     }
 
+    /// The trees, of which one is about to change.
+    fn changed(&self) -> &Trees {
+        self.trees_changed.store(true, Ordering::Relaxed);
+        self.trees()
+    }
+
     fn trees(&self) -> &Trees {
         self.trees.as_ref().expect("only a store that is dropped has none")
+    }
+
+    /// Puts these bytes in the place of a bundle, which is as long.
+    #[cfg(test)]
+    pub(super) fn spoil_bundle(&self, number: u64, value: &[u8]) {
+        self.recent.spoil(number, value);
     }
 
     /// What will be removed from a lane, in order, until the storage is closed.
@@ -307,10 +353,6 @@ impl Store {
 
     fn lane(&self, lane: Lane) -> &sled::Tree {
         &self.trees().lanes[usize::from(lane)]
-    }
-
-    fn recent(&self, number: u64) -> &sled::Tree {
-        &self.trees().recent[(number % RECENT_TREES) as usize]
     }
 }
 
@@ -327,8 +369,28 @@ fn owned(pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Vec<u8>, Bytes
     Ok((key.to_vec(), Bytes::from_owner(value)))
 }
 
-fn recent_name(number: u64) -> String {
-    format!("recent-{number:03}")
+/// Bundles were in trees of sled before they had files of their own: what is left there moves into them.
+fn take_over_bundles(db: &sled::Db, recent: &Recent) -> Result<(), JournalError> {
+    let names: Vec<_> = db.tree_names().into_iter().filter(|name| name.starts_with(b"recent-")).collect();
+    let mut bundles = BTreeMap::new();
+    for name in &names {
+        for pair in db.open_tree(name).map_err(JournalError::storage("open a tree"))?.iter().map(owned) {
+            let (key, value) = pair?;
+            let number = key.try_into().map(u64::from_be_bytes);
+            bundles.insert(number.map_err(|_| JournalError::Damaged("a bundle has no number".to_owned()))?, value);
+        }
+    }
+    let (next, _) = recent.next_and_oldest();
+    let oldest = bundles.keys().next().copied().unwrap_or(0);
+    for (number, value) in bundles.split_off(&next) {
+        let heading = Heading { number, oldest, stamp: Position(0) };
+        recent.add(heading, &value)?;
+    }
+    recent.sync()?;
+    for name in names {
+        db.drop_tree(name).map_err(JournalError::storage("drop a tree"))?;
+    }
+    Ok(())
 }
 
 fn lane_number(name: &[u8]) -> Option<Lane> {
@@ -362,7 +424,7 @@ fn remove_half_made_files(dir: &Path) -> io::Result<()> {
 
 /// sled syncs neither its `conf` nor any folder; a power cut could leave a journal without a name.
 fn sync_names(dir: &Path) -> io::Result<()> {
-    for name in ["conf", "db", "blobs", "synced", "."] {
+    for name in ["conf", "db", "blobs", "synced", recent::FOLDER, "."] {
         let path = dir.join(name);
         if path.exists() {
             File::open(path)?.sync_all()?;

@@ -60,7 +60,13 @@ impl Bench {
     }
 
     fn reopen(&mut self) {
+        self.reopen_after(|| {});
+    }
+
+    /// The same, with something that happens to its files meanwhile.
+    fn reopen_after(&mut self, happens: impl FnOnce()) {
         self.open.take().expect("open").stop().expect("a sound journal");
+        happens();
         let (journal, metrics) = open(&self.settings);
         (self.open, self.metrics) = (Some(journal), metrics);
     }
@@ -241,10 +247,10 @@ fn change_in_lane(bench: &Bench, id: &str, change: impl FnOnce(&mut [u8])) {
 /// Changes the oldest bundle.
 fn change_bundle(bench: &Bench, change: impl FnOnce(&mut [u8])) {
     let store = &bench.journal().shared.store;
-    let (number, value) = store.bundles().expect("sound trees").remove(0);
+    let (number, value) = store.bundles().next().expect("there is one").expect("sound files");
     let mut value = value.to_vec();
     change(&mut value);
-    store.add_bundle(number, &value).expect("a sound tree");
+    store.spoil_bundle(number, &value);
 }
 
 fn flip_last(value: &mut [u8]) {

@@ -4,6 +4,7 @@
 /// The faults, as `tests/plants/run.sh` lists them with the tests that find them.
 const PLANTS: &[&str] = &[
     "ack_before_sync",
+    "write_without_sync",
     "sync_by_sled_alone",
     "truncate_before_store",
     "plain_insert",
@@ -32,6 +33,8 @@ const PLANTS: &[&str] = &[
     "move_what_is_taken",
     "leave_before_sync",
     "take_back_oldest_first",
+    "reuse_too_soon",
+    "keep_what_is_torn",
 ];
 
 fn main() {

@@ -7,7 +7,10 @@ cd "$(dirname "$0")/../.."
 # plant | the test that must find it, behind its binary (lib: the unit tests, models: the models) | what it breaks
 plants='
 ack_before_sync          | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced     | the ack leaves before the sync
-sync_by_sled_alone       | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced     | no sync of the file itself
+write_without_sync       | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced     | no sync of the file
+sync_by_sled_alone       | disk::power::an_acked_report_survives_a_power_cut_at_any_sync               | sled's trees without a sync of their file
+reuse_too_soon           | lib::journal::store::recent::tests::a_segment_is_written_again_only_once_it_is_on_disk_that_all_of_it_is_gone | a segment is written over before it is known to be free
+keep_what_is_torn        | lib::journal::store::recent::tests::what_was_torn_before_it_was_synced_never_comes_back | a torn end is left where it lies
 truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine         | entries go before the commit of the sink
 plain_insert             | e2e::exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_mariadb | INSERT without ON DUPLICATE KEY
 position_from_last_entry | e2e::positions::no_key_is_reused_after_draining_to_empty_and_restarting_six_times | positions follow the last entry found

@@ -42,9 +42,9 @@ impl Call {
         matches!(self.name.as_str(), "fsync" | "fdatasync")
     }
 
-    /// Whether it is about the journal's own file, `<journal>/db`.
+    /// Whether it is about the files that a commit is written to, `<journal>/recent/…`.
     pub fn on_journal(&self, journal: &Path) -> bool {
-        self.text.contains(&format!("<{}>", journal.join("db").display()))
+        self.text.contains(&format!("<{}/recent/", journal.display()))
     }
 }
 

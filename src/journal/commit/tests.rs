@@ -47,12 +47,12 @@ fn append_of(id: &str, bytes: usize) -> Command {
 }
 
 fn bundles(committer: &Committer) -> Vec<u64> {
-    committer.shared.store.bundles().expect("sound trees").into_iter().map(|(number, _)| number).collect()
+    committer.shared.store.bundles().map(|bundle| bundle.expect("sound files").0).collect()
 }
 
 /// Lets go of its files, and opens them anew with as many bytes for bundles.
 fn reopened(committer: Committer, dir: &TempDir, recent_bytes: u64) -> Committer {
-    committer.shared.store.sync().expect("a sound disk");
+    committer.shared.store.sync_bundles().expect("a sound disk");
     drop(committer);
     open(dir, recent_bytes)
 }
@@ -113,8 +113,9 @@ fn a_move_is_taken_back_youngest_first() {
 fn one_cycle_removes_a_bounded_number_of_bundles_and_the_next_ones_the_rest() {
     let (_dir, mut committer) = committer();
     let most = REMOVED_AT_ONCE as u64;
-    for number in 1..=2 * most {
-        committer.shared.store.add_bundle(number, b"").expect("a sound tree");
+    for _ in 1..=2 * most {
+        let heading = committer.bundles.heading(Position(0));
+        committer.shared.store.add_bundle(heading, b"").expect("a sound disk");
         committer.bundles.add(0, 1);
     }
     committer.bundles.added();

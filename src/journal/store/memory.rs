@@ -7,10 +7,15 @@ use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 
+use super::bundle::{Heading, Spot};
 use super::entry;
 use super::error::JournalError;
 use super::lanes::Lane;
 use crate::report::{Id, Position};
+
+pub(super) mod recent {
+    pub(in super::super) const FOLDER: &str = "recent";
+}
 
 pub(super) const MAX_VALUE_BYTES: usize = 100 * 1024;
 
@@ -24,7 +29,6 @@ struct Trees {
     dead: Tree,
     damaged: Tree,
     paused: Tree,
-    stamp: u64,
 }
 
 /// The trees. Never waits while it is locked, so the lock is no part of the model.
@@ -76,8 +80,8 @@ impl Store {
         Ok(self.trees().lanes[usize::from(lane)].get(key).cloned())
     }
 
-    pub(super) fn add_bundle(&self, number: u64, value: &[u8]) -> Result<(), JournalError> {
-        self.trees().recent.insert(number, Bytes::copy_from_slice(value));
+    pub(super) fn add_bundle(&self, heading: Heading, value: &[u8]) -> Result<(), JournalError> {
+        self.trees().recent.insert(heading.number, Bytes::copy_from_slice(value));
         Ok(())
     }
 
@@ -85,13 +89,21 @@ impl Store {
         Ok(self.trees().recent.get(&number).cloned())
     }
 
-    pub(super) fn remove_bundle(&self, number: u64) -> Result<(), JournalError> {
-        self.trees().recent.remove(&number);
-        Ok(())
+    pub(super) fn entry_at(&self, spot: &Spot) -> Result<Option<Bytes>, JournalError> {
+        Ok(self.trees().recent.get(&spot.bundle).map(|bundle| bundle.slice(spot.range())))
     }
 
-    pub(super) fn bundles(&self) -> Result<Vec<(u64, Bytes)>, JournalError> {
-        Ok(self.trees().recent.iter().map(|(number, value)| (*number, value.clone())).collect())
+    pub(super) fn remove_bundle(&self, number: u64) {
+        self.trees().recent.remove(&number);
+    }
+
+    pub(super) fn bundles(&self) -> impl Iterator<Item = Result<(u64, Bytes), JournalError>> + use<> {
+        let bundles: Vec<_> = self.trees().recent.iter().map(|(number, value)| (*number, value.clone())).collect();
+        bundles.into_iter().map(Ok)
+    }
+
+    pub(super) fn next_and_oldest_bundle(&self) -> (u64, u64) {
+        (1, 1)
     }
 
     pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
@@ -144,20 +156,24 @@ impl Store {
         Ok(())
     }
 
+    pub(super) fn is_set_aside(&self, name: &[u8]) -> Result<bool, JournalError> {
+        Ok(self.trees().damaged.contains_key(name))
+    }
+
     pub(super) fn stamp(&self) -> Result<u64, JournalError> {
-        Ok(self.trees().stamp)
+        Ok(0)
     }
 
-    pub(super) fn set_stamp(&self, position: Position) -> Result<(), JournalError> {
-        self.trees().stamp = position.0;
+    pub(super) fn trees_are_changed(&self) -> bool {
+        true
+    }
+
+    pub(super) fn sync_trees(&self, _: Position) -> Result<(), JournalError> {
+        crate::sync::thread::yield_now();
         Ok(())
     }
 
-    pub(super) fn note_synced(&self, _: Position) -> Result<(), JournalError> {
-        Ok(())
-    }
-
-    pub(super) fn sync(&self) -> Result<(), JournalError> {
+    pub(super) fn sync_bundles(&self) -> Result<(), JournalError> {
         crate::sync::thread::yield_now();
         Ok(())
     }

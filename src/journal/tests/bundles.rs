@@ -26,17 +26,48 @@ fn damage_to_one_of_the_entries_that_lie_together_leaves_the_others() {
 #[test]
 fn an_entry_that_is_in_its_bundle_and_in_its_lane_is_drained_once() {
     let mut bench = three_entries(false);
-    let bundles = bench.journal().shared.store.bundles().expect("sound trees");
+    let (dir, before) = (bench.settings.dir.clone(), bench.dir.path().join("before"));
+    damage::copy(&dir, &before);
     bench.settings.recent_bytes = 0;
     bench.reopen();
     bench.append("b", vec![report(Some(9), "9")]);
     assert!(bench.stream("a").expect("it has backlog").lock().lane.is_some(), "nothing was moved");
-    let store = &bench.journal().shared.store;
-    bundles.iter().for_each(|(number, value)| store.add_bundle(*number, value).expect("a sound tree"));
     bench.settings.recent_bytes = 1 << 20;
-    bench.reopen();
-    assert_eq!(bench.metrics.audit.snapshot().recovered, 4);
+    bench.reopen_after(|| {
+        std::fs::copy(before.join("synced"), dir.join("synced")).expect("copied");
+        std::fs::remove_dir_all(dir.join("recent")).expect("removed");
+        std::fs::rename(before.join("recent"), dir.join("recent")).expect("renamed");
+    });
     assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
+    assert!(bench.stream("a").is_none());
+}
+
+/// As a version left it that had bundles in trees of sled.
+#[test]
+fn bundles_in_trees_are_taken_over() {
+    let mut bench = three_entries(false);
+    let store = &bench.journal().shared.store;
+    let bundles: Vec<_> = store.bundles().collect::<Result<_, _>>().expect("sound files");
+    let dir = bench.settings.dir.clone();
+    bench.reopen_after(|| {
+        std::fs::remove_dir_all(dir.join("recent")).expect("removed");
+        std::fs::remove_file(dir.join("synced")).expect("removed");
+        let config = sled::Config::new().path(&dir).segment_size(log::SEGMENT_BYTES);
+        let db = loop {
+            // Threads of sled's own may hold its lock for a moment more.
+            if let Ok(db) = config.open() {
+                break db;
+            }
+        };
+        for (number, bundle) in &bundles {
+            let tree = db.open_tree(format!("recent-{number:03}")).expect("a sound tree");
+            tree.insert(number.to_be_bytes(), &bundle[..]).expect("a sound tree");
+        }
+        db.flush().expect("a sound disk");
+    });
+    bench.append("a", vec![report(Some(3), "3")]);
+    bench.reopen();
+    assert_eq!(bench.drain("a", 8), ["0", "1", "2", "3"]);
 }
 
 /// A batch that ends before anything whole was found reaches no further than what was looked at.

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use super::store::recent;
 use super::*;
 
 /// A journal of some segments, stopped in order: what was drained and what is left.
@@ -166,8 +167,30 @@ fn a_damaged_header_of_any_segment_is_seen() {
     }
 }
 
+/// The last segment that was written, and the end of what is in it.
+fn end_of_bundles(dir: &Path) -> (std::path::PathBuf, u64) {
+    let (name, end) = recent::end(dir).expect("it can be read");
+    (Path::new(recent::FOLDER).join(name.file_name().expect("a name")), end)
+}
+
 #[test]
 fn the_loss_of_the_last_commit_is_seen() {
+    let (segment, end) = end_of_bundles(&template().bench.settings.dir);
+    let open = |dir: &Path| fs::File::options().write(true).open(dir.join(&segment)).expect("a file");
+    assert!(survives(|dir| open(dir).write_all_at(&[0; 100], end - 100).expect("written")));
+    assert!(survives(|dir| open(dir).set_len(end - 100).expect("cut")));
+    assert!(survives(|dir| open(dir).set_len(0).expect("cut")));
+}
+
+#[test]
+fn the_loss_of_bundles_is_seen() {
+    let (segment, _) = end_of_bundles(&template().bench.settings.dir);
+    assert!(survives(|dir| fs::remove_file(dir.join(&segment)).expect("removed")));
+    assert!(survives(|dir| fs::remove_dir_all(dir.join(recent::FOLDER)).expect("removed")));
+}
+
+#[test]
+fn the_loss_of_what_was_done_last_to_trees_is_seen() {
     let Template { bench, .. } = template();
     let end = log::end(&bench.settings.dir).expect("it can be read");
     assert!(survives(|dir| {
@@ -211,6 +234,15 @@ proptest! {
     #[test]
     fn damage_to_the_log_is_survived_and_said(damage in damaging(), place in place()) {
         survives(|dir| apply(&damage, place, &dir.join("db")));
+    }
+
+    #[test]
+    fn damage_to_bundles_is_survived_and_said(damage in damaging(), place in place(), which in 0usize..100) {
+        survives(|dir| {
+            let mut files: Vec<_> = fs::read_dir(dir.join(recent::FOLDER)).expect("a folder").collect::<Result<_, _>>().expect("files");
+            files.sort_by_key(fs::DirEntry::path);
+            apply(&damage, place, &files[which % files.len()].path());
+        });
     }
 
     #[test]

@@ -1,0 +1,433 @@
+//! The files of the bundles: a log that is written from segment to segment and never rewritten, so that a commit costs
+//! one write and one sync.
+//!
+//! ```text
+//! recent/NNNN  a segment of 2 MiB: made once, filled with zeros, and written again when nothing of it is left
+//! segment      frames one behind the other, with consecutive numbers
+//! frame        version (1) | "FBR" | crc32 of the body (u32, LE) | length of the body (u32, LE) | body
+//! body         number | oldest | synced | stamp (u64, BE, each) | the bundle
+//! ```
+//!
+//! *number* counts bundles and never begins anew; *oldest* is the oldest bundle that was not removed when the frame
+//! was written, *synced* the last that was on disk then, and *stamp* the last position that was given out. Frames below
+//! the greatest *oldest* are gone, wherever their bytes may still lie; from there on none may be missing up to the last
+//! that is known to be synced. What is behind that and torn was never acknowledged.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+
+use super::super::bundle::Heading;
+use super::super::entry::{HEADER_BYTES, MAX_BODY_BYTES, Magic, body_length, frame, unframe};
+use super::super::error::JournalError;
+
+/// The folder, in that of the journal.
+pub(in super::super) const FOLDER: &str = "recent";
+/// What one file has. A commit that needs a new one waits until it is filled with zeros.
+pub(in super::super) const SEGMENT_BYTES: usize = 2 << 20;
+/// A page of the system's cache. Where it has larger ones, a sync takes a third longer.
+const PAGE_BYTES: usize = 4096;
+const FRAME: Magic = *b"FBR";
+/// Header, number, oldest, synced, stamp.
+const OVERHEAD_BYTES: usize = HEADER_BYTES + 32;
+
+/// All bundles on disk.
+pub(super) struct Recent {
+    folder: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    segments: Vec<Segment>,
+    /// The segment that is written, and how far.
+    current: Option<usize>,
+    end: usize,
+    /// Where the bundles are that were not removed, by number.
+    places: VecDeque<Place>,
+    /// What the last frame says of itself; all zero where there is none.
+    last: Said,
+    /// Frames up to here are on disk.
+    synced: u64,
+    /// Segments whose frames are all below this may be written again.
+    free_below: u64,
+    /// Segments that were written since the last sync.
+    unsynced: Vec<usize>,
+    frame: Vec<u8>,
+}
+
+struct Segment {
+    file: Arc<File>,
+    path: PathBuf,
+    /// The number of the last frame that was written to it.
+    last: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    number: u64,
+    segment: usize,
+    /// Where the bundle begins in its segment, and its length.
+    offset: u32,
+    length: u32,
+}
+
+/// What a frame says of itself.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Said {
+    number: u64,
+    oldest: u64,
+    synced: u64,
+    stamp: u64,
+}
+
+/// A frame as it was found. One that is damaged says no more than its number, by its place between others.
+struct Found {
+    said: Said,
+    segment: usize,
+    at: Range<usize>,
+}
+
+impl Recent {
+    /// Opens the segments, and syncs what it finds. `synced` is the last frame that is known to have been synced.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] when a frame is missing that was synced; and what the system says.
+    pub(super) fn open(dir: &Path, synced: u64) -> Result<Self, JournalError> {
+        let folder = dir.join(FOLDER);
+        let failed = |action| failed(&folder, action);
+        fs::create_dir_all(&folder).map_err(failed("make the folder"))?;
+        let (mut state, mut found) = (State::default(), Vec::new());
+        let mut names: Vec<_> = fs::read_dir(&folder)
+            .and_then(|files| files.map(|file| Ok(file?.file_name())).collect::<io::Result<_>>())
+            .map_err(failed("read the folder"))?;
+        names.retain(|name| name.to_str().is_some_and(|name| name.parse::<u16>().is_ok()));
+        names.sort();
+        for (segment, name) in names.iter().enumerate() {
+            let read = || {
+                let path = folder.join(name);
+                let file = opened(File::options().read(true).write(true).open(&path)?)?;
+                found.extend(walk(&whole(&file)?, segment));
+                Ok(Segment { file: Arc::new(file), path, last: 0 })
+            };
+            state.segments.push({ read }().map_err(failed("read the segments in"))?);
+        }
+        found.sort_by_key(|frame| frame.said.number);
+        state.take(&found, synced)?;
+        state.clear_the_rest(&found).map_err(failed("clear the segments in"))?;
+        if state.current.is_none() {
+            // Not for the first ack to wait for; and what syncs finds a file.
+            state.roll(&folder).map_err(failed("make a segment in"))?;
+        }
+        let recent = Self { folder, state: Mutex::new(state) };
+        recent.sync()?;
+        Ok(recent)
+    }
+
+    /// The number of the next bundle, and the oldest that the last frame knows of.
+    pub(super) fn next_and_oldest(&self) -> (u64, u64) {
+        let last = self.state().last;
+        (last.number + 1, last.oldest.max(1))
+    }
+
+    /// The last position that was given out, as the last frame says.
+    pub(super) fn stamp(&self) -> u64 {
+        self.state().last.stamp
+    }
+
+    /// Bytes of all segments.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        (self.state().segments.len() * SEGMENT_BYTES) as u64
+    }
+
+    /// Writes a bundle. Durable after the next [`Recent::sync`].
+    pub(super) fn add(&self, heading: Heading, value: &[u8]) -> Result<(), JournalError> {
+        self.state().add(&self.folder, heading, value).map_err(failed(&self.folder, "write a bundle in"))
+    }
+
+    /// Makes durable all that was written before; the number of the last frame.
+    ///
+    /// # Errors
+    /// Final: what the system dropped after a failed sync a second one would not bring back.
+    pub(super) fn sync(&self) -> Result<u64, JournalError> {
+        let (unsynced, last) = {
+            let mut state = self.state();
+            let mut unsynced = std::mem::take(&mut state.unsynced);
+            if unsynced.is_empty() {
+                // Who waits for a sync learns from it whether the disk still answers.
+                unsynced.extend(state.current);
+            }
+            let files = unsynced.iter().map(|&i| (Arc::clone(&state.segments[i].file), state.segments[i].path.clone()));
+            (files.collect::<Vec<_>>(), state.last)
+        };
+        for (file, path) in unsynced {
+            if cfg!(not(forebay_plant = "write_without_sync")) {
+                file.sync_data().map_err(|source| JournalError::Sync { path, source })?;
+            }
+        }
+        let mut state = self.state();
+        state.synced = last.number;
+        state.free_below = last.oldest;
+        Ok(last.number)
+    }
+
+    /// A part of a bundle; none once it was removed.
+    pub(super) fn read(&self, number: u64, part: Range<usize>) -> Result<Option<Bytes>, JournalError> {
+        let Some((place, file)) = self.state().find(number) else { return Ok(None) };
+        if part.end > place.length as usize {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; part.len()];
+        let read = file.read_exact_at(&mut bytes, u64::from(place.offset) + part.start as u64);
+        read.map_err(failed(&self.folder, "read a bundle in"))?;
+        // What was removed meanwhile may be written over.
+        Ok(self.state().find(number).map(|_| bytes.into()))
+    }
+
+    /// A bundle; none once it was removed.
+    pub(super) fn read_whole(&self, number: u64) -> Result<Option<Bytes>, JournalError> {
+        let Some((place, _)) = self.state().find(number) else { return Ok(None) };
+        self.read(number, 0..place.length as usize)
+    }
+
+    /// The numbers of all bundles, in order.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.state().places.iter().map(|place| place.number).collect()
+    }
+
+    /// Removes a bundle. The next frame says so.
+    pub(super) fn remove(&self, number: u64) {
+        let mut state = self.state();
+        if let Ok(at) = state.places.binary_search_by_key(&number, |place| place.number) {
+            state.places.remove(at);
+        }
+    }
+
+    /// Writes these bytes over the beginning of a bundle, as damage that no checksum of its frame shows.
+    #[cfg(test)]
+    pub(super) fn spoil(&self, number: u64, value: &[u8]) {
+        let mut state = self.state();
+        let (place, file) = state.find(number).expect("it is there");
+        let mut frame = vec![0; OVERHEAD_BYTES + place.length as usize];
+        let at = place.offset as usize - OVERHEAD_BYTES;
+        file.read_exact_at(&mut frame, at as u64).expect("a sound disk");
+        let said = Said::of(&frame[HEADER_BYTES..]);
+        said.frame(&mut state.frame, value);
+        file.write_all_at(&state.frame, at as u64).expect("a sound disk");
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics: it counts and copies")
+    }
+}
+
+impl State {
+    fn add(&mut self, folder: &Path, heading: Heading, value: &[u8]) -> io::Result<()> {
+        let Heading { number, oldest, stamp } = heading;
+        let said = Said { number, oldest, synced: self.synced, stamp: stamp.0 };
+        said.frame(&mut self.frame, value);
+        if self.end + self.frame.len() > SEGMENT_BYTES {
+            self.roll(folder)?;
+        }
+        let segment = self.current.expect("there is one from the opening on");
+        self.segments[segment].file.write_all_at(&self.frame, self.end as u64)?;
+        self.segments[segment].last = number;
+        let begins = self.end + OVERHEAD_BYTES;
+        if number >= oldest {
+            self.places.push_back(Place::new(number, segment, begins..begins + value.len()));
+        }
+        self.end += self.frame.len();
+        self.last = said;
+        if self.unsynced.last() != Some(&segment) {
+            self.unsynced.push(segment);
+        }
+        Ok(())
+    }
+
+    /// Takes in the frames that are there, in order of number, up to the last that none is missing before.
+    fn take(&mut self, found: &[Found], synced: u64) -> Result<(), JournalError> {
+        let oldest = found.iter().map(|frame| frame.said.oldest).max().unwrap_or(1);
+        let mut last = oldest - 1;
+        for frame in &found[found.partition_point(|frame| frame.said.number < last)..] {
+            match frame.said.number.checked_sub(last) {
+                // A frame that says of itself that it is gone.
+                Some(0) => {}
+                Some(1) => self.places.push_back(Place::of(frame)),
+                _ => break,
+            }
+            last = frame.said.number;
+            (self.current, self.end) = (Some(frame.segment), frame.at.end);
+            // A damaged frame says nothing.
+            if frame.said.oldest > 0 {
+                self.last = frame.said;
+            }
+        }
+        self.last.number = last;
+        self.last.oldest = oldest;
+        self.free_below = oldest;
+        let synced = found.iter().map(|frame| frame.said.synced).max().unwrap_or(0).max(synced);
+        if last < synced {
+            let missing = last + 1;
+            return Err(JournalError::Damaged(format!("bundle {missing} of {synced} that were synced is not whole")));
+        }
+        self.unsynced = (0..self.segments.len()).collect();
+        Ok(())
+    }
+
+    /// Puts zeros where frames lie that are not taken: they were never acknowledged, and must not seem to follow those
+    /// that will be. Synced before anything is written.
+    fn clear_the_rest(&mut self, found: &[Found]) -> io::Result<()> {
+        for (number, segment) in self.segments.iter_mut().enumerate() {
+            let frames = || found.iter().filter(|frame| frame.segment == number).map(|frame| frame.said.number);
+            segment.last = frames().filter(|&frame| frame <= self.last.number).max().unwrap_or(0);
+            let from = match self.current {
+                Some(current) if current == number => self.end,
+                _ if frames().any(|frame| frame > self.last.number) => 0,
+                _ => continue,
+            };
+            let rest = &whole(&segment.file)?[from..];
+            if rest.iter().any(|&byte| byte != 0) && cfg!(not(forebay_plant = "keep_what_is_torn")) {
+                segment.file.write_all_at(&vec![0; rest.len()], from as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, number: u64) -> Option<(Place, Arc<File>)> {
+        let at = self.places.binary_search_by_key(&number, |place| place.number).ok()?;
+        let place = self.places[at];
+        Some((place, Arc::clone(&self.segments[place.segment].file)))
+    }
+
+    /// Goes on in a segment of which nothing is left, or in a new one.
+    fn roll(&mut self, folder: &Path) -> io::Result<()> {
+        let is_free =
+            |(number, segment): &(usize, &Segment)| segment.last < self.free_below && self.current != Some(*number);
+        let free = self.segments.iter().enumerate().find(is_free).map(|(number, _)| number);
+        let segment = match free {
+            Some(segment) => segment,
+            None => {
+                let mut paths = (0..).map(|number| folder.join(format!("{number:04}")));
+                let path = paths.find(|path| !path.exists()).expect("some number is free");
+                let file = opened(File::options().read(true).write(true).create(true).truncate(true).open(&path)?)?;
+                fill(&file)?;
+                file.sync_all()?;
+                File::open(folder)?.sync_all()?;
+                self.segments.push(Segment { file: Arc::new(file), path, last: 0 });
+                self.segments.len() - 1
+            }
+        };
+        (self.current, self.end) = (Some(segment), 0);
+        Ok(())
+    }
+}
+
+impl Place {
+    fn new(number: u64, segment: usize, at: Range<usize>) -> Self {
+        let narrow = |number| u32::try_from(number).expect("below SEGMENT_BYTES");
+        Self { number, segment, offset: narrow(at.start), length: narrow(at.len()) }
+    }
+
+    fn of(found: &Found) -> Self {
+        Self::new(found.said.number, found.segment, found.at.start + OVERHEAD_BYTES..found.at.end)
+    }
+}
+
+impl Said {
+    /// Puts the frame of a bundle into `frame`.
+    fn frame(self, frame_bytes: &mut Vec<u8>, value: &[u8]) {
+        frame_bytes.clear();
+        frame(FRAME, frame_bytes, |bytes| {
+            let Self { number, oldest, synced, stamp } = self;
+            [number, oldest, synced, stamp].iter().for_each(|field| bytes.extend_from_slice(&field.to_be_bytes()));
+            bytes.extend_from_slice(value);
+        });
+    }
+
+    /// What the body of a frame begins with.
+    fn of(body: &[u8]) -> Self {
+        let mut fields = body.chunks_exact(8).map(|field| u64::from_be_bytes(field.try_into().expect("eight bytes")));
+        let [number, oldest, synced, stamp] = std::array::from_fn(|_| fields.next().expect("a body has four fields"));
+        Self { number, oldest, synced, stamp }
+    }
+}
+
+fn failed(folder: &Path, action: &'static str) -> impl FnOnce(io::Error) -> JournalError {
+    let path = folder.to_owned();
+    move |source| JournalError::Folder { path, action, source }
+}
+
+/// Keeps the system from reading large pages ahead.
+fn opened(file: File) -> io::Result<File> {
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
+    Ok(file)
+}
+
+/// Gives a segment all its blocks, a page at a time.
+fn fill(file: &File) -> io::Result<()> {
+    (0..SEGMENT_BYTES).step_by(PAGE_BYTES).try_for_each(|at| file.write_all_at(&[0; PAGE_BYTES], at as u64))
+}
+
+/// The bytes of a segment, and zeros behind the end of its file.
+fn whole(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; SEGMENT_BYTES];
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], read as u64)? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    Ok(bytes)
+}
+
+/// The segment that was written last, and where its last frame ends.
+#[cfg(test)]
+pub(in super::super) fn end(dir: &Path) -> Result<(PathBuf, u64), JournalError> {
+    let recent = Recent::open(dir, 0)?;
+    let state = recent.state();
+    let current = state.current.expect("something was written");
+    Ok((state.segments[current].path.clone(), state.end as u64))
+}
+
+/// The frames that lie one behind the other from the beginning of a segment on. One that is damaged is among them where
+/// the next one begins as it says.
+fn walk(bytes: &[u8], segment: usize) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    let mut at = 0;
+    while let Some(end) = end_of(bytes, at) {
+        let follows = |said: &Said, gap| found.last().is_none_or(|last| said.number == last.said.number + gap);
+        let said = match said(&bytes[at..end]) {
+            Some(said) if follows(&said, 1) => said,
+            Some(_) => break,
+            None => match end_of(bytes, end).and_then(|next| said(&bytes[end..next])) {
+                Some(next) if follows(&next, 2) => Said { number: next.number - 1, ..Said::default() },
+                _ => break,
+            },
+        };
+        found.push(Found { said, segment, at: at..end });
+        at = end;
+    }
+    found
+}
+
+/// Where the frame ends that seems to begin there.
+fn end_of(bytes: &[u8], at: usize) -> Option<usize> {
+    let header = bytes.get(at..at + OVERHEAD_BYTES)?;
+    let end = at + HEADER_BYTES + body_length(header).min(MAX_BODY_BYTES + 1);
+    (header[1..4] == FRAME && end >= at + OVERHEAD_BYTES && end <= bytes.len()).then_some(end)
+}
+
+/// What a frame says of itself, if it is whole.
+fn said(frame: &[u8]) -> Option<Said> {
+    unframe(FRAME, frame).ok().map(Said::of)
+}
+
+#[cfg(test)]
+mod tests;
