@@ -49,7 +49,7 @@ mod shelving;
 #[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
 mod stream;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "models")))]
 mod tests;
 mod value;
 
