@@ -136,39 +136,39 @@ impl Committer {
         let commit = cycle.span().entered();
         tracing::info_span!(target: trace::TARGET, "write").in_scope(|| self.write(&mut cycle))?;
         let stop = cycle.stop;
-        #[cfg(forebay_plant = "ack_before_sync")]
-        let cycle = {
-            let Cycle { must_sync, must_sync_trees, .. } = cycle;
-            self.release(cycle);
-            Cycle { must_sync, must_sync_trees, ..Cycle::default() }
-        };
+        if cfg!(forebay_plant = "ack_before_sync") {
+            self.acknowledge(&mut cycle);
+        }
         if cycle.must_sync {
             let began = Instant::now();
-            let synced = tracing::info_span!(target: trace::TARGET, "sync").in_scope(|| self.sync(&cycle));
+            let store = &self.shared.store;
+            let synced = tracing::info_span!(target: trace::TARGET, "sync").in_scope(|| store.sync_bundles());
             self.shared.metrics.syncs.observe(began.elapsed());
             if cfg!(not(forebay_plant = "go_on_after_failed_sync")) {
                 synced?;
             }
         }
-        if cfg!(forebay_plant = "leave_before_sync") {
+        self.acknowledge(&mut cycle);
+        drop(commit);
+        if cycle.must_sync_trees {
+            self.sync_trees()?;
+        } else if cfg!(forebay_plant = "leave_before_sync") {
             self.leave_shelved();
         }
         self.release(cycle);
-        drop(commit);
         Ok(stop)
     }
 
-    /// Trees are synced with a cycle that asks for it, or after [`IDLE_SYNC`]: no ack waits for them.
-    fn sync(&mut self, cycle: &Cycle) -> Result<(), JournalError> {
-        if cycle.must_sync_trees {
-            if self.shared.store.trees_are_changed() {
-                self.positions.take(1, now_micros());
-                self.shared.store.sync_trees(self.positions.last())?;
-            }
-            self.leave_shelved();
-            self.dirty = None;
+    /// No ack waits for this.
+    fn sync_trees(&mut self) -> Result<(), JournalError> {
+        if self.shared.store.trees_are_changed() {
+            self.positions.take(1, now_micros());
+            self.shared.store.sync_trees(self.positions.last())?;
         }
-        self.shared.store.sync_bundles()
+        // Bundles that are left now go with the next cycle.
+        self.dirty = (!self.shelved.is_empty()).then(Instant::now);
+        self.leave_shelved();
+        Ok(())
     }
 
     fn perform(&mut self, command: Command, cycle: &mut Cycle) -> Result<(), JournalError> {
@@ -330,13 +330,12 @@ impl Committer {
         Ok(())
     }
 
-    /// Lets the world know of what is durable: counters, flushers, and last the clients.
-    fn release(&mut self, cycle: Cycle) {
-        let Cycle { groups, answers, reserved, buried, revised, waiting, pauses, .. } = cycle;
+    /// Lets the world know of what is durable in bundles: counters, flushers, and last the clients.
+    fn acknowledge(&mut self, cycle: &mut Cycle) {
+        let (groups, answers) = (std::mem::take(&mut cycle.groups), std::mem::take(&mut cycle.answers));
         let metrics = &*self.shared.metrics;
         let reports = groups.iter().map(|g| g.reports).sum();
         metrics.audit.accepted(reports);
-        metrics.audit.revised(revised);
         if !groups.is_empty() {
             metrics.commits.observe(reports);
         }
@@ -357,7 +356,13 @@ impl Committer {
             self.drain.backlog_grew(&group.stream, &mut state);
         }
         answer(answers, &groups, self.shared.node_id, metrics);
-        // Last: whoever waits for all that was queued before finds its flushers started.
+        self.shared.reservations.add_permits(std::mem::take(&mut cycle.reserved));
+    }
+
+    /// Lets those know who wait for trees, or for all that was queued before: its flushers are started.
+    fn release(&self, cycle: Cycle) {
+        let Cycle { buried, revised, waiting, pauses, .. } = cycle;
+        self.shared.metrics.audit.revised(revised);
         for (buried, done) in buried {
             // A flusher that is gone asks again after the restart.
             let _ = done.send(buried);
@@ -366,7 +371,6 @@ impl Committer {
             let _ = done.send(());
         }
         pauses.into_iter().for_each(|change| change.release(&self.shared));
-        self.shared.reservations.add_permits(reserved);
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::commit::now_micros;
 use super::error::JournalError;
 use super::lanes::Lane;
-use super::store::Store;
+use super::store::{Store, recent};
 use super::value::Value;
 use super::{log, offline};
 use crate::config;
@@ -37,8 +37,14 @@ pub(super) fn salvage(settings: &config::Journal, why: &JournalError) -> Result<
     tracing::error!(error = %why, "the journal is damaged; its files are searched for reports");
     let new = beside(dir, "salvaging");
     let store = Store::open(&new, settings.lanes, settings.cache_bytes)?;
-    let mut salvaged =
-        Salvaged { store, lanes: settings.lanes, entries: 0, dead: 0, highest: 0, synced: log::synced(dir) };
+    let mut salvaged = Salvaged {
+        store,
+        lanes: settings.lanes,
+        entries: 0,
+        dead: 0,
+        highest: 0,
+        given_out: log::synced(dir).max(recent::stamp(dir)),
+    };
     offline::search(dir, |value, bytes| salvaged.take_over(value, bytes))?;
     salvaged.finish()?;
     let aside = (1..).map(|n| beside(dir, &format!("damaged-{n}"))).find(|path| !path.exists());
@@ -79,8 +85,8 @@ struct Salvaged {
     entries: u64,
     dead: u64,
     highest: u64,
-    /// How far the damaged one was synced, as far as it is known.
-    synced: u64,
+    /// The last position that the damaged one gave out, as far as it is known.
+    given_out: u64,
 }
 
 impl Salvaged {
@@ -105,7 +111,7 @@ impl Salvaged {
 
     /// Positions go on above all that was found, and above the clock: the last stamp may be among what is damaged.
     fn finish(self) -> Result<(), JournalError> {
-        self.store.sync_trees(Position(self.highest.max(self.synced).max(now_micros()) + MARGIN))?;
+        self.store.sync_trees(Position(self.highest.max(self.given_out).max(now_micros()) + MARGIN))?;
         let Self { entries, dead, .. } = self;
         tracing::error!(
             entries,

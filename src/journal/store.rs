@@ -58,10 +58,11 @@ impl Store {
         let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
         fs::create_dir_all(dir).map_err(folder("make the folder"))?;
         remove_half_made_files(dir).map_err(folder("remove half-made files"))?;
-        let recent = Recent::open(dir, log::synced_bundle(dir))?;
         let config =
             sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
         let db = config.open().map_err(|e| open_error(dir, e))?;
+        // Behind sled's lock: it writes, too.
+        let recent = Recent::open(dir, log::synced_bundle(dir))?;
         let tree = |name: &str| db.open_tree(name).map_err(JournalError::storage("open a tree"));
         let on_disk = db.tree_names().iter().filter_map(|name| lane_number(name)).max().map_or(0, |last| last + 1);
         let trees = Trees {
@@ -382,8 +383,12 @@ fn take_over_bundles(db: &sled::Db, recent: &Recent) -> Result<(), JournalError>
     }
     let (next, _) = recent.next_and_oldest();
     let oldest = bundles.keys().next().copied().unwrap_or(0);
-    for (number, value) in bundles.split_off(&next) {
-        let heading = Heading { number, oldest, stamp: Position(0) };
+    let rest = bundles.split_off(&next);
+    for number in bundles.into_keys().filter(|&number| !recent.numbers().contains(&number)) {
+        tracing::error!(number, "a bundle of an older version is dropped: its number is given out already");
+    }
+    for (number, value) in rest {
+        let heading = Heading { number, oldest, stamp: Position(recent.stamp()) };
         recent.add(heading, &value)?;
     }
     recent.sync()?;

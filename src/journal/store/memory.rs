@@ -15,6 +15,10 @@ use crate::report::{Id, Position};
 
 pub(super) mod recent {
     pub(in super::super) const FOLDER: &str = "recent";
+
+    pub(in super::super) fn stamp(_: &std::path::Path) -> u64 {
+        0
+    }
 }
 
 pub(super) const MAX_VALUE_BYTES: usize = 100 * 1024;

@@ -102,8 +102,9 @@ impl Recent {
     pub(super) fn open(dir: &Path, synced: u64) -> Result<Self, JournalError> {
         let folder = dir.join(FOLDER);
         let failed = |action| failed(&folder, action);
-        fs::create_dir_all(&folder).map_err(failed("make the folder"))?;
-        let (mut state, mut found) = (State::default(), Vec::new());
+        let made = fs::create_dir_all(&folder).and_then(|()| File::open(dir)?.sync_all());
+        made.map_err(failed("make the folder"))?;
+        let (mut state, mut found) = (State::default(), Frames::default());
         let mut names: Vec<_> = fs::read_dir(&folder)
             .and_then(|files| files.map(|file| Ok(file?.file_name())).collect::<io::Result<_>>())
             .map_err(failed("read the folder"))?;
@@ -113,12 +114,12 @@ impl Recent {
             let read = || {
                 let path = folder.join(name);
                 let file = opened(File::options().read(true).write(true).open(&path)?)?;
-                found.extend(walk(&whole(&file)?, segment));
+                found.look_at(&whole(&file)?, segment);
                 Ok(Segment { file: Arc::new(file), path, last: 0 })
             };
             state.segments.push({ read }().map_err(failed("read the segments in"))?);
         }
-        found.sort_by_key(|frame| frame.said.number);
+        found.in_order.sort_by_key(|frame| frame.said.number);
         state.take(&found, synced)?;
         state.clear_the_rest(&found).map_err(failed("clear the segments in"))?;
         if state.current.is_none() {
@@ -251,49 +252,56 @@ impl State {
     }
 
     /// Takes in the frames that are there, in order of number, up to the last that none is missing before.
-    fn take(&mut self, found: &[Found], synced: u64) -> Result<(), JournalError> {
-        let oldest = found.iter().map(|frame| frame.said.oldest).max().unwrap_or(1);
+    fn take(&mut self, found: &Frames, synced: u64) -> Result<(), JournalError> {
+        let oldest = found.said().map(|said| said.oldest).max().unwrap_or(1);
+        let synced = found.said().map(|said| said.synced).max().unwrap_or(0).max(synced);
         let mut last = oldest - 1;
-        for frame in &found[found.partition_point(|frame| frame.said.number < last)..] {
-            match frame.said.number.checked_sub(last) {
-                // A frame that says of itself that it is gone.
-                Some(0) => {}
-                Some(1) => self.places.push_back(Place::of(frame)),
-                _ => break,
+        for frame in &found.in_order[found.in_order.partition_point(|frame| frame.said.number < last)..] {
+            let Said { number, oldest, .. } = frame.said;
+            let is_damaged = oldest == 0;
+            // One that was torn before it was synced looks the same.
+            if number > last + 1 || is_damaged && number > synced {
+                break;
             }
-            last = frame.said.number;
-            (self.current, self.end) = (Some(frame.segment), frame.at.end);
-            // A damaged frame says nothing.
-            if frame.said.oldest > 0 {
+            // A frame may say of itself that it is gone.
+            if number > last {
+                self.places.push_back(Place::of(frame));
+            }
+            if is_damaged {
+                tracing::error!(number, "a bundle's checksum is wrong; each of its entries has one of its own");
+            } else {
                 self.last = frame.said;
             }
+            last = number;
+            (self.current, self.end) = (Some(frame.segment), frame.at.end);
         }
-        self.last.number = last;
-        self.last.oldest = oldest;
-        self.free_below = oldest;
-        let synced = found.iter().map(|frame| frame.said.synced).max().unwrap_or(0).max(synced);
         if last < synced {
             let missing = last + 1;
             return Err(JournalError::Damaged(format!("bundle {missing} of {synced} that were synced is not whole")));
         }
+        self.last.number = last;
+        self.last.stamp = found.said().map(|said| said.stamp).max().unwrap_or(0);
         self.unsynced = (0..self.segments.len()).collect();
         Ok(())
     }
 
     /// Puts zeros where frames lie that are not taken: they were never acknowledged, and must not seem to follow those
     /// that will be. Synced before anything is written.
-    fn clear_the_rest(&mut self, found: &[Found]) -> io::Result<()> {
+    fn clear_the_rest(&mut self, found: &Frames) -> io::Result<()> {
+        let last = self.last.number;
         for (number, segment) in self.segments.iter_mut().enumerate() {
-            let frames = || found.iter().filter(|frame| frame.segment == number).map(|frame| frame.said.number);
-            segment.last = frames().filter(|&frame| frame <= self.last.number).max().unwrap_or(0);
-            let from = match self.current {
-                Some(current) if current == number => self.end,
-                _ if frames().any(|frame| frame > self.last.number) => 0,
-                _ => continue,
-            };
-            let rest = &whole(&segment.file)?[from..];
-            if rest.iter().any(|&byte| byte != 0) && cfg!(not(forebay_plant = "keep_what_is_torn")) {
-                segment.file.write_all_at(&vec![0; rest.len()], from as u64)?;
+            let taken = found.in_order.iter().rfind(|frame| frame.segment == number && frame.said.number <= last);
+            segment.last = taken.map_or(0, |frame| frame.said.number);
+            let end = taken.map_or(0, |frame| frame.at.end);
+            let is_torn = found.numbers_in(number).any(|number| number > last);
+            if (is_torn || self.current == Some(number)) && cfg!(not(forebay_plant = "keep_what_is_torn")) {
+                let rest = &whole(&segment.file)?[end..];
+                if rest.iter().any(|&byte| byte != 0) {
+                    segment.file.write_all_at(&vec![0; rest.len()], end as u64)?;
+                }
+            }
+            if segment.file.metadata()?.len() < SEGMENT_BYTES as u64 {
+                fill(&segment.file, end)?;
             }
         }
         Ok(())
@@ -307,8 +315,11 @@ impl State {
 
     /// Goes on in a segment of which nothing is left, or in a new one.
     fn roll(&mut self, folder: &Path) -> io::Result<()> {
+        // What says that all before it is gone is kept, too.
+        let free_below = self.free_below.min(self.synced);
+        let free_below = if cfg!(forebay_plant = "reuse_too_soon") { self.last.oldest } else { free_below };
         let is_free =
-            |(number, segment): &(usize, &Segment)| segment.last < self.free_below && self.current != Some(*number);
+            |(number, segment): &(usize, &Segment)| segment.last < free_below && self.current != Some(*number);
         let free = self.segments.iter().enumerate().find(is_free).map(|(number, _)| number);
         let segment = match free {
             Some(segment) => segment,
@@ -316,7 +327,7 @@ impl State {
                 let mut paths = (0..).map(|number| folder.join(format!("{number:04}")));
                 let path = paths.find(|path| !path.exists()).expect("some number is free");
                 let file = opened(File::options().read(true).write(true).create(true).truncate(true).open(&path)?)?;
-                fill(&file)?;
+                fill(&file, 0)?;
                 file.sync_all()?;
                 File::open(folder)?.sync_all()?;
                 self.segments.push(Segment { file: Arc::new(file), path, last: 0 });
@@ -369,9 +380,12 @@ fn opened(file: File) -> io::Result<File> {
     Ok(file)
 }
 
-/// Gives a segment all its blocks, a page at a time.
-fn fill(file: &File) -> io::Result<()> {
-    (0..SEGMENT_BYTES).step_by(PAGE_BYTES).try_for_each(|at| file.write_all_at(&[0; PAGE_BYTES], at as u64))
+/// Gives a segment all its blocks from there on, a page at a time.
+fn fill(file: &File, from: usize) -> io::Result<()> {
+    (from..SEGMENT_BYTES).step_by(PAGE_BYTES).try_for_each(|at| {
+        let bytes = &[0; PAGE_BYTES][..PAGE_BYTES.min(SEGMENT_BYTES - at)];
+        file.write_all_at(bytes, at as u64)
+    })
 }
 
 /// The bytes of a segment, and zeros behind the end of its file.
@@ -387,6 +401,18 @@ fn whole(file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The last position that was given out, as far as any frame that is whole says it; else 0.
+pub(in super::super) fn stamp(dir: &Path) -> u64 {
+    let mut found = Frames::default();
+    for path in fs::read_dir(dir.join(FOLDER)).into_iter().flatten().filter_map(Result::ok).map(|file| file.path()) {
+        // What cannot be read says nothing.
+        if let Ok(bytes) = File::open(path).and_then(|file| whole(&file)) {
+            found.look_at(&bytes, 0);
+        }
+    }
+    found.said().map(|said| said.stamp).max().unwrap_or(0)
+}
+
 /// The segment that was written last, and where its last frame ends.
 #[cfg(test)]
 pub(in super::super) fn end(dir: &Path) -> Result<(PathBuf, u64), JournalError> {
@@ -396,25 +422,55 @@ pub(in super::super) fn end(dir: &Path) -> Result<(PathBuf, u64), JournalError> 
     Ok((state.segments[current].path.clone(), state.end as u64))
 }
 
-/// The frames that lie one behind the other from the beginning of a segment on. One that is damaged is among them where
-/// the next one begins as it says.
-fn walk(bytes: &[u8], segment: usize) -> Vec<Found> {
-    let mut found: Vec<Found> = Vec::new();
-    let mut at = 0;
-    while let Some(end) = end_of(bytes, at) {
-        let follows = |said: &Said, gap| found.last().is_none_or(|last| said.number == last.said.number + gap);
-        let said = match said(&bytes[at..end]) {
-            Some(said) if follows(&said, 1) => said,
-            Some(_) => break,
-            None => match end_of(bytes, end).and_then(|next| said(&bytes[end..next])) {
-                Some(next) if follows(&next, 2) => Said { number: next.number - 1, ..Said::default() },
-                _ => break,
-            },
-        };
-        found.push(Found { said, segment, at: at..end });
-        at = end;
+/// All frames that were found.
+#[derive(Default)]
+struct Frames {
+    /// Those that lie one behind the other from the beginning of their segment on. One that is damaged is among them
+    /// where the next one begins as it says.
+    in_order: Vec<Found>,
+    /// Whole ones behind those, with their segment. They are not taken, and yet what they say is so.
+    others: Vec<(usize, Said)>,
+}
+
+impl Frames {
+    fn look_at(&mut self, bytes: &[u8], segment: usize) {
+        let begun = self.in_order.len();
+        let mut at = 0;
+        while let Some(end) = end_of(bytes, at) {
+            let last = self.in_order[begun..].last();
+            let follows = |said: &Said, gap| last.is_none_or(|last| said.number == last.said.number + gap);
+            let said = match said(&bytes[at..end]) {
+                Some(said) if follows(&said, 1) => said,
+                Some(_) => break,
+                None => match end_of(bytes, end).and_then(|next| said(&bytes[end..next])) {
+                    Some(next) if follows(&next, 2) => Said { number: next.number - 1, ..Said::default() },
+                    _ => break,
+                },
+            };
+            self.in_order.push(Found { said, segment, at: at..end });
+            at = end;
+        }
+        while at < bytes.len() {
+            if bytes[at..].starts_with(&[0; PAGE_BYTES]) {
+                at += PAGE_BYTES - 1;
+                continue;
+            }
+            let whole = end_of(bytes, at).and_then(|end| Some((end, said(&bytes[at..end])?)));
+            self.others.extend(whole.map(|(_, said)| (segment, said)));
+            at = whole.map_or(at + 1, |(end, _)| end);
+        }
     }
-    found
+
+    /// What the whole ones say.
+    fn said(&self) -> impl Iterator<Item = Said> {
+        self.in_order.iter().map(|frame| frame.said).chain(self.others.iter().map(|(_, said)| *said))
+    }
+
+    fn numbers_in(&self, segment: usize) -> impl Iterator<Item = u64> {
+        let in_order = self.in_order.iter().filter(move |frame| frame.segment == segment);
+        let others = self.others.iter().filter(move |(of, _)| *of == segment);
+        in_order.map(|frame| frame.said.number).chain(others.map(|(_, said)| said.number))
+    }
 }
 
 /// Where the frame ends that seems to begin there.

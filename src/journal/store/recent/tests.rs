@@ -28,7 +28,13 @@ impl Bench {
         Ok(())
     }
 
-    /// Puts zeros over a part of what a bundle's frame has.
+    /// Puts zeros over the beginning of a frame.
+    fn behead(&self, number: u64) {
+        let (place, file) = self.recent.state().find(number).expect("it is there");
+        file.write_all_at(&[0; 8], u64::from(place.offset) - OVERHEAD_BYTES as u64).expect("a sound disk");
+    }
+
+    /// Puts zeros over a part of what a bundle has.
     fn tear(&self, number: u64) {
         let (place, file) = self.recent.state().find(number).expect("it is there");
         file.write_all_at(&[0; 8], u64::from(place.offset)).expect("a sound disk");
@@ -121,10 +127,8 @@ fn a_bundle_that_is_missing_and_was_synced_is_damage() {
         let at = u64::from(place.offset) - OVERHEAD_BYTES as u64;
         let mut before = [0; 8];
         file.read_exact_at(&mut before, at).expect("a sound disk");
-        file.write_all_at(&[0; 8], at).expect("a sound disk");
-        // What later frames say is enough where there are any in other segments.
-        let noted = if number == 60 { 60 } else { 0 };
-        let error = Recent::open(bench.dir.path(), noted).err().map(|error| error.to_string()).unwrap_or_default();
+        bench.behead(number);
+        let error = Recent::open(bench.dir.path(), 0).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains(&format!("bundle {number} of 60")), "{number}: {error:?}");
         file.write_all_at(&before, at).expect("a sound disk");
     }
@@ -154,14 +158,63 @@ fn what_was_torn_before_it_was_synced_never_comes_back() {
     bench.add(1, 1, 100);
     bench.recent.sync().expect("a sound disk");
     (2..=4).for_each(|number| bench.add(number, 1, 100));
-    let (place, file) = bench.recent.state().find(2).expect("it is there");
-    file.write_all_at(&[0; 8], u64::from(place.offset) - OVERHEAD_BYTES as u64).expect("a sound disk");
+    bench.behead(2);
     bench.reopen(1).expect("a torn end");
     assert_eq!((bench.recent.numbers(), bench.recent.next_and_oldest()), (vec![1], (2, 1)));
     // As long as the one that was torn, so that those behind it would follow.
     bench.add(2, 1, 100);
     bench.reopen(2).expect("a sound log");
     assert_eq!(bench.recent.numbers(), [1, 2]);
+}
+
+#[test]
+fn what_was_torn_at_the_beginning_of_a_segment_never_comes_back() {
+    let mut bench = Bench::new();
+    (1..=23).for_each(|number| bench.add(number, 1, 90_000));
+    bench.recent.sync().expect("a sound disk");
+    (24..=26).for_each(|number| bench.add(number, 1, 90_000));
+    bench.behead(24);
+    bench.reopen(23).expect("a torn end");
+    assert_eq!(bench.recent.numbers().last(), Some(&23));
+    bench.add(24, 1, 90_000);
+    bench.reopen(24).expect("a sound log");
+    assert_eq!(bench.recent.numbers().last(), Some(&24));
+}
+
+/// Its followers in the same segment know of it, whatever the file `synced` says.
+#[test]
+fn a_bundle_whose_frame_is_damaged_is_missed_though_others_lie_behind_it() {
+    let mut bench = Bench::new();
+    for number in 1..=5 {
+        bench.add(number, 1, 100);
+        bench.recent.sync().expect("a sound disk");
+    }
+    bench.behead(3);
+    let error = bench.reopen(0).expect_err("damage").to_string();
+    assert!(error.contains("bundle 3 of 4"), "{error}");
+}
+
+/// A torn frame that says more than those before it: what it says is gone is gone, and is said again.
+#[test]
+fn what_a_torn_commit_said_is_said_again() {
+    let mut bench = Bench::new();
+    (1..=3).for_each(|number| bench.add(number, 1, 100));
+    bench.recent.sync().expect("a sound disk");
+    (4..=5).for_each(|number| bench.add(number, 4, 100));
+    bench.behead(4);
+    bench.reopen(3).expect("a torn end");
+    assert_eq!((bench.recent.numbers(), bench.recent.next_and_oldest()), (vec![], (4, 1)));
+}
+
+/// It may be the only frame on disk that says so.
+#[test]
+fn the_segment_of_the_frame_that_says_that_all_are_gone_is_kept() {
+    let bench = Bench::new();
+    (1..=22).for_each(|number| bench.add(number, 1, 90_000));
+    bench.add(23, 24, 90_000);
+    bench.recent.sync().expect("a sound disk");
+    (24..=47).for_each(|number| bench.add(number, 24, 90_000));
+    assert_eq!(bench.segments(), 3, "it was written over");
 }
 
 /// A crash while a segment is made leaves a short file.
