@@ -86,11 +86,29 @@ async fn the_journals_files_and_folders_are_synced_before_the_first_ack() {
     let ack = calls.iter().find(|call| is_ack(call)).expect("a write of the ack").began;
     let journal = node.journal();
     let parent = journal.parent().expect("the journal's folder is in one").to_owned();
-    for path in [journal.join("conf"), journal.join("db"), journal.clone(), parent] {
+    for path in [journal.join("conf"), journal.join("db"), journal.join("recent"), journal.clone(), parent] {
         let name = format!("<{}>", path.display());
         let synced = |call: &&Call| call.syncs() && call.succeeded() && call.ended < ack && call.text.contains(&name);
         assert!(calls.iter().any(|call| synced(&call)), "{name} was not synced before the first ack");
     }
+}
+
+#[tokio::test]
+async fn a_new_file_of_bundles_has_its_name_on_disk_before_an_ack_that_is_in_it() {
+    let (node, log) = traced(&[]);
+    let mut node = node.start().await;
+    let data = "x".repeat(60_000);
+    for n in 0..40 {
+        node.post(format!(r#"{{"op":"report","id":"s","seq":{n},"data":"{data}"}}"#)).await;
+    }
+    node.kill();
+    let calls = strace::finished(&log).await;
+    let folder = node.journal().join("recent");
+    let [second, name] = [folder.join("0001"), folder].map(|path| format!("<{}>", path.display()));
+    let written = calls.iter().find(|call| call.writes() && call.text.contains(&second)).expect("a second file").began;
+    let ack = calls.iter().find(|call| is_ack(call) && call.began > written).expect("an ack behind it").began;
+    let synced = |call: &Call| call.syncs() && call.succeeded() && call.began > written && call.ended < ack;
+    assert!(calls.iter().any(|call| synced(call) && call.text.contains(&name)), "{name} was not synced before the ack");
 }
 
 #[tokio::test]

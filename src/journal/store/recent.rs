@@ -164,12 +164,13 @@ impl Recent {
                 // Who waits for a sync learns from it whether the disk still answers.
                 unsynced.extend(state.current);
             }
-            let files = unsynced.iter().map(|&i| (Arc::clone(&state.segments[i].file), state.segments[i].path.clone()));
+            let files = unsynced.into_iter().map(|segment| (segment, Arc::clone(&state.segments[segment].file)));
             (files.collect::<Vec<_>>(), state.last)
         };
-        for (file, path) in unsynced {
+        for (segment, file) in unsynced {
             if cfg!(not(forebay_plant = "write_without_sync")) {
-                file.sync_data().map_err(|source| JournalError::Sync { path, source })?;
+                let path = || self.state().segments[segment].path.clone();
+                file.sync_data().map_err(|source| JournalError::Sync { path: path(), source })?;
             }
         }
         let mut state = self.state();
@@ -210,7 +211,7 @@ impl Recent {
         }
     }
 
-    /// Writes these bytes over the beginning of a bundle, as damage that no checksum of its frame shows.
+    /// Puts these bytes in the place of a bundle, which is as long, as damage that its frame's checksum does not show.
     #[cfg(test)]
     pub(super) fn spoil(&self, number: u64, value: &[u8]) {
         let mut state = self.state();
@@ -370,8 +371,7 @@ impl Said {
 }
 
 fn failed(folder: &Path, action: &'static str) -> impl FnOnce(io::Error) -> JournalError {
-    let path = folder.to_owned();
-    move |source| JournalError::Folder { path, action, source }
+    move |source| JournalError::Folder { path: folder.to_owned(), action, source }
 }
 
 /// Keeps the system from reading large pages ahead.
