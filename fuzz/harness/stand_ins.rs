@@ -173,7 +173,7 @@ impl StandIn {
             (*done && matches!(answer, Answer::Kept(_))).then_some(to.ticket)
         };
         let dones: Vec<u64> = waiting.iter().filter_map(done).collect();
-        outlet.answer(&mut waiting.into_iter().map(|(to, answer, _)| (to.ticket, answer)));
+        outlet.answer(&mut waiting.into_iter().map(|(to, answer, _)| (to.ticket, answer)), true);
         dones.into_iter().for_each(|ticket| outlet.drained(ticket, 1));
     }
 }

@@ -89,7 +89,7 @@ struct Ear {
 }
 
 impl Outlet for Ear {
-    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>) {
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>, _at_once: bool) {
         self.heard.lock().expect("no panic").extend(answers.map(|(_, answer)| answer));
         self.wake.notify_one();
     }

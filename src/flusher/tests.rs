@@ -71,7 +71,7 @@ impl Connection for Picky {
 struct Ear(tokio::sync::mpsc::UnboundedSender<(u64, Answer)>);
 
 impl Outlet for Ear {
-    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>) {
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>, _at_once: bool) {
         answers.for_each(|answer| self.0.send(answer).expect("the test listens"));
     }
 

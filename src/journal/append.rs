@@ -82,8 +82,9 @@ impl Ack {
 
 /// Who waits for answers: a connection or a request. Called by the commit thread and by flushers, so it must not block.
 pub trait Outlet: Send + Sync {
-    /// All answers that one commit has for this outlet, in the order of its appends, as `(ticket, answer)`.
-    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>);
+    /// All answers that one commit has for this outlet, in the order of its appends, as `(ticket, answer)`. `at_once`
+    /// says whether the caller has time for a write that does not wait: to the client, without a task in between.
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>, at_once: bool);
 
     /// The `done` marker of `ticket` and all before it are in the sink, where the id has `reports` rows in all.
     fn drained(&self, ticket: u64, reports: u64);

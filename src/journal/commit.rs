@@ -3,7 +3,6 @@
 //! A cycle takes all commands that wait, writes them, syncs once, and only then lets anybody know. While it syncs, the
 //! next cycle's commands gather: group commit without a timer.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,7 +21,7 @@ use super::queue::{Buried, Command, Settled};
 use super::stream::{Committed, DoneWaiter, Stream};
 use super::{Drain, Shared};
 use crate::metrics::{Metrics, Revised, Tally};
-use crate::report::{Id, Marker, Position};
+use crate::report::{Id, Marker, Position, Refusal};
 use crate::trace;
 
 /// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
@@ -31,6 +30,9 @@ pub(super) const SHARED_ENTRY_BYTES: usize = 32 * 1024;
 const DISK_CHECK: Duration = Duration::from_millis(50);
 /// Bundles that one cycle removes at the most, beyond as many as the one before added: an ack waits for it.
 const REMOVED_AT_ONCE: usize = 256;
+/// Connections whose answers the commit thread may write itself in a cycle: a write costs it what waking a task does, and
+/// spares the task. Those of more leave side by side.
+const ANSWERED_AT_ONCE: usize = 64;
 /// What is changed in trees, and which bundles are gone, is synced after this time where nobody waits for it.
 const IDLE_SYNC: Duration = Duration::from_millis(500);
 
@@ -69,7 +71,6 @@ struct Group {
 #[derive(Default)]
 struct Cycle {
     groups: Vec<Group>,
-    by_id: HashMap<Id, usize>,
     answers: Vec<(ReplyTo, Verdict)>,
     /// Bytes that were reserved for the cycle's appends.
     reserved: usize,
@@ -92,7 +93,7 @@ enum Verdict {
         group: usize,
         index: usize,
     },
-    Refused(crate::report::Refusal),
+    Refused(Box<Refusal>),
 }
 
 impl Committer {
@@ -226,8 +227,12 @@ impl Committer {
         let Append { id, content, reply_to } = append;
         let size = content_bytes(&id, &content) as u64;
         let stream = self.shared.index.join_commit(&id);
+        let (backlog, group) = {
+            let state = stream.lock();
+            (state.occupancy(), state.group)
+        };
         let level = Level {
-            backlog: stream.lock().occupancy(),
+            backlog,
             journal_bytes: self.shared.bytes() + cycle.added + size,
             disk_is_low: self.disk_is_low(),
             stopping: self.shared.is_stopping(),
@@ -238,11 +243,11 @@ impl Committer {
                 if reply_to.is_none() {
                     tracing::warn!(%id, reason = %refusal, "a disconnected marker was not kept");
                 }
-                Verdict::Refused(refusal)
+                Verdict::Refused(Box::new(refusal))
             }
             None => {
                 cycle.added += size;
-                cycle.join(id, stream, content)
+                cycle.join(stream, group, content)
             }
         };
         if let Some(reply_to) = reply_to
@@ -389,12 +394,15 @@ impl Cycle {
         )
     }
 
-    fn join(&mut self, id: Id, stream: Arc<Stream>, content: Content) -> Verdict {
-        let group = *self.by_id.entry(id).or_insert_with(|| {
+    /// Adds a content to the group that its stream has in this cycle, or to a new one.
+    fn join(&mut self, stream: Arc<Stream>, group: Option<u32>, content: Content) -> Verdict {
+        let group = group.unwrap_or_else(|| {
+            let next = self.groups.len() as u32;
+            stream.lock().group = Some(next);
             let (first, contents, spots) = (Position(0), Vec::new(), 0..0);
             self.groups.push(Group { stream, first, spots, contents, reports: 0, bytes: 0 });
-            self.groups.len() - 1
-        });
+            next
+        }) as usize;
         let Group { contents, reports, .. } = &mut self.groups[group];
         *reports += u64::from(matches!(content, Content::Report(_)));
         #[cfg(forebay_plant = "marker_overtakes")]
@@ -440,12 +448,14 @@ fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16, 
     let outlet = |to: &ReplyTo| Arc::as_ptr(&to.outlet).cast::<()>();
     answers.sort_by_key(|(to, _)| outlet(to));
     let mut answers = answers.into_iter().peekable();
+    let mut outlets = 0;
     while let Some((first, _)) = answers.peek() {
         let to: Arc<dyn Outlet> = Arc::clone(&first.outlet);
         let this = outlet(first);
+        outlets += 1;
         // One look at the clock for each connection.
         let now = Instant::now();
-        to.answer(&mut std::iter::from_fn(|| {
+        let mut its = std::iter::from_fn(|| {
             let (to, verdict) = answers.next_if(|(to, _)| outlet(to) == this)?;
             let answer = verdict.into_answer(groups, node_id);
             match &answer {
@@ -453,7 +463,8 @@ fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16, 
                 Answer::Refused(refusal) => metrics.refused.add(refusal.kind.name()),
             }
             Some((to.ticket, answer))
-        }));
+        });
+        to.answer(&mut its, outlets <= ANSWERED_AT_ONCE);
     }
     metrics.acks.add(&acks);
 }
@@ -461,7 +472,7 @@ fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16, 
 impl Verdict {
     fn into_answer(self, groups: &[Group], node_id: u16) -> Answer {
         match self {
-            Self::Refused(refusal) => Answer::Refused(refusal),
+            Self::Refused(refusal) => Answer::Refused(*refusal),
             Self::Written { group, index } => {
                 let group = &groups[group];
                 let position = Position(group.first.0 + index as u64);

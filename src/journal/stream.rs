@@ -48,6 +48,8 @@ pub struct State {
     pub(super) taken: bool,
     /// Appends that a commit is working on.
     pub(super) in_commit: u64,
+    /// Its place among the groups of the commit that works on it.
+    pub(super) group: Option<u32>,
     /// A batch was taken and did not have all.
     pub(super) behind: bool,
     /// When the oldest record that is not settled was accepted.
@@ -134,6 +136,7 @@ impl Stream {
             damaged: false,
             taken: false,
             in_commit: 0,
+            group: None,
             behind: false,
             oldest: None,
             oldest_after_taken: None,
@@ -204,6 +207,7 @@ impl State {
             self.settled = Position(first.0 - 1);
         }
         self.in_commit -= added.reports + added.markers;
+        self.group = None;
         self.reports += added.reports;
         self.markers += added.markers;
         self.bytes += added.bytes;

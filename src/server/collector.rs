@@ -70,7 +70,7 @@ impl Collector {
 }
 
 impl Outlet for Collector {
-    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>) {
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>, _at_once: bool) {
         self.settle(&mut answers.map(|(ticket, answer)| (ticket, Outcome::from(answer))));
     }
 

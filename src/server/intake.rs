@@ -105,7 +105,7 @@ pub(super) mod tests {
     struct Nobody;
 
     impl Outlet for Nobody {
-        fn answer(&self, _answers: &mut dyn Iterator<Item = (u64, Answer)>) {}
+        fn answer(&self, _answers: &mut dyn Iterator<Item = (u64, Answer)>, _at_once: bool) {}
         fn drained(&self, _ticket: u64, _reports: u64) {}
     }
 

@@ -41,6 +41,7 @@ mod collector;
 mod http;
 mod intake;
 mod keeper;
+mod line;
 mod listener;
 mod outbox;
 mod post;

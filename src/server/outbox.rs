@@ -1,12 +1,15 @@
 //! What a connection has to say to its client, and in which order: filled by the commit thread, the flushers and the
-//! reader, emptied by the writer. Nobody who fills it waits.
+//! reader, emptied by the writer, or by the commit thread itself where the socket takes all at once. Nobody who fills it
+//! waits.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use fastwebsockets::{Frame, Payload};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use super::assembly::CloseFrame;
@@ -19,6 +22,11 @@ const MAX_PONGS: usize = 16;
 
 /// Room for JSON that a large batch has grown past this is given back, in bytes.
 const KEPT_JSON: usize = 64 * 1024;
+
+thread_local! {
+    /// What a thread that answers writes from; empty between two answers.
+    static AT_ONCE: RefCell<(Batch, Vec<u8>)> = RefCell::default();
+}
 
 /// The replies, events and control frames of one connection.
 pub(super) struct Outbox {
@@ -43,6 +51,12 @@ struct State {
     ending: Option<Option<CloseFrame>>,
     /// Messages pushed and not yet written.
     held: usize,
+    /// Where answers may be written at once.
+    line: Option<Arc<OwnedWriteHalf>>,
+    /// A batch was taken and is not written yet: what comes meanwhile waits for whoever has it.
+    writing: bool,
+    /// What the line did not take at once of the batch that is being written: the writer's.
+    rest: Option<Rest>,
     /// Nobody writes any more; replies are still waited for, for what they mean besides, and dropped.
     gone: bool,
     /// The session waits for the last answer.
@@ -55,9 +69,20 @@ struct DoneEvent {
     reports: u64,
 }
 
+/// The end of a batch.
+struct Rest {
+    bytes: Vec<u8>,
+    /// What the whole batch counts for in the window.
+    weight: usize,
+}
+
 /// What leaves in one write.
 #[derive(Default)]
 pub(super) struct Batch {
+    /// What it counts for in the window.
+    weight: usize,
+    /// Bytes that go before the frames.
+    rest: Vec<u8>,
     units: Vec<Unit>,
     slots: Vec<Slot>,
     events: Vec<DoneEvent>,
@@ -77,6 +102,12 @@ impl Outbox {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the thread that brings answers write them to `line`, which is the writer's otherwise.
+    pub(super) fn writing_to(self, line: Arc<OwnedWriteHalf>) -> Self {
+        self.state().line = Some(line);
+        self
     }
 
     /// Takes the slots of one frame in the order of messages. Tickets count messages from 0 on. Replies that are
@@ -189,47 +220,74 @@ impl Outbox {
             batch.last = true;
             return true;
         }
-        if !state.has_work() {
+        if let Some(Rest { bytes, weight }) = state.rest.take() {
+            (batch.rest, batch.weight) = (bytes, weight);
+            return true;
+        }
+        if state.writing || !state.has_work() {
             return false;
         }
-        let State { order, events, .. } = &mut *state;
-        order.take_ready(&mut batch.units, &mut batch.slots);
-        let acked = order.first();
-        batch.events.extend(events.extract_if(.., |event| event.ticket < acked));
-        mem::swap(&mut batch.pongs, &mut state.pongs);
-        batch.ping = mem::take(&mut state.ping);
-        if state.order.is_empty()
-            && let Some(close) = state.ending.take()
-        {
-            batch.close = close;
-            batch.last = true;
-            state.gone = true;
-        }
+        state.take(batch);
         true
     }
 
     /// Gives the room of a written batch back, and empties it for the next.
     pub(super) fn written(&self, batch: &mut Batch) {
-        let weight: usize = batch.units.iter().map(|unit| unit.weight()).sum();
+        let weight = batch.weight;
         batch.clear();
+        self.is_written(weight);
+    }
+
+    fn is_written(&self, weight: usize) {
         let mut state = self.state();
+        state.writing = false;
         let was_full = state.held >= self.window;
         state.held = state.held.saturating_sub(weight);
-        if was_full && state.held < self.window {
-            drop(state);
+        let has_room = was_full && state.held < self.window;
+        self.wake(state);
+        if has_room {
             self.room.notify_one();
         }
     }
 
     fn wake(&self, state: MutexGuard<'_, State>) {
-        let work = state.has_work();
+        let work = !state.writing && state.has_work();
         drop(state);
         if work {
             self.work.notify_one();
         }
     }
 
-    fn settle(&self, answers: &mut dyn Iterator<Item = (u64, Outcome)>) {
+    /// Writes what there is to `line`; what it does not take at once is left to the writer.
+    fn write_at_once(&self, mut state: MutexGuard<'_, State>, line: &OwnedWriteHalf) {
+        AT_ONCE.with_borrow_mut(|(batch, bytes)| {
+            state.take(batch);
+            drop(state);
+            batch.encode(bytes);
+            // An error comes again to the writer, who knows what to do.
+            let taken = line.try_write(bytes).unwrap_or(0);
+            if taken == bytes.len() {
+                self.written(batch);
+            } else {
+                let rest = Rest { bytes: bytes.split_off(taken), weight: batch.weight };
+                batch.clear();
+                self.leave(rest);
+            }
+            bytes.clear();
+            bytes.shrink_to(KEPT_JSON);
+        });
+    }
+
+    fn leave(&self, rest: Rest) {
+        let mut state = self.state();
+        if !state.gone {
+            state.rest = Some(rest);
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
+    fn settle(&self, answers: &mut dyn Iterator<Item = (u64, Outcome)>, at_once: bool) {
         let mut state = self.state();
         for (ticket, outcome) in answers {
             if matches!(outcome, Outcome::Refused(_)) {
@@ -240,11 +298,36 @@ impl Outbox {
         if state.leaving && state.order.is_settled() {
             self.room.notify_one();
         }
-        self.wake(state);
+        match &state.line {
+            // The last frame is the writer's: it ends with it.
+            Some(line) if at_once && !state.writing && state.ending.is_none() && state.has_work() => {
+                let line = Arc::clone(line);
+                self.write_at_once(state, &line);
+            }
+            _ => self.wake(state),
+        }
     }
 }
 
 impl State {
+    /// Moves all that can leave into `batch`, which is empty.
+    fn take(&mut self, batch: &mut Batch) {
+        self.writing = true;
+        self.order.take_ready(&mut batch.units, &mut batch.slots);
+        batch.weight = batch.units.iter().map(|unit| unit.weight()).sum();
+        let acked = self.order.first();
+        batch.events.extend(self.events.extract_if(.., |event| event.ticket < acked));
+        mem::swap(&mut batch.pongs, &mut self.pongs);
+        batch.ping = mem::take(&mut self.ping);
+        if self.order.is_empty()
+            && let Some(close) = self.ending.take()
+        {
+            batch.close = close;
+            batch.last = true;
+            self.gone = true;
+        }
+    }
+
     fn has_work(&self) -> bool {
         self.order.is_ready()
             || !self.pongs.is_empty()
@@ -255,8 +338,8 @@ impl State {
 }
 
 impl Outlet for Outbox {
-    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>) {
-        self.settle(&mut answers.map(|(ticket, answer)| (ticket, Outcome::from(answer))));
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>, at_once: bool) {
+        self.settle(&mut answers.map(|(ticket, answer)| (ticket, Outcome::from(answer))), at_once);
     }
 
     fn drained(&self, ticket: u64, reports: u64) {
@@ -280,6 +363,7 @@ impl From<Answer> for Outcome {
 impl Batch {
     /// Writes all frames of the batch, headers and all, behind what `out` has.
     pub(super) fn encode(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.rest);
         for payload in &self.pongs {
             put(out, Frame::pong(Payload::Borrowed(payload)));
         }
@@ -304,6 +388,7 @@ impl Batch {
     }
 
     fn clear(&mut self) {
+        self.weight = 0;
         self.units.clear();
         self.units.shrink_to(KEPT_SLOTS);
         self.slots.clear();

@@ -1,9 +1,11 @@
 //! The reading half of a session: frames in, appends and slots out.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,13 +23,15 @@ use super::presence::Attendance;
 use super::replies::{KEPT_SLOTS, Outcome, Slot};
 use super::source::{Heard, Source};
 use crate::access::Grant;
-use crate::journal::{Content, Outlet};
+use crate::journal::{Append, Content, Outlet};
 use crate::report::{Echo, Parsed, Refusal, RefusalKind, parse};
 
 /// While the node stops, frames are taken until none came for this long: those that were under way get their refusal.
 const GRACE_QUIET: Duration = Duration::from_millis(100);
 /// While the node stops, frames are taken for at most this long.
 const GRACE: Duration = Duration::from_secs(1);
+/// Appends of frames that came together go to the keeper together, up to so many.
+const HANDED_OVER: usize = 64;
 
 /// Why a session's reading ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +57,10 @@ pub(super) struct Reader<'a, K> {
     next_ticket: u64,
     /// Room for the slots of the next frame, so that not each allocates its own; empty.
     slots: Vec<Slot>,
+    /// Appends of the frames that were there to be read, and the bytes that are reserved for them. Handed over before
+    /// anything is waited for.
+    appends: Vec<Append>,
+    reserved: usize,
     pinged_at: Option<Instant>,
     /// Set once the node stops: when reading ends at the latest.
     grace_ends: Option<Instant>,
@@ -77,6 +85,8 @@ impl<'a, K: Keeper> Reader<'a, K> {
             assembly: Assembly::new(ingest.max_report_bytes),
             next_ticket: 0,
             slots: Vec::new(),
+            appends: Vec::new(),
+            reserved: 0,
             pinged_at: None,
             grace_ends: None,
         }
@@ -88,6 +98,7 @@ impl<'a, K: Keeper> Reader<'a, K> {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        self.hand_over();
         (end, self.attendance)
     }
 
@@ -143,6 +154,12 @@ impl<'a, K: Keeper> Reader<'a, K> {
         intake
     }
 
+    fn hand_over(&mut self) {
+        if !self.appends.is_empty() {
+            self.connection.engine().append(mem::take(&mut self.appends), mem::take(&mut self.reserved));
+        }
+    }
+
     fn push(&mut self, array: bool, intake: &mut Intake) {
         self.connection.count_refused(&intake.slots);
         let first = self.next_ticket;
@@ -157,6 +174,7 @@ impl<'a, K: Keeper> Reader<'a, K> {
         if self.outbox.has_room() {
             return Ok(());
         }
+        self.hand_over();
         if self.grace_ends.is_none() {
             tokio::select! {
                 () = self.outbox.room() => {}
@@ -189,6 +207,12 @@ impl<'a, K: Keeper> Reader<'a, K> {
         mut cancelled: Pin<&mut WaitForCancellationFuture<'_>>,
         mut alarm: Pin<&mut Sleep>,
     ) -> Result<T, End> {
+        if !self.appends.is_empty() {
+            if let Some(frame) = at_once(read.as_mut()).await {
+                return Ok(frame);
+            }
+            self.hand_over();
+        }
         while self.grace_ends.is_none() {
             tokio::select! {
                 biased;
@@ -229,17 +253,21 @@ impl<'a, K: Keeper> Reader<'a, K> {
     async fn message(&mut self, text: Bytes, cancelled: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
         let (array, mut intake) = self.sort(&text)?;
         if !intake.appends.is_empty() {
-            let reserved = tokio::select! {
-                biased;
-                () = self.connection.engine().reserve(text.len()) => true,
-                () = cancelled, if self.grace_ends.is_none() => false,
-            };
-            if !reserved {
-                self.begin_grace()?;
-                intake.refuse_appends(&Refusal::shutting_down());
+            let mut reserving = std::pin::pin!(self.connection.engine().reserve(text.len()));
+            if at_once(reserving.as_mut()).await.is_none() {
+                self.hand_over();
+                let reserved = tokio::select! {
+                    biased;
+                    () = reserving => true,
+                    () = cancelled, if self.grace_ends.is_none() => false,
+                };
+                if !reserved {
+                    self.begin_grace()?;
+                    intake.refuse_appends(&Refusal::shutting_down());
+                }
+                // As in `wait_for_room`: nobody listened meanwhile.
+                self.heard.touch();
             }
-            // As in `wait_for_room`: nobody listened meanwhile.
-            self.heard.touch();
         }
         let appended = intake.slots.iter_mut().filter(|slot| matches!(slot.outcome, Outcome::Waiting));
         for (append, slot) in intake.appends.iter().zip(appended) {
@@ -252,7 +280,11 @@ impl<'a, K: Keeper> Reader<'a, K> {
         if intake.appends.is_empty() {
             return Ok(());
         }
-        self.connection.engine().append(intake.appends, text.len());
+        self.appends.append(&mut intake.appends);
+        self.reserved += text.len();
+        if self.appends.len() >= HANDED_OVER {
+            self.hand_over();
+        }
         Ok(())
     }
 
@@ -288,6 +320,17 @@ impl<'a, K: Keeper> Reader<'a, K> {
         };
         Ok((array, intake))
     }
+}
+
+/// What a future has without waiting.
+async fn at_once<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 fn going_away() -> End {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::Keeper;
+use super::line::Line;
 use super::listener::Connection;
 use super::outbox::Outbox;
 use super::presence::Attendance;
@@ -35,11 +36,14 @@ pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>, grant:
         // Each half of a TCP socket works alone; those of TLS share a state, under a lock.
         Some((leftover, Stream::Plain(socket))) => {
             let (read, write) = socket.into_split();
-            serve(Source::new(leftover, read), write, &connection, grant).await;
+            let line = Arc::new(write);
+            let outbox = Outbox::new(connection.ingest().max_in_flight).writing_to(Arc::clone(&line));
+            serve(Source::new(leftover, read), outbox, Line(line), &connection, grant).await;
         }
         Some((leftover, Stream::Tls(socket))) => {
             let (read, write) = tokio::io::split(socket);
-            serve(Source::new(leftover, read), write, &connection, grant).await;
+            let outbox = Outbox::new(connection.ingest().max_in_flight);
+            serve(Source::new(leftover, read), outbox, write, &connection, grant).await;
         }
         None => {}
     }
@@ -55,17 +59,19 @@ pub async fn alone<K: Keeper>(
     write: impl AsyncWrite + Unpin + Send + 'static,
 ) {
     let connection = Connection::alone(ingest, keeper, stop);
-    serve(Source::new(Bytes::new(), read), write, &connection, Grant::everything()).await;
+    let outbox = Outbox::new(connection.ingest().max_in_flight);
+    serve(Source::new(Bytes::new(), read), outbox, write, &connection, Grant::everything()).await;
 }
 
 async fn serve<K: Keeper>(
     mut source: Source<impl AsyncRead + Unpin>,
+    outbox: Outbox,
     half: impl AsyncWrite + Unpin + Send + 'static,
     connection: &Connection<K>,
     grant: Grant,
 ) {
     tracing::debug!(peer = %connection.peer(), "client connected");
-    let outbox = Arc::new(Outbox::new(connection.ingest().max_in_flight));
+    let outbox = Arc::new(outbox);
     let over = connection.stop().child_token();
     let patience = connection.ingest().idle_timeout;
     let writing = connection.tracker().spawn(writer::run(Arc::clone(&outbox), half, patience, over.clone()));

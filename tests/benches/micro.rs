@@ -204,7 +204,7 @@ struct Connection {
 }
 
 impl Outlet for Connection {
-    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>) {
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>, _at_once: bool) {
         for (_, answer) in answers {
             assert!(matches!(answer, Answer::Kept(_)), "{answer:?}");
             if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {

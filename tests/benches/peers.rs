@@ -20,13 +20,14 @@ use support::server::require;
 use support::stats::{Table, median, spread};
 use support::{database, progress};
 
-const OPTIONS: [Known; 6] = [
+const OPTIONS: [Known; 7] = [
     ("seconds", 6, "measured time of each run"),
     ("warm-up", 1, "seconds before it"),
     ("repeats", 5, "runs of each system and shape"),
     ("ids", 1000, "ids, spread over the connections"),
     ("connections", 0, "with --in-flight: this shape alone"),
     ("in-flight", 0, "reports of a connection that are not acknowledged yet"),
+    ("only", 0, "one system alone, by its place in the table"),
 ];
 
 /// What is compared.
@@ -97,6 +98,7 @@ async fn bench(options: Options) {
             if repeat % 2 == 0 {
                 order.reverse();
             }
+            order.retain(|system| [0, *system as u64 + 1].contains(&options.get("only")));
             for system in order {
                 let (system, runs) = &mut shape.systems[system];
                 progress(&format!("{connections} × {in_flight}, run {repeat}, {}", system.name()));
@@ -105,6 +107,7 @@ async fn bench(options: Options) {
                 runs.push(run(*system, &db, &options, connections, in_flight).await);
             }
         }
+        shape.systems.retain(|(_, runs)| !runs.is_empty());
         results.push(shape);
     }
     print(&options, &results, &syncs);
@@ -220,9 +223,9 @@ fn ratios(results: &[Shape]) {
     let mut table =
         Table::new(&["connections × in flight", "ratio, pair by pair", "acks/s", "p50", "server's CPU an ack"]);
     for shape in results {
-        let (ours, others) = shape.systems.split_at(2);
-        for (our, our_runs) in ours {
-            for (other, other_runs) in others {
+        let is_ours = |(system, _): &&(System, _)| matches!(system, System::Forebay | System::ForebayDraining);
+        for (our, our_runs) in shape.systems.iter().filter(is_ours) {
+            for (other, other_runs) in shape.systems.iter().filter(|system| !is_ours(system)) {
                 let of = |figure: fn(&Figures) -> f64| {
                     let pairs = our_runs.iter().zip(other_runs);
                     spread(&pairs.map(|(our, other)| figure(&our.figures) / figure(&other.figures)).collect::<Vec<_>>())

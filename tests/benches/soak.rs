@@ -1,11 +1,12 @@
 //! What stays after the journal was turned over again and again: disk, memory and the time of a restart must level off.
 //!
-//! Ten thousand ids get ten reports each, over and over, and MariaDB takes them. Every tenth time the node is killed
-//! where it stands and started again. At the end the rows are counted. Draws `target/soak.svg`.
+//! Ten thousand ids get ten reports each, over and over, and MariaDB takes them; the next round begins once the backlog
+//! is below its limit, so that the load is what can go on for ever. Every tenth time the node is killed where it stands
+//! and started again. At the end the rows are counted. Draws `target/soak.svg`.
 
 mod support;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use support::client::Load;
@@ -18,15 +19,19 @@ use support::process::memory;
 use support::progress;
 use support::stats::{mib, thousands};
 
-const OPTIONS: [Known; 4] = [
+const OPTIONS: [Known; 5] = [
     ("ids", 10_000, "ids"),
     ("turns", 110, "rounds of ten reports an id"),
     ("kill-every", 10, "rounds between two kills"),
+    ("backlog", 50_000, "reports in the journal that a round waits for"),
     ("in-flight", 16, "reports of one of 64 connections that are not acknowledged yet"),
 ];
 
 /// Reports of an id in one round: the default `flush.batch`.
 const ROUND: u64 = 10;
+
+/// Between two looks at the backlog.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// How the node stood after a round.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -60,6 +65,9 @@ async fn bench(options: Options) {
     let ids = u32::try_from(options.get("ids")).expect("below four billion");
     let (mut acked, mut looks) = (0, Vec::new());
     for turn in 0..options.get("turns") {
+        while figure(&node, "reports") > options.get("backlog") {
+            tokio::time::sleep(LOOK).await;
+        }
         let load = Load {
             address: node.ingest(),
             connections: 64,
@@ -71,13 +79,11 @@ async fn bench(options: Options) {
         let start = Instant::now();
         let acks = load.complete().await.acks;
         acked += acks;
-        let status = node.status();
-        let figure = |name: &str| status["journal"][name].as_u64().expect("a number");
         let mut look = Look {
             acked,
             acks_per_s: acks as f64 / start.elapsed().as_secs_f64(),
-            backlog: figure("reports"),
-            journal_bytes: figure("bytes"),
+            backlog: figure(&node, "reports"),
+            journal_bytes: figure(&node, "bytes"),
             disk: disk::used(&node.journal()),
             memory: memory(node.pid(), "VmRSS"),
             restart_s: None,
@@ -100,6 +106,11 @@ async fn bench(options: Options) {
         println!("{}", serde_json::json!({ "bench": "soak", "options": options.all(), "looks": looks, "rows": rows }));
     }
     assert_eq!((rows, counted), (acked, acked), "rows, and report_streams.reports, beside acks");
+}
+
+/// What the journal says of itself.
+fn figure(node: &Node, name: &str) -> u64 {
+    node.status()["journal"][name].as_u64().expect("a number")
 }
 
 fn print(ids: u32, looks: &[Look], rows: u64, counted: u64) {

@@ -65,7 +65,7 @@ enum Said {
 struct Ear(mpsc::UnboundedSender<Said>);
 
 impl Outlet for Ear {
-    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>) {
+    fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>, _at_once: bool) {
         // A client that is gone hears nothing.
         answers.for_each(|(ticket, answer)| drop(self.0.send(Said::Answer(ticket, answer))));
     }

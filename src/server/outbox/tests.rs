@@ -3,9 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
+use super::super::line::Line;
 use super::super::presence::{Attendance, Stake};
+use super::super::writer;
 use super::*;
 use crate::report::{Echo, Id, Number, Position, Refusal};
 
@@ -15,7 +20,7 @@ fn slots(ids: &[&str]) -> Vec<Slot> {
 
 fn kept(outbox: &Outbox, tickets: &[u64]) {
     let number = Some(Number { source: 0, seq: 1 });
-    outbox.settle(&mut tickets.iter().map(|&ticket| (ticket, Outcome::Kept(number, Position(ticket)))));
+    outbox.settle(&mut tickets.iter().map(|&ticket| (ticket, Outcome::Kept(number, Position(ticket)))), false);
 }
 
 /// The frames of one write: opcode and payload.
@@ -118,7 +123,7 @@ fn a_refused_done_waits_for_no_event() {
     done[0].done = true;
     outbox.push(false, 0, &mut done);
     assert_eq!(outbox.waiting_dones(), 1);
-    outbox.settle(&mut [(0, Outcome::Refused(Box::new(Refusal::shutting_down())))].into_iter());
+    outbox.settle(&mut [(0, Outcome::Refused(Box::new(Refusal::shutting_down())))].into_iter(), false);
     assert_eq!(outbox.waiting_dones(), 0);
 }
 
@@ -156,7 +161,7 @@ fn staked(id: &str, done: bool, stake: Stake) -> Vec<Slot> {
 }
 
 fn refused(outbox: &Outbox, ticket: u64) {
-    outbox.settle(&mut [(ticket, Outcome::Refused(Box::new(Refusal::shutting_down())))].into_iter());
+    outbox.settle(&mut [(ticket, Outcome::Refused(Box::new(Refusal::shutting_down())))].into_iter(), false);
 }
 
 fn marks(attendance: Attendance) -> usize {
@@ -225,4 +230,74 @@ async fn an_abandoned_outbox_wakes_both_sides_and_keeps_nothing() {
     outbox.take(&mut batch).await;
     assert!(batch.last && outbox.is_gone());
     kept(&outbox, &[0]);
+}
+
+/// An outbox that answers at once over a socket, the writer's hold of it, and the client.
+async fn connected(window: usize) -> (Arc<Outbox>, Line, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let line = Arc::new(accepted.expect("a client").0.into_split().1);
+    (Arc::new(Outbox::new(window).writing_to(Arc::clone(&line))), Line(line), client.expect("connected"))
+}
+
+fn kept_at_once(outbox: &Outbox, tickets: std::ops::Range<u64>) {
+    outbox.settle(&mut tickets.map(|ticket| (ticket, Outcome::Kept(None, Position(ticket)))), true);
+}
+
+#[tokio::test]
+async fn who_answers_writes_where_the_socket_takes_it() {
+    let (outbox, _line, mut client) = connected(1).await;
+    outbox.push(false, 0, &mut slots(&["1"]));
+    // Whether a fresh socket takes anything is known once it was waited for.
+    _line.0.writable().await.expect("it is open");
+    kept_at_once(&outbox, 0..1);
+    assert!(outbox.has_room(), "it is written");
+    let mut bytes = [0; 64];
+    let read = client.read(&mut bytes).await.expect("there");
+    assert!(String::from_utf8_lossy(&bytes[2..read]).contains("\"op\":\"ack\",\"id\":1"));
+}
+
+/// What the socket does not take is the writer's; what is answered meanwhile comes behind it.
+#[tokio::test]
+async fn what_the_socket_does_not_take_at_once_leaves_in_order() {
+    const MANY: u64 = 200_000;
+    let (outbox, line, mut client) = connected(10).await;
+    line.0.writable().await.expect("it is open");
+    let ids: Vec<String> = (0..MANY + 2).map(|at| at.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    outbox.push(true, 0, &mut slots(&ids[..MANY as usize]));
+    outbox.push(false, MANY, &mut slots(&ids[MANY as usize..=MANY as usize]));
+    outbox.push(false, MANY + 1, &mut slots(&ids[MANY as usize + 1..]));
+    kept_at_once(&outbox, 0..MANY);
+    assert!(outbox.state().rest.is_some(), "no socket takes as much at once");
+    kept_at_once(&outbox, MANY..MANY + 1);
+    outbox.finish(None);
+    kept_at_once(&outbox, MANY + 1..MANY + 2);
+    let writing = writer::run(Arc::clone(&outbox), line, Duration::from_secs(60), CancellationToken::new());
+    let mut bytes = Vec::new();
+    let (_, read) = tokio::join!(writing, client.read_to_end(&mut bytes));
+    read.expect("all of it, and the end");
+    let text = String::from_utf8_lossy(&bytes);
+    let seen: Vec<u64> = text
+        .split("\"id\":")
+        .skip(1)
+        .map(|at| at[..at.find([',', '}']).expect("an ack")].parse().expect("a number"))
+        .collect();
+    assert_eq!(seen, (0..MANY + 2).collect::<Vec<_>>());
+}
+
+/// The bytes that are left over would be for nobody.
+#[tokio::test]
+async fn what_the_socket_does_not_take_is_dropped_with_the_client() {
+    let (outbox, line, client) = connected(10).await;
+    line.0.writable().await.expect("it is open");
+    let ids = vec!["1"; 200_000];
+    outbox.push(true, 0, &mut slots(&ids));
+    kept_at_once(&outbox, 0..ids.len() as u64);
+    drop(client);
+    let over = CancellationToken::new();
+    writer::run(Arc::clone(&outbox), line, Duration::from_secs(60), over.clone()).await;
+    assert!(over.is_cancelled() && outbox.is_gone() && outbox.state().rest.is_none());
+    assert!(outbox.has_room());
 }
