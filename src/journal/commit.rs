@@ -30,6 +30,9 @@ pub(super) const SHARED_ENTRY_BYTES: usize = 32 * 1024;
 const DISK_CHECK: Duration = Duration::from_millis(50);
 /// Bundles that one cycle removes at the most, beyond as many as the one before added: an ack waits for it.
 const REMOVED_AT_ONCE: usize = 256;
+/// Appends that are worth looking out for. With fewer, who looks is in the way of those who bring them: one client's ack
+/// took 0.19 ms instead of 0.12.
+const WORTH_LINGERING: usize = 16;
 /// Connections whose answers the commit thread may write itself in a cycle: a write costs it what waking a task does, and
 /// spares the task. Those of more leave side by side.
 const ANSWERED_AT_ONCE: usize = 64;
@@ -119,8 +122,16 @@ impl Committer {
     /// The first failed write or sync. It is never tried again, and nothing of its cycle is released.
     pub(super) fn run(mut self) -> Result<(), JournalError> {
         let mut commands = Vec::new();
+        // How many appends the last cycle had.
+        let mut appends = 0;
         loop {
+            // Who was answered may be back at once, and a cycle for all costs less than one for each.
+            let expected = self.shared.queue.appends() + appends;
+            if expected >= WORTH_LINGERING {
+                self.shared.queue.linger(expected);
+            }
             self.shared.queue.take(&mut commands, self.dirty.map(|since| IDLE_SYNC.saturating_sub(since.elapsed())));
+            appends = commands.iter().map(Command::appends).sum();
             let overdue = self.dirty.is_some_and(|since| since.elapsed() >= IDLE_SYNC);
             if self.cycle(commands.drain(..), overdue)? {
                 return Ok(());

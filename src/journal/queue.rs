@@ -1,6 +1,7 @@
 //! The way to the commit thread: one list under a lock, taken whole.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -31,6 +32,16 @@ pub(super) enum Command {
     SetAside(Damaged),
     /// Sync and end.
     Stop,
+}
+
+impl Command {
+    /// How many appends it has.
+    pub(super) fn appends(&self) -> usize {
+        match self {
+            Self::Append(appends, _) => appends.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// Entries of one id that are settled.
@@ -103,12 +114,17 @@ pub enum Revision {
     Discarded(Key),
 }
 
+/// How long the commit thread looks out for appends before it goes to work. Less than a sync takes.
+const LINGER: Duration = Duration::from_micros(60);
+
 /// Commands that wait for the commit thread. Bounded by what is reserved for appends, by one batch an id, and by
 /// what an operator asks for.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    /// Appends that wait, for a thread that looks without the lock.
+    appends: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -126,6 +142,7 @@ impl Queue {
         if waiting.closed {
             return;
         }
+        self.appends.fetch_add(command.appends(), Ordering::Relaxed);
         waiting.commands.push(command);
         if std::mem::take(&mut waiting.thread_sleeps) {
             drop(waiting);
@@ -154,7 +171,21 @@ impl Queue {
             }
         }
         waiting.thread_sleeps = false;
+        self.appends.store(0, Ordering::Relaxed);
         std::mem::swap(&mut waiting.commands, into);
+    }
+
+    /// How many appends wait.
+    pub(super) fn appends(&self) -> usize {
+        self.appends.load(Ordering::Relaxed)
+    }
+
+    /// Looks on until so many appends wait, for [`LINGER`] at most, and lets others run meanwhile: those who bring them.
+    pub(super) fn linger(&self, expected: usize) {
+        let began = Instant::now();
+        while self.appends() < expected && began.elapsed() < LINGER {
+            std::thread::yield_now();
+        }
     }
 
     /// Drops all that waits, and all that comes.

@@ -20,6 +20,9 @@ use crate::report::reply;
 /// Pongs that may wait for the writer. Past it the oldest is dropped: RFC 6455 5.5.3 asks only for the latest.
 const MAX_PONGS: usize = 16;
 
+/// More replies than these are the writer's: others wait for who answers.
+const WRITTEN_AT_ONCE: usize = 64;
+
 /// Room for JSON that a large batch has grown past this is given back, in bytes.
 const KEPT_JSON: usize = 64 * 1024;
 
@@ -81,7 +84,7 @@ struct Rest {
 pub(super) struct Batch {
     /// What it counts for in the window.
     weight: usize,
-    /// Bytes that go before the frames.
+    /// Bytes that are encoded already; then there is nothing else.
     rest: Vec<u8>,
     units: Vec<Unit>,
     slots: Vec<Slot>,
@@ -299,8 +302,7 @@ impl Outbox {
             self.room.notify_one();
         }
         match &state.line {
-            // The last frame is the writer's: it ends with it.
-            Some(line) if at_once && !state.writing && state.ending.is_none() && state.has_work() => {
+            Some(line) if at_once && state.can_leave_at_once() => {
                 let line = Arc::clone(line);
                 self.write_at_once(state, &line);
             }
@@ -310,6 +312,12 @@ impl Outbox {
 }
 
 impl State {
+    /// Whether there is something to write, and little enough for who answers. The last frame is the writer's: it ends
+    /// with it.
+    fn can_leave_at_once(&self) -> bool {
+        !self.writing && self.ending.is_none() && self.order.ready() <= WRITTEN_AT_ONCE && self.has_work()
+    }
+
     /// Moves all that can leave into `batch`, which is empty.
     fn take(&mut self, batch: &mut Batch) {
         self.writing = true;
@@ -325,6 +333,7 @@ impl State {
             batch.close = close;
             batch.last = true;
             self.gone = true;
+            self.line = None;
         }
     }
 
@@ -363,7 +372,9 @@ impl From<Answer> for Outcome {
 impl Batch {
     /// Writes all frames of the batch, headers and all, behind what `out` has.
     pub(super) fn encode(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.rest);
+        if out.is_empty() {
+            mem::swap(out, &mut self.rest);
+        }
         for payload in &self.pongs {
             put(out, Frame::pong(Payload::Borrowed(payload)));
         }

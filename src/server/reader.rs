@@ -123,8 +123,12 @@ impl<'a, K: Keeper> Reader<'a, K> {
                 Err(error) => return Err(Fault::of(&error).map_or(End::Gone, |fault| self.refuse(fault))),
             };
             match self.assembly.accept(frame) {
-                Ok(None | Some(Input::Pong)) => {}
-                Ok(Some(Input::Ping(payload))) => self.outbox.pong(payload),
+                // Who sends nothing but these must not hold up what came before.
+                Ok(None | Some(Input::Pong)) => self.hand_over(),
+                Ok(Some(Input::Ping(payload))) => {
+                    self.hand_over();
+                    self.outbox.pong(payload);
+                }
                 Ok(Some(Input::Close(reply))) => return Err(End::Close(reply)),
                 Ok(Some(Input::Text(text))) => self.message(text, cancelled.as_mut()).await?,
                 Err(fault) => return Err(self.refuse(fault)),

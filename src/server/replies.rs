@@ -201,6 +201,11 @@ impl Order {
         }
     }
 
+    /// How many messages are answered without one before them that is not.
+    pub(super) fn ready(&self) -> usize {
+        self.settled
+    }
+
     /// Whether the first unit is answered whole.
     pub(super) fn is_ready(&self) -> bool {
         self.units.front().is_some_and(|unit| unit.messages <= self.settled)

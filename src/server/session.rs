@@ -134,6 +134,8 @@ async fn settle(outbox: &Outbox, mut writing: JoinHandle<()>, answers_by: Instan
     outbox.cut();
     if timeout(CLOSE_WAIT, &mut writing).await.is_err() {
         writing.abort();
+        // Whoever holds the outbox must not hold the socket.
+        outbox.abandon();
     }
 }
 

@@ -215,6 +215,27 @@ impl Filesystem for Served {
         }
     }
 
+    /// What is reserved has a size, and nothing in it.
+    fn fallocate(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _file: FileHandle,
+        offset: u64,
+        length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let reserved = self.with(|state| {
+            let size = attributes(state, node.0)?.size.max(offset + length);
+            state.perform(Op::Resize { file: node.0, size }, request.pid())
+        });
+        match reserved {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(error),
+        }
+    }
+
     fn fsync(&self, request: &Request, node: INodeNo, _file: FileHandle, _data_only: bool, reply: ReplyEmpty) {
         self.perform(request, Op::Sync { file: node.0 }, reply);
     }

@@ -247,10 +247,10 @@ fn kept_at_once(outbox: &Outbox, tickets: std::ops::Range<u64>) {
 
 #[tokio::test]
 async fn who_answers_writes_where_the_socket_takes_it() {
-    let (outbox, _line, mut client) = connected(1).await;
+    let (outbox, line, mut client) = connected(1).await;
     outbox.push(false, 0, &mut slots(&["1"]));
     // Whether a fresh socket takes anything is known once it was waited for.
-    _line.0.writable().await.expect("it is open");
+    line.0.writable().await.expect("it is open");
     kept_at_once(&outbox, 0..1);
     assert!(outbox.has_room(), "it is written");
     let mut bytes = [0; 64];
@@ -258,33 +258,33 @@ async fn who_answers_writes_where_the_socket_takes_it() {
     assert!(String::from_utf8_lossy(&bytes[2..read]).contains("\"op\":\"ack\",\"id\":1"));
 }
 
+/// More than any socket takes at once, in `messages` of an array.
+fn long(messages: u64) -> Vec<String> {
+    (0..messages).map(|at| format!("{at}{}", " ".repeat(2 << 20))).collect()
+}
+
 /// What the socket does not take is the writer's; what is answered meanwhile comes behind it.
 #[tokio::test]
 async fn what_the_socket_does_not_take_at_once_leaves_in_order() {
-    const MANY: u64 = 200_000;
     let (outbox, line, mut client) = connected(10).await;
     line.0.writable().await.expect("it is open");
-    let ids: Vec<String> = (0..MANY + 2).map(|at| at.to_string()).collect();
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    outbox.push(true, 0, &mut slots(&ids[..MANY as usize]));
-    outbox.push(false, MANY, &mut slots(&ids[MANY as usize..=MANY as usize]));
-    outbox.push(false, MANY + 1, &mut slots(&ids[MANY as usize + 1..]));
-    kept_at_once(&outbox, 0..MANY);
+    let ids = long(16);
+    outbox.push(true, 0, &mut slots(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+    outbox.push(false, 16, &mut slots(&["16"]));
+    outbox.push(false, 17, &mut slots(&["17"]));
+    kept_at_once(&outbox, 0..16);
     assert!(outbox.state().rest.is_some(), "no socket takes as much at once");
-    kept_at_once(&outbox, MANY..MANY + 1);
+    kept_at_once(&outbox, 16..17);
     outbox.finish(None);
-    kept_at_once(&outbox, MANY + 1..MANY + 2);
+    kept_at_once(&outbox, 17..18);
     let writing = writer::run(Arc::clone(&outbox), line, Duration::from_secs(60), CancellationToken::new());
     let mut bytes = Vec::new();
     let (_, read) = tokio::join!(writing, client.read_to_end(&mut bytes));
     read.expect("all of it, and the end");
     let text = String::from_utf8_lossy(&bytes);
-    let seen: Vec<u64> = text
-        .split("\"id\":")
-        .skip(1)
-        .map(|at| at[..at.find([',', '}']).expect("an ack")].parse().expect("a number"))
-        .collect();
-    assert_eq!(seen, (0..MANY + 2).collect::<Vec<_>>());
+    let id = |after: &str| after[..after.find([' ', ',', '}']).expect("an ack")].parse::<u64>().expect("a number");
+    let seen: Vec<u64> = text.split("\"id\":").skip(1).map(id).collect();
+    assert_eq!(seen, (0..18).collect::<Vec<_>>());
 }
 
 /// The bytes that are left over would be for nobody.
@@ -292,12 +292,35 @@ async fn what_the_socket_does_not_take_at_once_leaves_in_order() {
 async fn what_the_socket_does_not_take_is_dropped_with_the_client() {
     let (outbox, line, client) = connected(10).await;
     line.0.writable().await.expect("it is open");
-    let ids = vec!["1"; 200_000];
-    outbox.push(true, 0, &mut slots(&ids));
-    kept_at_once(&outbox, 0..ids.len() as u64);
+    let ids = long(16);
+    outbox.push(true, 0, &mut slots(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+    kept_at_once(&outbox, 0..16);
+    assert!(outbox.state().rest.is_some(), "no socket takes as much at once");
     drop(client);
     let over = CancellationToken::new();
     writer::run(Arc::clone(&outbox), line, Duration::from_secs(60), over.clone()).await;
     assert!(over.is_cancelled() && outbox.is_gone() && outbox.state().rest.is_none());
     assert!(outbox.has_room());
+}
+
+/// Whoever answers has others to answer.
+#[tokio::test]
+async fn many_replies_are_left_to_the_writer() {
+    let (outbox, line, _client) = connected(10).await;
+    line.0.writable().await.expect("it is open");
+    let many = WRITTEN_AT_ONCE as u64 + 1;
+    outbox.push(true, 0, &mut slots(&vec!["1"; many as usize]));
+    kept_at_once(&outbox, 0..many);
+    assert!(!outbox.has_room());
+    assert_eq!(write(&outbox).0.len(), 1);
+}
+
+/// An outbox lives until its last answer, which may be long after its connection.
+#[tokio::test]
+async fn a_session_that_is_over_leaves_the_socket_to_nobody() {
+    let (outbox, line, mut client) = connected(10).await;
+    outbox.finish(None);
+    writer::run(Arc::clone(&outbox), line, Duration::from_secs(60), CancellationToken::new()).await;
+    assert!(outbox.state().line.is_none());
+    assert_eq!(client.read(&mut [0]).await.expect("the end"), 0);
 }

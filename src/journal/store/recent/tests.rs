@@ -1,5 +1,7 @@
 //! The files of the bundles, without anything around them.
 
+use std::os::unix::fs::MetadataExt;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -62,6 +64,21 @@ fn bundles_read_back_in_whole_and_in_part_and_after_a_restart() {
         bench.recent.sync().expect("a sound disk");
         bench.reopen(synced).expect("a sound log");
         assert_eq!((bench.recent.next_and_oldest(), bench.recent.stamp()), ((51, 1), 500));
+    }
+}
+
+/// Few frames and many lead to files that are made in two ways; into neither may a write find the disk full.
+#[test]
+fn a_segment_has_all_its_blocks_before_it_is_written() {
+    for (frames, bytes) in [(70, 90_000), (60_000, 60)] {
+        let bench = Bench::new();
+        (1..=frames).for_each(|number| bench.add(number, 1, bytes));
+        let state = bench.recent.state();
+        assert!(state.segments.len() > 2);
+        for segment in &state.segments {
+            let blocks = segment.file.metadata().expect("a sound disk").blocks();
+            assert!(blocks * 512 >= SEGMENT_BYTES as u64, "{blocks} blocks after segments of {bytes} bytes a frame");
+        }
     }
 }
 
