@@ -30,11 +30,9 @@ pub(super) const SHARED_ENTRY_BYTES: usize = 32 * 1024;
 const DISK_CHECK: Duration = Duration::from_millis(50);
 /// Bundles that one cycle removes at the most, beyond as many as the one before added: an ack waits for it.
 const REMOVED_AT_ONCE: usize = 256;
-/// Appends that are worth looking out for. With fewer, who looks is in the way of those who bring them: one client's ack
-/// took 0.19 ms instead of 0.12.
+/// Appends that are worth looking out for. With fewer, who looks is in the way of those who bring them.
 const WORTH_LINGERING: usize = 16;
-/// Connections whose answers the commit thread may write itself in a cycle: a write costs it what waking a task does, and
-/// spares the task. Those of more leave side by side.
+/// Connections whose answers the commit thread writes itself in a cycle: that costs it what waking a task does.
 const ANSWERED_AT_ONCE: usize = 64;
 /// What is changed in trees, and which bundles are gone, is synced after this time where nobody waits for it.
 const IDLE_SYNC: Duration = Duration::from_millis(500);

@@ -180,7 +180,7 @@ impl Queue {
         self.appends.load(Ordering::Relaxed)
     }
 
-    /// Looks on until so many appends wait, for [`LINGER`] at most, and lets others run meanwhile: those who bring them.
+    /// Looks on until so many appends wait, for [`LINGER`] at most; those who bring them run meanwhile.
     pub(super) fn linger(&self, expected: usize) {
         let began = Instant::now();
         while self.appends() < expected && began.elapsed() < LINGER {

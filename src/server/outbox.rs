@@ -1,6 +1,5 @@
 //! What a connection has to say to its client, and in which order: filled by the commit thread, the flushers and the
-//! reader, emptied by the writer, or by the commit thread itself where the socket takes all at once. Nobody who fills it
-//! waits.
+//! reader, emptied by the writer, or by the commit thread where the socket takes all at once. Who fills it never waits.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};

@@ -12,7 +12,7 @@ use crate::support::raw::{Frame, Raw, TEXT};
 use crate::support::strace::{self, Call};
 
 const WATCHED: &str = "trace=fsync,fdatasync,sync_file_range,read,readv,recvfrom,recvmsg,\
-                       write,writev,sendto,sendmsg,pwrite64,pwritev,pwritev2";
+                       write,writev,sendto,sendmsg,pwrite64,pwritev,pwritev2,fallocate";
 
 /// A node under strace, with a sink at which nobody listens: every sync is the journal's own.
 fn traced(more: &[&str]) -> (Node, PathBuf) {
@@ -105,9 +105,10 @@ async fn a_new_file_of_bundles_has_its_name_on_disk_before_an_ack_that_is_in_it(
     let calls = strace::finished(&log).await;
     let folder = node.journal().join("recent");
     let [second, name] = [folder.join("0001"), folder].map(|path| format!("<{}>", path.display()));
-    let written = calls.iter().find(|call| call.writes() && call.text.contains(&second)).expect("a second file").began;
-    let ack = calls.iter().find(|call| is_ack(call) && call.began > written).expect("an ack behind it").began;
-    let synced = |call: &Call| call.syncs() && call.succeeded() && call.began > written && call.ended < ack;
+    let makes = |call: &&Call| (call.name == "fallocate" || call.writes()) && call.text.contains(&second);
+    let made = calls.iter().find(makes).expect("a second file");
+    let ack = calls.iter().find(|call| is_ack(call) && call.began > made.began).expect("an ack behind it").began;
+    let synced = |call: &Call| call.syncs() && call.succeeded() && call.began > made.began && call.ended < ack;
     assert!(calls.iter().any(|call| synced(call) && call.text.contains(&name)), "{name} was not synced before the ack");
 }
 

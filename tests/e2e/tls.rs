@@ -156,7 +156,8 @@ async fn the_admin_listener_has_no_more_than_its_connections_and_cuts_silent_one
     }
     let answer = crate::support::http::get(node.admin(), "/healthz").await.expect("an answer");
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(Page::of(&node).await.value("forebay_admin_connections_refused_total"), 1.0);
+    // The look that found the node ready may have been there still.
+    assert!(Page::of(&node).await.value("forebay_admin_connections_refused_total") >= 1.0);
 }
 
 #[tokio::test]
