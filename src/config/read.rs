@@ -57,7 +57,7 @@ impl Default for Settings {
                 max_backlog_per_id: 1_000_000,
                 min_free_disk: 256 * MIB,
                 cache_bytes: 64 * MIB,
-                recent_bytes: 256 * MIB,
+                recent_bytes: GIB,
             },
             flush: Flush { batch: 10, tick: Duration::from_secs(10), catch_up_batch: 1000 },
             sink: Sink {
