@@ -182,6 +182,26 @@ async fn more_messages_than_the_window_are_all_answered() {
     drop(sending.await.expect("all sent"));
 }
 
+/// What a connection has not handed over yet is reserved already: it must not wait for itself.
+#[tokio::test]
+async fn frames_that_come_together_may_need_all_the_bytes_that_may_be_queued() {
+    let node = node(|settings| {
+        settings.ingest.max_report_bytes = 1_000;
+        settings.ingest.max_queued_bytes = 1_000;
+    })
+    .await;
+    let mut socket = node.connect().await;
+    let data = "x".repeat(600);
+    for seq in 1..=3 {
+        let text = format!(r#"{{"op":"report","id":"a","seq":{seq},"data":"{data}"}}"#);
+        socket.feed(Message::text(text)).await.expect("room for it");
+    }
+    socket.flush().await.expect("sent");
+    for seq in 1..=3 {
+        assert_eq!(hear(&mut socket).await["seq"], seq);
+    }
+}
+
 #[tokio::test]
 async fn a_message_that_is_too_large_is_answered_after_those_before_it() {
     let node = node(|_| {}).await;
