@@ -1,7 +1,7 @@
 //! The commit thread: the one writer of the journal.
 //!
 //! A cycle takes all commands that wait, writes them, syncs once, and only then lets anybody know. While it syncs, the
-//! next cycle's commands gather: group commit without a timer.
+//! next cycle's commands gather: group commit, with at most [`super::queue`]'s moment of looking out for more.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) const SHARED_ENTRY_BYTES: usize = 32 * 1024;
 const DISK_CHECK: Duration = Duration::from_millis(50);
 /// Bundles that one cycle removes at the most, beyond as many as the one before added: an ack waits for it.
 const REMOVED_AT_ONCE: usize = 256;
-/// Appends that are worth looking out for. With fewer, who looks is in the way of those who bring them.
+/// Appending commands that are worth looking out for. With fewer, who looks is in the way of those who bring them.
 const WORTH_LINGERING: usize = 16;
 /// Connections whose answers the commit thread writes itself in a cycle: that costs it what waking a task does.
 const ANSWERED_AT_ONCE: usize = 64;
@@ -120,16 +120,16 @@ impl Committer {
     /// The first failed write or sync. It is never tried again, and nothing of its cycle is released.
     pub(super) fn run(mut self) -> Result<(), JournalError> {
         let mut commands = Vec::new();
-        // How many appends the last cycle had.
-        let mut appends = 0;
+        // How many appending commands the last cycle had.
+        let mut answered = 0;
         loop {
             // Who was answered may be back at once, and a cycle for all costs less than one for each.
-            let expected = self.shared.queue.appends() + appends;
+            let expected = self.shared.queue.appending() + answered;
             if expected >= WORTH_LINGERING {
                 self.shared.queue.linger(expected);
             }
             self.shared.queue.take(&mut commands, self.dirty.map(|since| IDLE_SYNC.saturating_sub(since.elapsed())));
-            appends = commands.iter().map(Command::appends).sum();
+            answered = commands.iter().filter(|command| command.is_append()).count();
             let overdue = self.dirty.is_some_and(|since| since.elapsed() >= IDLE_SYNC);
             if self.cycle(commands.drain(..), overdue)? {
                 return Ok(());

@@ -35,12 +35,9 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// How many appends it has.
-    pub(super) fn appends(&self) -> usize {
-        match self {
-            Self::Append(appends, _) => appends.len(),
-            _ => 0,
-        }
+    /// Whether it comes from a client who waits for its answer.
+    pub(super) fn is_append(&self) -> bool {
+        matches!(self, Self::Append(..))
     }
 }
 
@@ -123,8 +120,8 @@ const LINGER: Duration = Duration::from_micros(60);
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
-    /// Appends that wait, for a thread that looks without the lock.
-    appends: AtomicUsize,
+    /// Appending commands that wait, for a thread that looks without the lock.
+    appending: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -142,7 +139,7 @@ impl Queue {
         if waiting.closed {
             return;
         }
-        self.appends.fetch_add(command.appends(), Ordering::Relaxed);
+        self.appending.fetch_add(usize::from(command.is_append()), Ordering::Relaxed);
         waiting.commands.push(command);
         if std::mem::take(&mut waiting.thread_sleeps) {
             drop(waiting);
@@ -171,19 +168,19 @@ impl Queue {
             }
         }
         waiting.thread_sleeps = false;
-        self.appends.store(0, Ordering::Relaxed);
+        self.appending.store(0, Ordering::Relaxed);
         std::mem::swap(&mut waiting.commands, into);
     }
 
-    /// How many appends wait.
-    pub(super) fn appends(&self) -> usize {
-        self.appends.load(Ordering::Relaxed)
+    /// How many appending commands wait.
+    pub(super) fn appending(&self) -> usize {
+        self.appending.load(Ordering::Relaxed)
     }
 
-    /// Looks on until so many appends wait, for [`LINGER`] at most; those who bring them run meanwhile.
+    /// Looks on until so many appending commands wait, for [`LINGER`] at most; those who bring them run meanwhile.
     pub(super) fn linger(&self, expected: usize) {
         let began = Instant::now();
-        while self.appends() < expected && began.elapsed() < LINGER {
+        while self.appending() < expected && began.elapsed() < LINGER {
             std::thread::yield_now();
         }
     }

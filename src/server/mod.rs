@@ -11,9 +11,9 @@
 //! 4. All replies of a connection that one call of `Outlet::answer` releases leave in one write.
 //! 5. While `max_in_flight` messages of a connection are unanswered or unwritten, no further frame of it is read. One
 //!    frame may carry the count over the limit: an array is taken whole.
-//! 6. Nothing that a client does makes it hold more than: its frame under way (`max_report_bytes`), the replies of its
-//!    window, `outbox`'s few pongs, `max_ids_per_connection` ids and as many `done` events. Request bodies share a
-//!    bound of their own (`post`).
+//! 6. Nothing that a client does makes it hold more than: its frame under way (`max_report_bytes`), appends that it
+//!    reserved for and hands over before it waits for anything, the replies of its window, `outbox`'s few pongs,
+//!    `max_ids_per_connection` ids and as many `done` events. Request bodies share a bound of their own (`post`).
 //! 7. A marker `disconnected` is appended after all appends of its connection are answered (or a bound has passed), and
 //!    never after a report of a connection that came later. It is left for ids whose last kept message is a report.
 //! 8. A frame is read to its end or reading is over: the library's read is not cancel-safe.

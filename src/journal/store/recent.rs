@@ -50,10 +50,11 @@ pub(super) struct Recent {
 #[derive(Default)]
 struct State {
     segments: Vec<Segment>,
-    /// The segment that is written, the last frame before it, and how far.
+    /// The segment that is written, and how far.
     current: Option<usize>,
-    begun: u64,
     end: usize,
+    /// The last frame before that segment; 0 where it was begun before the opening.
+    begun: u64,
     /// Where the bundles are that were not removed, by number.
     places: VecDeque<Place>,
     /// What the last frame says of itself; all zero where there is none.
