@@ -6,7 +6,7 @@ mod support {
 
 mod sinks;
 
-use forebay::report::Marker;
+use forebay::report::{Marker, Report};
 use forebay::sink::{Class, Outcome, SinkState};
 use sinks::{Rig, batch, marker, report, with_data};
 
@@ -90,6 +90,16 @@ on_both_sinks! {
             writer.store(&[batch("a", positions.map(|at| report(at, at)).into())]).await;
         }
         assert_eq!(rig.times("a").await, ("1970-01-01 00:00:00.000100".to_owned(), "1970-01-01 00:00:00.000600".to_owned()));
+    }
+
+    async fn an_instant_is_stored_to_the_microsecond_and_ends_with_the_year_9999(rig) {
+        let at = |position, instant| {
+            sinks::body(position, Report { accepted_at: instant, ..sinks::plain(position, position) })
+        };
+        let records = vec![at(1, 1_714_972_800_999_999), at(2, u64::MAX)];
+        assert_eq!(rig.writer().store(&[batch("a", records)]).await, [outcome(2, 0, None)]);
+        let (first, last) = ("2024-05-06 05:20:00.999999".to_owned(), "9999-12-31 23:59:59.999999".to_owned());
+        assert_eq!(rig.times("a").await, (first, last));
     }
 
     async fn every_value_comes_back_as_it_was_sent(rig) {

@@ -103,7 +103,7 @@ struct Statement {
 
 impl Statement {
     fn new() -> Self {
-        let tail = format!(",{TIME}.000000,0,'127.0.0.1','{}','2026-01-01 00:00:00.000000')", data());
+        let tail = format!(",{TIME}.000000,0,'127.0.0.1','{}',20260101000000.000000)", data());
         Self { text: String::new(), tail }
     }
 
