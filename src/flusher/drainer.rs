@@ -1,5 +1,6 @@
 //! Drainers: each takes ids that are ready, and stores their backlog in one shared transaction after the other.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 use tracing::{Instrument as _, Span};
 
 use super::supervisor::Limits;
-use super::task::{Drained, Handover};
+use super::task::{Drained, Handover, Left, settlement};
 use crate::journal::{Journal, JournalError, Receipt, Taken};
 use crate::report::Batch;
 use crate::sink::{Outcome, Sink, Writer};
@@ -17,12 +18,18 @@ use crate::trace;
 /// Time between two tries to read a journal that cannot be read.
 const READ_RETRY: Duration = Duration::from_secs(1);
 
+/// Ids that wait are taken in the order of their names, as the sink's tables have them, so many at a time: rows that
+/// lie beside each other cost the sink less than as many that lie apart.
+const SORTED_AT_ONCE: usize = 65_536;
+
 /// The ids that are ready, shared by all drainers.
 #[derive(Clone)]
 pub(super) struct Handovers(Arc<Mutex<Ready>>);
 
 struct Ready {
     queue: mpsc::UnboundedReceiver<Handover>,
+    /// Taken from the queue together, the last id first.
+    sorted: Vec<Handover>,
     /// Taken from the queue already; the next to be drained, alone.
     doubtful: Option<Handover>,
 }
@@ -37,7 +44,7 @@ pub(super) struct Drainer<S: Sink> {
 
 impl Handovers {
     pub(super) fn new(queue: mpsc::UnboundedReceiver<Handover>) -> Self {
-        Self(Arc::new(Mutex::new(Ready { queue, doubtful: None })))
+        Self(Arc::new(Mutex::new(Ready { queue, sorted: Vec::new(), doubtful: None })))
     }
 
     /// Lets no further handover in, and drops those that wait: their flushers see that nobody will drain them.
@@ -45,11 +52,12 @@ impl Handovers {
         let mut ready = self.0.lock().await;
         ready.queue.close();
         ready.doubtful = None;
+        ready.sorted.clear();
         while ready.queue.try_recv().is_ok() {}
     }
 
     /// The next id that is ready, and all others that are and fit into the same transaction. A doubtful one is alone.
-    async fn gather(&self, limits: Limits) -> Option<Vec<Handover>> {
+    pub(super) async fn gather(&self, limits: Limits) -> Option<Vec<Handover>> {
         let mut ready = self.0.lock().await;
         if let Some(doubtful) = ready.doubtful.take().and_then(Handover::unless_paused) {
             return Some(vec![doubtful]);
@@ -77,18 +85,27 @@ impl Handovers {
 }
 
 impl Ready {
-    /// The next of the queue.
+    /// The next id.
     async fn next(&mut self) -> Option<Handover> {
         loop {
-            if let Some(handover) = self.queue.recv().await?.unless_paused() {
+            if let Some(handover) = self.next_that_waits() {
                 return Some(handover);
             }
+            self.sorted.push(self.queue.recv().await?);
         }
     }
 
     /// The same, if there is one now.
     fn next_that_waits(&mut self) -> Option<Handover> {
-        std::iter::from_fn(|| self.queue.try_recv().ok()).find_map(Handover::unless_paused)
+        loop {
+            if self.sorted.is_empty() {
+                self.sorted.extend(std::iter::from_fn(|| self.queue.try_recv().ok()).take(SORTED_AT_ONCE));
+                self.sorted.sort_by_cached_key(|handover| Reverse(handover.stream.id));
+            }
+            if let Some(handover) = self.sorted.pop()?.unless_paused() {
+                return Some(handover);
+            }
+        }
     }
 }
 
@@ -126,9 +143,19 @@ impl<S: Sink> Drainer<S> {
         let doubtful = handovers.iter().any(|handover| handover.doubtful);
         let outcomes = self.store(&batches, doubtful).await;
         let drained = batches.into_iter().zip(receipts).zip(outcomes);
-        for (handover, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
-            // A flusher that is gone finds the same records in the journal after the restart.
-            let _ = handover.drained.send(Some(Box::new(Drained { batch, receipt, outcome })));
+        let (mut settled, mut answers) = (Vec::new(), Vec::new());
+        for (Handover { stream, drained: to, .. }, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
+            if !outcome.is_whole() {
+                answers.push((to, Drained::Left(Box::new(Left { batch, receipt, outcome }))));
+            } else if !to.is_closed() {
+                // Whoever comes after a flusher that is gone finds the same records in the journal.
+                settled.push((stream, receipt, settlement(&outcome)));
+                answers.push((to, Drained::Settled));
+            }
+        }
+        self.journal.settle(settled);
+        for (to, answer) in answers {
+            let _ = to.send(answer);
         }
     }
 

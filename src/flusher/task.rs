@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 use super::policy::Decision;
 use super::supervisor::Shared;
@@ -23,9 +23,7 @@ pub(super) struct Handover {
     pub(super) stream: Arc<Stream>,
     /// The sink failed over its batch before, so it is stored on its own.
     pub(super) doubtful: bool,
-    /// None where the id was paused before its turn came. Boxed: in an outage every id with backlog has this channel,
-    /// and nothing in it.
-    pub(super) drained: oneshot::Sender<Option<Box<Drained>>>,
+    pub(super) drained: oneshot::Sender<Drained>,
 }
 
 impl Handover {
@@ -36,13 +34,24 @@ impl Handover {
         }
         self.stream.lock().give_back();
         // A flusher that is gone drains nothing either.
-        let _ = self.drained.send(None);
+        let _ = self.drained.send(Drained::Held);
         None
     }
 }
 
+/// What a drainer says of an id that was handed over.
+pub(super) enum Drained {
+    /// Its batch is stored and settled.
+    Settled,
+    /// It was paused before its turn came.
+    Held,
+    /// Not all of its batch is stored. Boxed: in an outage every id with backlog has a channel for this, and nothing
+    /// in it.
+    Left(Box<Left>),
+}
+
 /// What a drainer took of an id, and what the sink said.
-pub(super) struct Drained {
+pub(super) struct Left {
     pub(super) batch: Batch,
     pub(super) receipt: Receipt,
     pub(super) outcome: Outcome,
@@ -69,12 +78,7 @@ pub(super) async fn run(stream: Arc<Stream>, shared: Arc<Shared>) {
     let mut doubt: Option<Box<Doubt>> = None;
     while !shared.stopped.load(Ordering::Acquire) {
         match next(&stream, &shared) {
-            Decision::WaitUntil(due) => {
-                tokio::select! {
-                    () = stream.wake.notified() => {}
-                    () = sleep_until(due) => {}
-                }
-            }
+            Decision::WaitUntil(due) => drop(woken_or(due, &stream).await),
             Decision::Quiet if shared.journal().retire(&stream) => return,
             Decision::Quiet => stream.wake.notified().await,
             // It stays in the journal, and nobody waits for it.
@@ -90,15 +94,18 @@ pub(super) async fn run(stream: Arc<Stream>, shared: Arc<Shared>) {
                 Some(Drain::PutBack(lasting)) => {
                     let error = LastError::new(&lasting.error().message, lasting.error().code);
                     let delay = Doubt::renew(&mut doubt, lasting);
-                    stream.lock().put_back(error, Instant::now() + delay);
-                    tokio::select! {
-                        () = stream.wake.notified() => {}
-                        () = sleep(delay) => {}
-                    }
+                    let again = Instant::now() + delay;
+                    stream.lock().put_back(error, again);
+                    drop(woken_or(again, &stream).await);
                 }
             },
         }
     }
+}
+
+/// Waits until the flusher is woken, or for this time; whichever it was, it looks at its stream.
+fn woken_or(due: Instant, stream: &Stream) -> impl Future {
+    timeout_at(due, stream.wake.notified())
 }
 
 impl Doubt {
@@ -132,22 +139,37 @@ fn next(stream: &Stream, shared: &Shared) -> Decision {
 async fn drain(stream: &Arc<Stream>, shared: &Shared, doubtful: bool) -> Option<Drain> {
     let (drained, done) = oneshot::channel();
     shared.handovers.send(Handover { stream: Arc::clone(stream), doubtful, drained }).ok()?;
-    let Some(done) = done.await.ok()? else { return Some(Drain::Held) };
-    let Drained { batch, receipt, outcome } = *done;
-    let Outcome { inserted, duplicates, total, refused, put_back } = outcome;
-    if let Some(lasting) = put_back {
-        return Some(Drain::PutBack(lasting));
-    }
-    let mut settlement = Settlement { stored: inserted, duplicates, dead: 0, total };
-    if let Some(last) = refused.last() {
-        stream.lock().refused(LastError::new(&last.reason, last.code));
+    match done.await.ok()? {
+        Drained::Settled => Some(Drain::Settled),
+        Drained::Held => Some(Drain::Held),
         // Boxed: each id with backlog has room for this wait, and hardly any ever needs it.
-        let buried = Box::pin(shared.journal().bury(dead_letters(&batch, refused))).await?;
-        settlement.dead = buried.new;
-        settlement.duplicates += buried.known;
+        Drained::Left(left) => Box::pin(left.resolve(stream, shared)).await,
     }
-    shared.journal().settle(stream, receipt, settlement);
-    Some(Drain::Settled)
+}
+
+impl Left {
+    /// Buries what the sink refused, and settles all.
+    async fn resolve(self: Box<Self>, stream: &Arc<Stream>, shared: &Shared) -> Option<Drain> {
+        let Self { batch, receipt, outcome } = *self;
+        if let Some(lasting) = outcome.put_back {
+            return Some(Drain::PutBack(lasting));
+        }
+        let mut settlement = settlement(&outcome);
+        if let Some(last) = outcome.refused.last() {
+            stream.lock().refused(LastError::new(&last.reason, last.code));
+            let buried = shared.journal().bury(dead_letters(&batch, outcome.refused)).await?;
+            settlement.dead = buried.new;
+            settlement.duplicates += buried.known;
+        }
+        shared.journal().settle([(Arc::clone(stream), receipt, settlement)]);
+        Some(Drain::Settled)
+    }
+}
+
+/// Where the reports ended that were not refused.
+pub(super) fn settlement(outcome: &Outcome) -> Settlement {
+    let Outcome { inserted, duplicates, total, .. } = *outcome;
+    Settlement { stored: inserted, duplicates, dead: 0, total }
 }
 
 fn dead_letters(batch: &Batch, refused: Vec<Refused>) -> Vec<DeadLetter> {

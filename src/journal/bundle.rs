@@ -170,9 +170,9 @@ impl Bundles {
         std::mem::take(&mut self.added)
     }
 
-    /// Notes that all entries of `id` up to `through` are settled.
-    pub(super) fn settled(&mut self, id: Id, through: Position) {
-        self.settled.push_back((id, through));
+    /// Notes that all entries of these ids up to these positions are settled.
+    pub(super) fn settled(&mut self, ids: Vec<(Id, Position)>) {
+        self.settled.extend(ids);
     }
 
     /// Notes that an entry of the bundle is settled, or durable in a lane.

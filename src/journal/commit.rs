@@ -225,7 +225,7 @@ impl Committer {
         }
         settled.in_bundles.into_iter().for_each(|bundle| self.bundles.leave(bundle));
         if cfg!(not(forebay_plant = "forget_settlements")) {
-            self.bundles.settled(settled.id, settled.through);
+            self.bundles.settled(settled.ids);
         }
         self.dirty.get_or_insert_with(Instant::now);
         Ok(())
@@ -366,7 +366,7 @@ impl Committer {
             let mut state = group.stream.lock();
             let added = Committed { reports: group.reports, markers: count - group.reports, bytes: group.bytes };
             state.committed(&added, group.first, through, now);
-            state.recent.extend(&self.spots[group.spots.clone()]);
+            state.add_recent(&self.spots[group.spots.clone()]);
             self.drain.backlog_grew(&group.stream, &mut state);
         }
         answer(answers, &groups, self.shared.node_id, metrics);

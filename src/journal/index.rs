@@ -1,6 +1,8 @@
 //! All ids with backlog, the lanes that they hold, and the ids that are paused.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::lanes::{Lane, Lanes};
@@ -26,10 +28,33 @@ pub(super) struct Index {
 /// Those ids that have their place here by hash.
 #[derive(Default)]
 struct Part {
-    streams: HashMap<Id, Arc<Stream>>,
+    streams: HashSet<ById>,
     /// With backlog or without.
     paused: HashSet<Id>,
 }
+
+/// A stream that is found by its id, which is nowhere but in it.
+struct ById(Arc<Stream>);
+
+impl Borrow<Id> for ById {
+    fn borrow(&self) -> &Id {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
 
 /// What one part of the index has at one instant.
 pub struct PartView {
@@ -46,12 +71,12 @@ impl std::fmt::Debug for Index {
 }
 
 impl Index {
-    pub(super) fn new(streams: HashMap<Id, Arc<Stream>>, lanes: Lanes, paused: HashSet<Id>) -> Self {
+    pub(super) fn new(streams: Vec<Arc<Stream>>, lanes: Lanes, paused: HashSet<Id>) -> Self {
         let parts = std::iter::repeat_with(Mutex::default).take(PARTS).collect();
         let index = Self { parts, lanes: Mutex::new(lanes) };
-        for (id, stream) in streams {
-            stream.lock().paused = paused.contains(&id);
-            index.part(&id).streams.insert(id, stream);
+        for stream in streams {
+            stream.lock().paused = paused.contains(&stream.id);
+            index.part(&stream.id).streams.insert(ById(stream));
         }
         for id in paused {
             index.part(&id).paused.insert(id);
@@ -63,13 +88,17 @@ impl Index {
     pub(super) fn join_commit(&self, id: &Id) -> Arc<Stream> {
         let mut part = self.part(id);
         let Part { streams, paused } = &mut *part;
-        let stream = streams.entry(*id).or_insert_with(|| {
-            let stream = Stream::new(*id);
-            stream.lock().paused = paused.contains(id);
-            Arc::new(stream)
-        });
-        stream.lock().in_commit += 1;
-        Arc::clone(stream)
+        if let Some(ById(stream)) = streams.get(id) {
+            stream.lock().in_commit += 1;
+            return Arc::clone(stream);
+        }
+        let stream = Arc::new(Stream::new(*id));
+        {
+            let mut state = stream.lock();
+            (state.paused, state.in_commit) = (paused.contains(id), 1);
+        }
+        streams.insert(ById(Arc::clone(&stream)));
+        stream
     }
 
     /// Takes back an append that was refused after all.
@@ -110,16 +139,16 @@ impl Index {
 
     /// The stream of `id`, if it has one.
     pub(super) fn stream(&self, id: &Id) -> Option<Arc<Stream>> {
-        self.part(id).streams.get(id).cloned()
+        self.part(id).streams.get(id).map(|ById(stream)| Arc::clone(stream))
     }
 
     /// All parts, one after the other; none is locked between two.
     pub(super) fn parts(&self) -> impl Iterator<Item = PartView> {
         self.parts.iter().map(|part| {
             let part = lock(part);
-            let alone = |id: &&Id| !part.streams.contains_key(id);
+            let alone = |id: &&Id| !part.streams.contains(*id);
             let paused = part.paused.iter().filter(alone).copied().collect();
-            PartView { streams: part.streams.values().cloned().collect(), paused }
+            PartView { streams: part.streams.iter().map(|ById(stream)| Arc::clone(stream)).collect(), paused }
         })
     }
 
@@ -141,7 +170,7 @@ impl Index {
         } else {
             part.paused.remove(id);
         }
-        if let Some(stream) = part.streams.get(id) {
+        if let Some(ById(stream)) = part.streams.get(id) {
             stream.set_paused(paused);
         }
     }
@@ -150,8 +179,8 @@ impl Index {
     #[cfg(all(test, feature = "models"))]
     pub(super) fn assert_lanes_are_held(&self) {
         let parts: Vec<_> = self.parts.iter().map(lock).collect();
-        let streams: Vec<_> = parts.iter().flat_map(|part| part.streams.values()).collect();
-        let states: Vec<_> = streams.iter().map(|stream| stream.lock()).collect();
+        let streams: Vec<_> = parts.iter().flat_map(|part| &part.streams).collect();
+        let states: Vec<_> = streams.iter().map(|ById(stream)| stream.lock()).collect();
         let lanes = self.lanes();
         let mut holders = vec![0; lanes.holders().len()];
         states.iter().flat_map(|state| state.lanes()).for_each(|lane| holders[usize::from(lane)] += 1);

@@ -34,7 +34,7 @@ fn pusher(queue: &Arc<Queue>, lane: Lane) -> thread::JoinHandle<()> {
     let queue = Arc::clone(queue);
     let id = Id::new("a").expect("an id");
     let settled =
-        move |n| Settled { id, through: Position(1), in_lanes: vec![(lane, vec![n])], in_bundles: Vec::new() };
+        move |n| Settled { ids: vec![(id, Position(1))], in_lanes: vec![(lane, vec![n])], in_bundles: Vec::new() };
     thread::spawn(move || (0..2).for_each(|n| queue.push(Command::Truncate(settled(n)))))
 }
 

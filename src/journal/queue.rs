@@ -41,12 +41,11 @@ impl Command {
     }
 }
 
-/// Entries of one id that are settled.
-#[derive(Debug, Clone)]
+/// Entries that are settled, of some ids.
+#[derive(Debug, Default)]
 pub(super) struct Settled {
-    pub(super) id: Id,
-    /// All up to here.
-    pub(super) through: Position,
+    /// Each id, and where they end: all of it up to there is settled.
+    pub(super) ids: Vec<(Id, Position)>,
     /// Those in lanes, by their key.
     pub(super) in_lanes: Vec<(Lane, Vec<u8>)>,
     /// The bundles of the others, one for each.

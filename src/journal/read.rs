@@ -13,7 +13,7 @@ use super::error::{Damage, JournalError};
 use super::lanes::Lane;
 use super::progress::LastBatch;
 use super::queue::{Command, Damaged, Settled};
-use super::stream::{State, Stream};
+use super::stream::{DoneWaiter, State, Stream};
 use crate::report::{Batch, Id, Position};
 
 /// What was read of one id: whole entries, in order, from the oldest that is not settled.
@@ -189,52 +189,63 @@ impl Journal {
         value.ok_or_else(lost)
     }
 
-    /// Notes where the records of a batch ended, truncates their entries, and tells who waits for `done`.
-    pub fn settle(&self, stream: &Arc<Stream>, mut receipt: Receipt, settlement: Settlement) {
-        let (settled, released) = {
-            let mut state = stream.lock();
-            state.taken = false;
-            let settled = receipt.settle(&mut state);
-            state.reports -= receipt.reports + receipt.missing;
-            state.markers -= receipt.markers;
-            state.bytes -= receipt.bytes;
-            state.settled = receipt.through;
-            state.behind = !receipt.is_all;
-            if receipt.is_all {
-                state.oldest = state.oldest_after_taken;
-                state.damaged = false;
-            }
-            state.note_batch(LastBatch {
-                at: now_micros(),
-                reports: receipt.reports + receipt.missing,
-                stored: settlement.stored,
-                duplicates: settlement.duplicates,
-                dead: settlement.dead + receipt.missing,
-            });
-            let released = state.done.partition_point(|waiter| waiter.position <= receipt.through);
-            let released: Vec<_> = state.done.drain(..released).collect();
-            if state.done.is_empty() {
-                state.done = Vec::new();
-            }
-            (settled, released)
-        };
-        let Settlement { stored, duplicates, dead, total } = settlement;
-        self.shared.metrics.audit.settled(stored, duplicates, dead + receipt.missing);
-        self.shared.shrink(receipt.bytes);
-        self.shared.queue.push(Command::Truncate(settled));
-        for waiter in released {
+    /// Notes where the records of these batches ended, truncates their entries, and tells who waits for `done`.
+    pub fn settle(&self, batches: impl IntoIterator<Item = (Arc<Stream>, Receipt, Settlement)>) {
+        let (mut settled, mut released) = (Settled::default(), Vec::new());
+        for (stream, receipt, settlement) in batches {
+            let waiters = self.settle_one(&stream, receipt, settlement, &mut settled);
+            released.extend(waiters.into_iter().map(|waiter| (waiter, settlement.total.unwrap_or(0))));
+        }
+        if !settled.ids.is_empty() {
+            self.shared.queue.push(Command::Truncate(settled));
+        }
+        for (waiter, total) in released {
             if let Some(outlet) = waiter.outlet.upgrade() {
-                outlet.drained(waiter.ticket, total.unwrap_or(0));
+                outlet.drained(waiter.ticket, total);
             }
         }
+    }
+
+    /// Settles one batch; who waits for a `done` in it.
+    fn settle_one(
+        &self,
+        stream: &Stream,
+        receipt: Receipt,
+        settlement: Settlement,
+        settled: &mut Settled,
+    ) -> Vec<DoneWaiter> {
+        let Receipt { through, reports, markers, bytes, missing, is_all, .. } = receipt;
+        let Settlement { stored, duplicates, dead, .. } = settlement;
+        let dead = dead + missing;
+        self.shared.metrics.audit.settled(stored, duplicates, dead);
+        self.shared.shrink(bytes);
+        let mut state = stream.lock();
+        state.taken = false;
+        receipt.settle(&mut state, settled);
+        state.reports -= reports + missing;
+        state.markers -= markers;
+        state.bytes -= bytes;
+        state.settled = through;
+        state.behind = !is_all;
+        if is_all {
+            state.oldest = state.oldest_after_taken;
+            state.damaged = false;
+        }
+        state.note_batch(LastBatch { at: now_micros(), reports: reports + missing, stored, duplicates, dead });
+        let released = state.done.partition_point(|waiter| waiter.position <= through);
+        let released = state.done.drain(..released).collect();
+        if state.done.is_empty() {
+            state.done = Vec::new();
+        }
+        released
     }
 
     /// Truncates what is not settled.
     #[cfg(forebay_plant = "truncate_before_store")]
     pub fn truncate(&self, receipt: &Receipt) {
         let in_bundles = receipt.recent.iter().map(|spot| spot.bundle).collect();
-        let (id, through, in_lanes) = (receipt.id, receipt.through, receipt.in_lanes.clone());
-        self.shared.queue.push(Command::Truncate(Settled { id, through, in_lanes, in_bundles }));
+        let (ids, in_lanes) = (vec![(receipt.id, receipt.through)], receipt.in_lanes.clone());
+        self.shared.queue.push(Command::Truncate(Settled { ids, in_lanes, in_bundles }));
     }
 
     fn set_aside(&self, stream: &Stream, damaged: Damaged, damage: Damage) {
@@ -245,14 +256,10 @@ impl Journal {
 }
 
 impl Receipt {
-    /// Takes the entries out of the stream, and says where they are by now.
-    fn settle(&mut self, state: &mut State) -> Settled {
-        let mut settled = Settled {
-            id: self.id,
-            through: self.through,
-            in_lanes: std::mem::take(&mut self.in_lanes),
-            in_bundles: Vec::with_capacity(self.recent.len()),
-        };
+    /// Takes the entries out of the stream, and notes where they are by now.
+    fn settle(self, state: &mut State, settled: &mut Settled) {
+        settled.ids.push((self.id, self.through));
+        settled.in_lanes.extend(self.in_lanes);
         for spot in &self.recent {
             if state.recent.front() == Some(spot) {
                 state.recent.pop_front();
@@ -263,7 +270,6 @@ impl Receipt {
                 settled.in_lanes.push((lane, key));
             }
         }
-        settled
     }
 }
 

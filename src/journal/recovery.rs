@@ -11,7 +11,7 @@ use super::bundle::{self, Bundle, KINDS, Spot};
 use super::commit::now_micros;
 use super::dead_letters;
 use super::entry::{self, Entry};
-use super::error::JournalError;
+use super::error::{Damage, JournalError};
 use super::lanes::{Lane, Lanes};
 use super::pauses;
 use super::queue::Damaged;
@@ -21,7 +21,7 @@ use crate::report::{Id, Position};
 
 /// The journal as it was found.
 pub(super) struct Found {
-    pub(super) streams: HashMap<Id, Arc<Stream>>,
+    pub(super) streams: Vec<Arc<Stream>>,
     pub(super) lanes: Lanes,
     pub(super) bundles: Vec<Bundle>,
     pub(super) paused: HashSet<Id>,
@@ -73,7 +73,7 @@ struct Traces {
 /// When the storage cannot be read or written at all.
 pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalError> {
     let mut found = Found {
-        streams: HashMap::new(),
+        streams: Vec::new(),
         lanes: Lanes::new(leasable, store.lanes()),
         bundles: Vec::new(),
         paused: pauses::recover(store)?,
@@ -94,7 +94,7 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
         traces.forget_settled();
         if !traces.stretches.is_empty() || !traces.recent.is_empty() {
             let stream = found.stream(id, traces, clock);
-            found.streams.insert(id, Arc::new(stream));
+            found.streams.push(Arc::new(stream));
         }
     }
     scan_dead(store, &mut found)?;
@@ -136,37 +136,58 @@ fn scan_lane(
 fn scan_bundles(store: &Store, traces: &mut HashMap<Id, Traces>, found: &mut Found) -> Result<(), JournalError> {
     for bundle in store.bundles() {
         let (number, value) = bundle?;
-        look_for_damage(store, number, &value, found)?;
         let bytes = u32::try_from(value.len()).expect("a bundle is at most MAX_VALUE_BYTES");
         found.bundles.push(Bundle { number, entries: 0, bytes });
-        for (offset, part) in entry::whole_values(&value, KINDS).filter_map(Result::ok) {
-            if bundle::is_settlements(&part) {
-                for (id, through) in bundle::decode_settlements(&part).unwrap_or_default() {
-                    found.highest = found.highest.max(through.0);
-                    let settled = &mut traces.entry(id).or_default().settled;
-                    *settled = through.max(*settled);
-                }
-            } else if let Ok(entry) = entry::decode_whole(&part) {
-                found.highest = found.highest.max(entry.last().0);
-                traces.entry(entry.id).or_default().recent.push(Recent::new(number, offset, part.len(), &entry));
-            }
+        let mut damage = None;
+        for part in entry::whole_values(&value, KINDS) {
+            let taken = part.and_then(|(offset, part)| take_part(number, offset, &part, traces, found));
+            damage = taken.err().or(damage);
+        }
+        if let Some(damage) = damage {
+            set_bundle_aside(store, number, value, damage, found)?;
         }
     }
     Ok(())
 }
 
+/// Takes in an entry, or settlements.
+fn take_part(
+    number: u64,
+    offset: usize,
+    part: &Bytes,
+    traces: &mut HashMap<Id, Traces>,
+    found: &mut Found,
+) -> Result<(), Damage> {
+    if bundle::is_settlements(part) {
+        for (id, through) in bundle::decode_settlements(part)? {
+            found.highest = found.highest.max(through.0);
+            let settled = &mut traces.entry(id).or_default().settled;
+            *settled = through.max(*settled);
+        }
+    } else {
+        let entry = entry::decode_whole(part)?;
+        found.highest = found.highest.max(entry.last().0);
+        let recent = &mut traces.entry(entry.id).or_default().recent;
+        if recent.is_empty() {
+            // Of many ids there is one.
+            recent.reserve_exact(1);
+        }
+        recent.push(Recent::new(number, offset, part.len(), &entry));
+    }
+    Ok(())
+}
+
 /// Sets a bundle aside of which a part is damaged, when it is seen first: it stays until its other parts are settled.
-fn look_for_damage(store: &Store, number: u64, value: &Bytes, found: &mut Found) -> Result<(), JournalError> {
-    let is_whole = |part: &Bytes| match bundle::is_settlements(part) {
-        true => bundle::decode_settlements(part).map(drop),
-        false => entry::decode_whole(part).map(drop),
-    };
-    let parts = entry::whole_values(value, KINDS).map(|part| part.and_then(|(_, part)| is_whole(&part)));
+fn set_bundle_aside(
+    store: &Store,
+    number: u64,
+    value: Bytes,
+    damage: Damage,
+    found: &mut Found,
+) -> Result<(), JournalError> {
     let name = format!("recent/{number}").into_bytes();
-    if let Some(damage) = parts.filter_map(Result::err).last()
-        && !store.is_set_aside(&name)?
-    {
-        Damaged { name, value: value.clone(), in_lane: None }.say(damage).set_aside(store)?;
+    if !store.is_set_aside(&name)? {
+        Damaged { name, value, in_lane: None }.say(damage).set_aside(store)?;
         found.damaged += 1;
     }
     Ok(())

@@ -200,6 +200,15 @@ impl State {
         self.older_lanes.iter().copied().chain(self.lane)
     }
 
+    /// Adds the places of entries that are durable in bundles.
+    pub(super) fn add_recent(&mut self, spots: &[Spot]) {
+        if self.recent.capacity() == 0 {
+            // Most ids are drained before there are more.
+            self.recent.reserve_exact(spots.len());
+        }
+        self.recent.extend(spots);
+    }
+
     /// Notes that the records `first..=through` are durable.
     pub(super) fn committed(&mut self, added: &Committed, first: Position, through: Position, now: Instant) {
         if self.synced == Position(0) {

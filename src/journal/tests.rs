@@ -122,7 +122,7 @@ impl Bench {
         let Taken { batch, receipt } = self.journal().read(&stream, max, 1 << 20).expect("a sound journal");
         happens();
         let stored = batch.records.len() as u64;
-        self.journal().settle(&stream, receipt, Settlement { stored, ..Settlement::default() });
+        self.journal().settle([(Arc::clone(&stream), receipt, Settlement { stored, ..Settlement::default() })]);
         self.journal().retire(&stream);
         batch.records.into_iter().map(|r| data_of(r.body)).collect()
     }

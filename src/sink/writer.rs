@@ -38,6 +38,13 @@ pub struct Outcome {
     pub put_back: Option<Arc<Lasting>>,
 }
 
+impl Outcome {
+    /// Whether every record is in the sink.
+    pub fn is_whole(&self) -> bool {
+        self.put_back.is_none() && self.refused.is_empty()
+    }
+}
+
 /// A report that the sink refuses for what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {

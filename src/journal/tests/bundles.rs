@@ -109,7 +109,7 @@ fn what_moves_while_it_is_drained_is_settled_where_it_went() {
     assert_eq!(batch.records.len(), 1);
     (2..9).for_each(|n| append("b", n));
     assert!(stream.lock().lane.is_some() && stream.lock().recent.is_empty(), "nothing moved");
-    bench.journal().settle(&stream, receipt, Settlement { stored: 1, ..Settlement::default() });
+    bench.journal().settle([(stream, receipt, Settlement { stored: 1, ..Settlement::default() })]);
     assert_eq!(bench.drain("a", 8), ["1"]);
     assert!(bench.stream("a").is_none() && bench.metrics.audit.snapshot().balanced());
 }
