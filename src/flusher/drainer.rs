@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tracing::{Instrument as _, Span};
 
-use super::supervisor::Limits;
-use super::task::{Drained, Handover, Left, settlement};
-use crate::journal::{Journal, JournalError, Receipt, Taken};
+use super::supervisor::{Limits, Shared};
+use super::task::{self, Handover, Left, settlement};
+use crate::journal::{JournalError, Receipt, Taken};
 use crate::report::Batch;
 use crate::sink::{Outcome, Sink, Writer};
 use crate::sync::blocking;
@@ -23,8 +23,7 @@ const READ_RETRY: Duration = Duration::from_secs(1);
 const SORTED_AT_ONCE: usize = 65_536;
 
 /// The ids that are ready, shared by all drainers.
-#[derive(Clone)]
-pub(super) struct Handovers(Arc<Mutex<Ready>>);
+pub(super) struct Handovers(Mutex<Ready>);
 
 struct Ready {
     queue: mpsc::UnboundedReceiver<Handover>,
@@ -36,18 +35,17 @@ struct Ready {
 
 /// One of the tasks that write to the sink.
 pub(super) struct Drainer<S: Sink> {
-    handovers: Handovers,
-    journal: Journal,
+    shared: Arc<Shared>,
     writer: Writer<S>,
     limits: Limits,
 }
 
 impl Handovers {
     pub(super) fn new(queue: mpsc::UnboundedReceiver<Handover>) -> Self {
-        Self(Arc::new(Mutex::new(Ready { queue, sorted: Vec::new(), doubtful: None })))
+        Self(Mutex::new(Ready { queue, sorted: Vec::new(), doubtful: None }))
     }
 
-    /// Lets no further handover in, and drops those that wait: their flushers see that nobody will drain them.
+    /// Lets no further handover in, and drops those that wait.
     pub(super) async fn shut(&self) {
         let mut ready = self.0.lock().await;
         ready.queue.close();
@@ -57,20 +55,20 @@ impl Handovers {
     }
 
     /// The next id that is ready, and all others that are and fit into the same transaction. A doubtful one is alone.
-    pub(super) async fn gather(&self, limits: Limits) -> Option<Vec<Handover>> {
+    pub(super) async fn gather(&self, shared: &Arc<Shared>, limits: Limits) -> Option<Vec<Handover>> {
         let mut ready = self.0.lock().await;
-        if let Some(doubtful) = ready.doubtful.take().and_then(Handover::unless_paused) {
+        if let Some(doubtful) = ready.doubtful.take().and_then(|doubtful| doubtful.unless_paused(shared)) {
             return Some(vec![doubtful]);
         }
         let mut gathered = Vec::new();
         let (mut rows, mut bytes) = (0, 0);
-        let mut next = ready.next().await;
+        let mut next = ready.next(shared).await;
         while let Some(handover) = next {
-            if handover.doubtful && !gathered.is_empty() {
+            if handover.doubt.is_some() && !gathered.is_empty() {
                 ready.doubtful = Some(handover);
                 break;
             }
-            let doubtful = handover.doubtful;
+            let doubtful = handover.doubt.is_some();
             let backlog = handover.stream.lock().backlog();
             rows += (backlog.reports + backlog.markers).min(limits.catch_up_batch as u64);
             bytes += backlog.bytes;
@@ -78,7 +76,7 @@ impl Handovers {
             if doubtful || rows >= limits.max_rows as u64 || bytes >= limits.max_bytes as u64 {
                 break;
             }
-            next = ready.next_that_waits();
+            next = ready.next_that_waits(shared);
         }
         (!gathered.is_empty()).then_some(gathered)
     }
@@ -86,9 +84,9 @@ impl Handovers {
 
 impl Ready {
     /// The next id.
-    async fn next(&mut self) -> Option<Handover> {
+    async fn next(&mut self, shared: &Arc<Shared>) -> Option<Handover> {
         loop {
-            if let Some(handover) = self.next_that_waits() {
+            if let Some(handover) = self.next_that_waits(shared) {
                 return Some(handover);
             }
             self.sorted.push(self.queue.recv().await?);
@@ -96,13 +94,13 @@ impl Ready {
     }
 
     /// The same, if there is one now.
-    fn next_that_waits(&mut self) -> Option<Handover> {
+    fn next_that_waits(&mut self, shared: &Arc<Shared>) -> Option<Handover> {
         loop {
             if self.sorted.is_empty() {
                 self.sorted.extend(std::iter::from_fn(|| self.queue.try_recv().ok()).take(SORTED_AT_ONCE));
                 self.sorted.sort_by_cached_key(|handover| Reverse(handover.stream.id));
             }
-            if let Some(handover) = self.sorted.pop()?.unless_paused() {
+            if let Some(handover) = self.sorted.pop()?.unless_paused(shared) {
                 return Some(handover);
             }
         }
@@ -110,15 +108,15 @@ impl Ready {
 }
 
 impl<S: Sink> Drainer<S> {
-    pub(super) fn new(handovers: Handovers, journal: Journal, writer: Writer<S>, limits: Limits) -> Self {
-        Self { handovers, journal, writer, limits }
+    pub(super) fn new(shared: Arc<Shared>, writer: Writer<S>, limits: Limits) -> Self {
+        Self { shared, writer, limits }
     }
 
-    /// Runs until it is dropped, or until all flushers are gone.
+    /// Runs until it is dropped, or no handover is let in any more.
     pub(super) async fn run(mut self) {
         // Tables are made, and the sink's state is known, before there is anything to store.
         self.writer.ready().await;
-        while let Some(handovers) = self.handovers.gather(self.limits).await {
+        while let Some(handovers) = self.shared.queue.gather(&self.shared, self.limits).await {
             let span = tracing::info_span!(
                 target: trace::TARGET,
                 trace::TRANSACTION,
@@ -129,41 +127,45 @@ impl<S: Sink> Drainer<S> {
         }
     }
 
-    /// Stores what these ids have, and lets their flushers know.
+    /// Stores what these ids have, settles what is wholly stored, and lets all of them go on.
     async fn drain(&mut self, handovers: Vec<Handover>, span: &Span) {
         let read = tracing::info_span!(target: trace::TARGET, "read");
         let taken = self.read(&handovers).instrument(read).await;
         // What was read of an id that was paused meanwhile may have been accepted after the pause.
-        let kept = handovers.into_iter().zip(taken).filter_map(|(handover, t)| Some((handover.unless_paused()?, t)));
+        let kept = handovers
+            .into_iter()
+            .zip(taken)
+            .filter_map(|(handover, t)| Some((handover.unless_paused(&self.shared)?, t)));
         let (handovers, taken): (Vec<Handover>, Vec<Taken>) = kept.unzip();
         let (batches, receipts): (Vec<Batch>, Vec<Receipt>) = taken.into_iter().map(|t| (t.batch, t.receipt)).unzip();
         #[cfg(forebay_plant = "truncate_before_store")]
-        receipts.iter().for_each(|receipt| self.journal.truncate(receipt));
+        receipts.iter().for_each(|receipt| self.shared.journal().truncate(receipt));
         span.record("forebay.rows", batches.iter().map(|batch| batch.records.len()).sum::<usize>() as i64);
-        let doubtful = handovers.iter().any(|handover| handover.doubtful);
+        let doubtful = handovers.iter().any(|handover| handover.doubt.is_some());
         let outcomes = self.store(&batches, doubtful).await;
         let drained = batches.into_iter().zip(receipts).zip(outcomes);
-        let (mut settled, mut answers) = (Vec::new(), Vec::new());
-        for (Handover { stream, drained: to, .. }, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
-            if !outcome.is_whole() {
-                answers.push((to, Drained::Left(Box::new(Left { batch, receipt, outcome }))));
-            } else if !to.is_closed() {
-                // Whoever comes after a flusher that is gone finds the same records in the journal.
-                settled.push((stream, receipt, settlement(&outcome)));
-                answers.push((to, Drained::Settled));
+        let (mut stored, mut settled) = (Vec::new(), Vec::new());
+        for (mut handover, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
+            if outcome.is_whole() {
+                settled.push((Arc::clone(&handover.stream), receipt, settlement(&outcome)));
+                handover.doubt = None;
+                stored.push(handover);
+            } else {
+                let Handover { stream, doubt, counted } = handover;
+                let left = Box::new(Left { batch, receipt, outcome });
+                self.shared.spawn(task::resolve(stream, Arc::clone(&self.shared), left, doubt));
+                drop(counted);
             }
         }
-        self.journal.settle(settled);
-        for (to, answer) in answers {
-            let _ = to.send(answer);
-        }
+        self.shared.journal().settle(settled);
+        stored.into_iter().for_each(|handover| handover.go_on(&self.shared));
     }
 
     /// Reads the backlog of all these ids, away from the tasks that must not wait for a disk.
     async fn read(&mut self, handovers: &[Handover]) -> Vec<Taken> {
         loop {
             let streams: Vec<_> = handovers.iter().map(|h| Arc::clone(&h.stream)).collect();
-            let (journal, limits) = (self.journal.clone(), self.limits);
+            let (journal, limits) = (self.shared.journal().clone(), self.limits);
             let read = move || -> Result<Vec<Taken>, JournalError> {
                 streams.iter().map(|s| journal.read(s, limits.catch_up_batch, limits.max_bytes)).collect()
             };
@@ -171,7 +173,7 @@ impl<S: Sink> Drainer<S> {
                 Ok(taken) => return taken,
                 Err(error) if error.is_damage() => {
                     // The next start searches the files for what is whole.
-                    self.journal.fail(error);
+                    self.shared.journal().fail(error);
                     return std::future::pending().await;
                 }
                 Err(error) => {

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::drainer::{Drainer, Handovers};
 use super::policy::{Decision, Policy};
-use super::task::{self, Handover};
+use super::task::{self, Doubt, Handover};
 use crate::journal::{Backlog, Drain, Flusher, Journal, JournalError, State, Stream};
 use crate::sink::{Sink, Writer};
 
@@ -45,6 +45,9 @@ pub(super) struct Shared {
     flushers: TaskTracker,
     drainers: TaskTracker,
     stop: CancellationToken,
+    /// For those who try what becomes of a flusher that is dropped at a wait.
+    #[cfg(test)]
+    pub(super) dropped_after: Arc<super::tests::DroppedAfter>,
 }
 
 impl Flushers {
@@ -63,6 +66,8 @@ impl Flushers {
             flushers: TaskTracker::new(),
             drainers: TaskTracker::new(),
             stop: CancellationToken::new(),
+            #[cfg(test)]
+            dropped_after: Default::default(),
         }))
     }
 
@@ -70,7 +75,7 @@ impl Flushers {
     pub fn start<S: Sink>(&self, journal: &Journal, writers: Vec<Writer<S>>, limits: Limits) {
         assert!(self.0.journal.set(journal.clone()).is_ok(), "flushers start once");
         for writer in writers {
-            let drainer = Drainer::new(self.0.queue.clone(), journal.clone(), writer, limits);
+            let drainer = Drainer::new(Arc::clone(&self.0), writer, limits);
             let drainer = self.0.runtime.spawn(self.0.stop.clone().run_until_cancelled_owned(drainer.run()));
             let journal = journal.clone();
             // Without its drainers a node would take reports until it is full, and say that it is well.
@@ -110,7 +115,7 @@ impl Flushers {
 
     fn wake_all(&self) {
         if let Some(journal) = self.0.journal.get() {
-            journal.parts().flat_map(|part| part.streams).for_each(|stream| stream.wake.notify_one());
+            journal.parts().flat_map(|part| part.streams).for_each(|stream| stream.lock().wake());
         }
     }
 }
@@ -118,16 +123,14 @@ impl Flushers {
 impl Drain for Flushers {
     fn backlog_grew(&self, stream: &Arc<Stream>, state: &mut State) {
         match state.flusher {
-            Flusher::None => {
-                state.flusher = Flusher::Working;
-                let flusher = task::run(Arc::clone(stream), Arc::clone(&self.0));
-                self.0.flushers.spawn_on(flusher, &self.0.runtime);
-            }
+            Flusher::None => match self.0.decide(state) {
+                Decision::Act => self.0.hand_over(Arc::clone(stream), None),
+                _ => self.0.spawn(task::Flusher::new(Arc::clone(stream), Arc::clone(&self.0), None)),
+            },
             Flusher::Waiting if !self.0.policy.is_full(state.backlog()) => {}
-            Flusher::Idle if cfg!(forebay_plant = "let_an_id_return_unseen") => {}
-            Flusher::Waiting | Flusher::Idle => {
+            Flusher::Waiting => {
                 state.flusher = Flusher::Working;
-                stream.wake.notify_one();
+                state.wake();
             }
             Flusher::Working | Flusher::Held => {}
         }
@@ -135,6 +138,30 @@ impl Drain for Flushers {
 }
 
 impl Shared {
+    /// Decides, and notes under the same lock what the flusher wants to be woken by.
+    pub(super) fn decide(&self, state: &mut State) -> Decision {
+        let decision = self.policy.decide(state.backlog(), self.hurry.load(Ordering::Acquire), Instant::now());
+        state.urgent &= decision != Decision::Act;
+        state.flusher = match decision {
+            Decision::Act | Decision::Quiet => Flusher::Working,
+            Decision::Hold => Flusher::Held,
+            Decision::WaitUntil(_) => Flusher::Waiting,
+        };
+        decision
+    }
+
+    /// Gives an id that is ready to the drainers. Where there are none any more, its backlog stays in the journal.
+    pub(super) fn hand_over(&self, stream: Arc<Stream>, doubt: Option<Box<Doubt>>) {
+        let _ = self.handovers.send(Handover { stream, doubt, counted: self.flushers.token() });
+    }
+
+    /// Runs a flusher.
+    pub(super) fn spawn(&self, flusher: impl Future<Output = ()> + Send + 'static) {
+        #[cfg(test)]
+        let flusher = self.dropped_after.of(flusher);
+        self.flushers.spawn_on(flusher, &self.runtime);
+    }
+
     pub(super) fn journal(&self) -> &Journal {
         self.journal.get().expect("a flusher asks for the journal after the start that sets it")
     }

@@ -38,18 +38,19 @@ pub(super) struct Spot {
     pub(super) bundle: u64,
     /// The position of its first record.
     pub(super) first: Position,
-    /// Where its value begins in the bundle.
-    pub(super) offset: u32,
     /// How long its value is.
     pub(super) length: u32,
-    /// How many records it has.
-    pub(super) records: u32,
+    /// Where its value begins in the bundle: below [`BUNDLE_BYTES`], where it is not the first.
+    pub(super) offset: u16,
+    /// How many records it has: few share an entry.
+    pub(super) records: u16,
 }
 
 impl Spot {
-    pub(super) fn new(bundle: u64, first: Position, at: Range<usize>, records: usize) -> Self {
-        let narrow = |number| u32::try_from(number).expect("below MAX_VALUE_BYTES");
-        Self { bundle, first, offset: narrow(at.start), length: narrow(at.len()), records: narrow(records) }
+    /// None where it is not as a commit writes it.
+    pub(super) fn new(bundle: u64, first: Position, at: Range<usize>, records: usize) -> Option<Self> {
+        let (length, offset) = (at.len().try_into().ok()?, at.start.try_into().ok()?);
+        Some(Self { bundle, first, length, offset, records: records.try_into().ok()? })
     }
 
     /// The position of its last record.
@@ -64,7 +65,7 @@ impl Spot {
 
     /// Where the entry's value is, in its bundle.
     pub(super) fn range(&self) -> Range<usize> {
-        let (start, length) = (self.offset as usize, self.length as usize);
+        let (start, length) = (usize::from(self.offset), self.length as usize);
         start..start + length
     }
 }

@@ -326,7 +326,8 @@ impl Committer {
                 offset = 0;
             }
             self.entries += 1;
-            self.spots.push(Spot::new(self.bundles.next(), first, offset..offset + length, count));
+            let spot = Spot::new(self.bundles.next(), first, offset..offset + length, count);
+            self.spots.push(spot.expect("a bundle and a shared entry are bounded"));
             group.bytes += length as u64;
             written += count;
         }
@@ -453,11 +454,10 @@ fn note_done_waiter(group: &Group, index: usize, to: &ReplyTo) {
 
 /// Gives each outlet all its answers of this cycle at once, in the order of its appends.
 fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16, metrics: &Metrics) {
-    let mut acks = Tally::default();
+    let (mut acks, mut outlets) = (Tally::default(), 0);
     let outlet = |to: &ReplyTo| Arc::as_ptr(&to.outlet).cast::<()>();
     answers.sort_by_key(|(to, _)| outlet(to));
     let mut answers = answers.into_iter().peekable();
-    let mut outlets = 0;
     while let Some((first, _)) = answers.peek() {
         let to: Arc<dyn Outlet> = Arc::clone(&first.outlet);
         let this = outlet(first);

@@ -104,27 +104,32 @@ impl Index {
     /// Takes back an append that was refused after all.
     pub(super) fn leave_commit(&self, stream: &Stream) {
         let mut part = self.part(&stream.id);
-        let flusher = {
+        let is_left = {
             let mut state = stream.lock();
             state.in_commit -= 1;
-            state.is_quiet().then_some(state.flusher)
+            state.is_quiet() && state.flusher == Flusher::None
         };
-        match flusher {
-            Some(Flusher::None) => self.remove(&mut part, stream),
-            // It tried to retire while the append was on its way, and waits for what comes of it.
-            Some(Flusher::Idle) => stream.wake.notify_one(),
-            _ => {}
+        if is_left {
+            self.remove(&mut part, stream);
         }
     }
 
-    /// Lets a drained, quiet stream go and gives its lane back. False when there is something left to do.
+    /// Lets a drained, quiet stream go and gives its lane back; one that has only appends on their way is without a
+    /// flusher from here on. False when there is something left to do.
     pub(super) fn retire(&self, stream: &Stream) -> bool {
         let mut part = self.part(&stream.id);
-        let quiet = stream.lock().is_quiet();
-        if quiet {
+        let (is_drained, is_quiet) = {
+            let mut state = stream.lock();
+            let is_drained = state.is_drained();
+            if is_drained && cfg!(not(forebay_plant = "let_an_id_return_unseen")) {
+                state.flusher = Flusher::None;
+            }
+            (is_drained, state.is_quiet())
+        };
+        if is_quiet {
             self.remove(&mut part, stream);
         }
-        quiet
+        is_drained
     }
 
     /// A lane for what waits for long of `id`; given back when the id is drained.

@@ -166,13 +166,15 @@ fn take_part(
         }
     } else {
         let entry = entry::decode_whole(part)?;
+        let spot = Spot::new(number, entry.first, offset..offset + part.len(), entry.records.len());
+        let spot = spot.ok_or(Damage::Content)?;
         found.highest = found.highest.max(entry.last().0);
         let recent = &mut traces.entry(entry.id).or_default().recent;
         if recent.is_empty() {
             // Of many ids there is one.
             recent.reserve_exact(1);
         }
-        recent.push(Recent::new(number, offset, part.len(), &entry));
+        recent.push(Recent::new(spot, &entry));
     }
     Ok(())
 }
@@ -226,10 +228,10 @@ impl Stretch {
 }
 
 impl Recent {
-    fn new(number: u64, offset: usize, length: usize, entry: &Entry) -> Self {
+    fn new(spot: Spot, entry: &Entry) -> Self {
         let reports = entry.reports();
         Self {
-            spot: Spot::new(number, entry.first, offset..offset + length, entry.records.len()),
+            spot,
             last: entry.last(),
             reports,
             markers: entry.records.len() as u64 - reports,
@@ -271,12 +273,14 @@ impl Found {
         let mut state = stream.lock();
         for stretch in &stretches {
             self.lanes.hold(stretch.lane);
-            let older = state.lane.replace(stretch.lane);
-            state.older_lanes.extend(older);
             state.reports += stretch.reports;
             state.markers += stretch.markers;
             state.bytes += stretch.bytes;
             state.synced = stretch.last;
+        }
+        if let Some((last, older)) = stretches.split_last() {
+            state.lane = Some(last.lane);
+            state.older_lanes = older.iter().map(|stretch| stretch.lane).collect();
         }
         for entry in &recent {
             state.reports += entry.reports;

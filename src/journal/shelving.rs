@@ -111,7 +111,7 @@ impl Committer {
         self.value.clear();
         let (mut count, mut records) = (0, 0);
         for spot in spots {
-            records += spot.records as usize;
+            records += usize::from(spot.records);
             let bytes = self.value.len() + spot.length as usize;
             let fits = !alone && records <= self.shared.max_entry_records && bytes <= SHARED_ENTRY_BYTES;
             if count > 0 && !fits {

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Weak;
+use std::task::Waker;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::append::Outlet;
@@ -18,8 +18,6 @@ pub struct Stream {
     /// The id.
     pub id: Id,
     state: Mutex<State>,
-    /// Wakes the id's flusher; see [`State::flusher`].
-    pub wake: Notify,
 }
 
 /// What changes of a stream.
@@ -31,7 +29,7 @@ pub struct State {
     pub(super) lane: Option<Lane>,
     /// Lanes with older entries: after a crash between a truncation and its sync, an id that was drained and came back
     /// in another lane has entries in both. Oldest first.
-    pub(super) older_lanes: Vec<Lane>,
+    pub(super) older_lanes: Box<[Lane]>,
     /// Reports that are durable and not settled.
     pub(super) reports: u64,
     /// Markers that are durable and not settled.
@@ -47,7 +45,7 @@ pub struct State {
     /// A batch was read, and may be on its way to the sink.
     pub(super) taken: bool,
     /// Appends that a commit is working on.
-    pub(super) in_commit: u64,
+    pub(super) in_commit: u32,
     /// Its place among the groups of the commit that works on it.
     pub(super) group: Option<u32>,
     /// A batch was taken and did not have all.
@@ -60,6 +58,8 @@ pub struct State {
     pub(super) done: Vec<DoneWaiter>,
     /// Whether the id has a flusher, and what that waits for.
     pub flusher: Flusher,
+    /// Wakes the flusher, where it waits.
+    pub waker: Option<Waker>,
     /// Nothing of it is drained until it is resumed.
     pub(super) paused: bool,
     /// What is durable now is drained without waiting for batch or tick.
@@ -75,9 +75,7 @@ pub enum Flusher {
     None,
     /// It waits for a batch, a marker or the tick, and wants to be woken by the first two.
     Waiting,
-    /// It found nothing to do, and wants to be woken by anything.
-    Idle,
-    /// It works, and will look at the stream again by itself.
+    /// It works, or the id is with the drainers, and will be looked at again by itself.
     Working,
     /// The id is paused: it waits for the resume alone.
     Held,
@@ -122,12 +120,18 @@ pub(super) struct Committed {
     pub(super) bytes: u64,
 }
 
+impl Committed {
+    fn appends(&self) -> u32 {
+        u32::try_from(self.reports + self.markers).expect("what may wait for one commit is bounded by its bytes")
+    }
+}
+
 impl Stream {
     pub(super) fn new(id: Id) -> Self {
         let state = State {
             recent: VecDeque::new(),
             lane: None,
-            older_lanes: Vec::new(),
+            older_lanes: Box::default(),
             reports: 0,
             markers: 0,
             bytes: 0,
@@ -142,11 +146,12 @@ impl Stream {
             oldest_after_taken: None,
             done: Vec::new(),
             flusher: Flusher::None,
+            waker: None,
             paused: false,
             urgent: false,
             progress: None,
         };
-        Self { id, state: Mutex::new(state), wake: Notify::new() }
+        Self { id, state: Mutex::new(state) }
     }
 
     /// The stream's state. Held for moments, never over a wait or a read of the disk.
@@ -159,7 +164,7 @@ impl Stream {
         let mut state = self.lock();
         if !state.is_quiet() && !state.paused {
             state.urgent = true;
-            self.wake.notify_one();
+            state.wake();
         }
     }
 
@@ -179,15 +184,27 @@ impl State {
         Backlog { reports, markers, bytes, behind, oldest, paused, urgent }
     }
 
+    /// Lets the flusher look at the stream again.
+    pub fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
     /// Records that are durable, or on their way there, and not settled.
     pub(super) fn occupancy(&self) -> u64 {
-        self.reports + self.markers + self.in_commit
+        self.reports + self.markers + u64::from(self.in_commit)
     }
 
     /// Whether nothing of the id is left to store, nor on its way.
     pub(super) fn is_quiet(&self) -> bool {
         let nothing_comes = self.in_commit == 0 || cfg!(forebay_plant = "leave_in_commit");
-        self.reports == 0 && self.markers == 0 && nothing_comes
+        self.is_drained() && nothing_comes
+    }
+
+    /// Whether nothing that is durable is left to store.
+    pub(super) fn is_drained(&self) -> bool {
+        self.reports == 0 && self.markers == 0
     }
 
     /// Notes that the batch that was read is not on its way to the sink after all.
@@ -215,7 +232,7 @@ impl State {
             // The id may have been here before, with entries in this lane whose truncation still waits in the queue.
             self.settled = Position(first.0 - 1);
         }
-        self.in_commit -= added.reports + added.markers;
+        self.in_commit -= added.appends();
         self.group = None;
         self.reports += added.reports;
         self.markers += added.markers;
