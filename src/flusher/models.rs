@@ -307,6 +307,19 @@ fn a_batch_a_marker_or_the_tick_wakes_the_flusher() {
     });
 }
 
+/// The clock stands and no batch is full: only the marker, which may come just after the flusher looked, makes it act.
+#[test]
+fn a_marker_that_comes_while_the_flusher_looks_is_not_overlooked() {
+    model(|| async {
+        let mut run = Run::start(Policy { batch: 100, tick: TICK }, 100);
+        run.client(&[("a", 1), ("a", 2)]);
+        run.client(&[("b", 101)]);
+        run.answered().await;
+        run.drained().await;
+        run.end().await;
+    });
+}
+
 /// The clock stands and no batch is full: only the shutdown makes the flushers act.
 #[test]
 fn a_shutdown_wakes_every_flusher() {

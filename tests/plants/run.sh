@@ -34,8 +34,8 @@ trust_the_bytes          | lib::journal::tests::a_damaged_entry_is_set_aside_by_
 forget_the_dead          | lib::journal::tests::damage_that_appears_while_running_is_set_aside_and_the_audit_balances | the audit leaves out what is dead
 lose_a_wake_up           | models::journal::models::what_is_pushed_is_taken_in_order_and_never_left_waiting | the commit thread sleeps over a command
 leave_in_commit          | models::flusher::models::an_id_that_returns_while_it_is_drained_or_leaves_is_stored_in_order | an id leaves while a commit works on it
-let_an_id_return_unseen  | models::flusher::models::an_id_that_returns_while_it_is_drained_or_leaves_is_stored_in_order | a flusher without work is not woken
-note_too_late            | models::flusher::models::a_batch_a_marker_or_the_tick_wakes_the_flusher     | a flusher says what it waits for after it looked
+let_an_id_return_unseen  | models::flusher::models::an_id_that_returns_while_it_is_drained_or_leaves_is_stored_in_order | an id that has only appends on their way is left to nobody
+note_too_late            | models::flusher::models::a_marker_that_comes_while_the_flusher_looks_is_not_overlooked | a flusher says what it waits for after it looked
 refuse_in_an_outage      | e2e::limits::a_sink_that_is_down_stops_neither_start_nor_acks               | a sink that is down stops the acks
 go_on_after_failed_sync  | e2e::durable::no_ack_comes_after_a_sync_that_failed_and_the_node_ends_with_an_error | a failed sync counts as one
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
