@@ -51,7 +51,8 @@ impl Handovers {
         ready.queue.close();
         ready.doubtful = None;
         ready.sorted.clear();
-        while ready.queue.try_recv().is_ok() {}
+        // To its end: who is about to send when it is closed sends yet.
+        while ready.queue.recv().await.is_some() {}
     }
 
     /// The next id that is ready, and all others that are and fit into the same transaction. A doubtful one is alone.

@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub(super) stopped: AtomicBool,
     pub(super) handovers: mpsc::UnboundedSender<Handover>,
     journal: OnceLock<Journal>,
-    /// Handovers for the drainers, until they start.
+    /// Where the drainers take handovers from.
     pub(super) queue: Handovers,
     runtime: Handle,
     flushers: TaskTracker,
@@ -90,6 +90,8 @@ impl Flushers {
 
     /// Lets every flusher act without waiting for its tick, and waits until all backlog is drained or `patience` is
     /// over. Then stops all flushers and drainers; what was not drained stays in the journal.
+    ///
+    /// What was appended before must be committed: an id of which an append is on its way may have no flusher yet.
     pub async fn drain_and_stop(&self, patience: Duration) {
         self.0.hurry.store(true, Ordering::Release);
         self.wake_all();

@@ -41,6 +41,8 @@ pub(super) struct Doubt {
     /// Until it is stored, or paused, an operator sees the error as one of the sink.
     lasting: Option<Arc<Lasting>>,
     backoff: Option<Backoff>,
+    /// Whether it was tried since the shutdown began.
+    hurried: bool,
 }
 
 /// What a drainer took of an id, and what the sink said, where not all of it is stored.
@@ -147,42 +149,56 @@ fn decide(stream: &Stream, shared: &Shared, context: &Context<'_>) -> Decision {
 
 /// Goes on with an id of which the sink refused records, or failed over all of them. Ends early when the commit thread
 /// has ended.
-pub(super) async fn resolve(stream: Arc<Stream>, shared: Arc<Shared>, left: Box<Left>, mut doubt: Option<Box<Doubt>>) {
-    let Left { batch, receipt, outcome } = *left;
-    if let Some(lasting) = outcome.put_back {
-        let error = LastError::new(&lasting.error().message, lasting.error().code);
-        let again = Instant::now() + doubt.get_or_insert_default().renew(lasting);
-        stream.lock().put_back(error, again);
-        woken_or(again, &stream, &shared).await;
-    } else {
+pub(super) async fn resolve(stream: Arc<Stream>, shared: Arc<Shared>, left: Box<Left>, doubt: Option<Box<Doubt>>) {
+    let put_back = left.outcome.put_back.clone();
+    let doubt = match put_back {
+        Some(lasting) => {
+            // It is read again when its time comes.
+            drop(left);
+            Some(wait_again(&stream, &shared, lasting, doubt.unwrap_or_default()).await)
+        }
+        None if left.bury_and_settle(&stream, &shared).await.is_none() => return,
+        None => None,
+    };
+    shared.spawn(Flusher::new(stream, Arc::clone(&shared), doubt));
+}
+
+/// Waits before a batch that was put back is stored again: its time, or until an operator or the shutdown wants it now.
+/// Whatever came while the sink had the batch counts, too.
+async fn wait_again(stream: &Stream, shared: &Shared, lasting: Arc<Lasting>, mut doubt: Box<Doubt>) -> Box<Doubt> {
+    let error = LastError::new(&lasting.error().message, lasting.error().code);
+    let again = Instant::now() + doubt.renew(lasting);
+    stream.lock().put_back(error, again);
+    let hurried = std::mem::replace(&mut doubt.hurried, shared.hurry.load(Ordering::Acquire));
+    let wanted = poll_fn(|context| {
+        let mut state = stream.lock();
+        // Whoever hurries or stops all says so before it wakes them. In a hurry each is tried once without waiting.
+        let hurry = shared.hurry.load(Ordering::Acquire) && !hurried;
+        let is_over = state.urgent || hurry || shared.stopped.load(Ordering::Acquire);
+        state.waker = (!is_over).then(|| context.waker().clone());
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    });
+    // Whichever it was, its time has come.
+    let _ = timeout_at(again, wanted).await;
+    doubt.hurried |= shared.hurry.load(Ordering::Acquire);
+    stream.lock().urgent = true;
+    doubt
+}
+
+impl Left {
+    /// Makes dead letters of what the sink refused, and settles all; none when the commit thread has ended.
+    async fn bury_and_settle(self: Box<Self>, stream: &Arc<Stream>, shared: &Shared) -> Option<()> {
+        let Self { batch, receipt, outcome } = *self;
         let mut settlement = settlement(&outcome);
         if let Some(last) = outcome.refused.last() {
             stream.lock().refused(LastError::new(&last.reason, last.code));
-            let Some(buried) = shared.journal().bury(dead_letters(&batch, outcome.refused)).await else { return };
+            let buried = shared.journal().bury(dead_letters(&batch, outcome.refused)).await?;
             settlement.dead = buried.new;
             settlement.duplicates += buried.known;
         }
-        shared.journal().settle([(Arc::clone(&stream), receipt, settlement)]);
-        doubt = None;
+        shared.journal().settle([(Arc::clone(stream), receipt, settlement)]);
+        Some(())
     }
-    Flusher::new(stream, shared, doubt).await;
-}
-
-/// Waits for this time, or until the flusher is woken: by an operator, or because flushers stop.
-async fn woken_or(due: Instant, stream: &Stream, shared: &Shared) {
-    let hurried = shared.hurry.load(Ordering::Acquire);
-    let mut waits = false;
-    let woken = poll_fn(|context| {
-        let mut state = stream.lock();
-        let is_woken = waits && state.waker.is_none();
-        // Whoever hurries or stops all says so before it wakes them.
-        let is_over = shared.hurry.load(Ordering::Acquire) != hurried || shared.stopped.load(Ordering::Acquire);
-        waits = !is_woken && !is_over;
-        state.waker = waits.then(|| context.waker().clone());
-        if waits { Poll::Pending } else { Poll::Ready(()) }
-    });
-    // Whichever it was, it looks at its stream.
-    let _ = timeout_at(due, woken).await;
 }
 
 impl Doubt {

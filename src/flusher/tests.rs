@@ -2,20 +2,21 @@
 //! takes over, in the same process or after a restart, and nothing is lost or stored twice.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use super::drainer::Drainer;
 use super::supervisor::Limits;
-use super::{Flushers, Policy};
+use super::{Flushers, Policy, task};
 use crate::config;
 use crate::journal::{
     Answer, Append, Content, Drain, Flusher, Journal, JournalError, Opened, Outlet, ReplyTo, State, Stream,
-    Surroundings,
+    Surroundings, Taken,
 };
 use crate::metrics::Metrics;
 use crate::report::{Batch, Body, Draft, Id, Marker, Record};
@@ -26,6 +27,8 @@ const POLICY: Policy = Policy { batch: 1, tick: Duration::from_secs(10) };
 const LIMITS: Limits = Limits { catch_up_batch: 2, max_rows: 2, max_bytes: 1 << 20 };
 /// A report with this code is refused for what it is.
 const POISONED: i32 = 13;
+/// The sink fails over one with this code, though it takes others.
+const FAILING: i32 = 14;
 const REPORTS: u64 = 8;
 
 /// Starts no flusher: the tests poll theirs by hand.
@@ -50,9 +53,13 @@ impl Sink for PickySink {
 
 impl Connection for Picky {
     async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
-        let poisoned = |record: &Record| matches!(&record.body, Body::Report(report) if report.code == POISONED);
-        if batches.iter().flat_map(|batch| &batch.records).any(poisoned) {
+        let has = |code| move |record: &Record| matches!(&record.body, Body::Report(report) if report.code == code);
+        let mut records = batches.iter().flat_map(|batch| &batch.records);
+        if records.clone().any(has(POISONED)) {
             return Err(SinkError::new(Class::Poison, "poison"));
+        }
+        if records.any(has(FAILING)) {
+            return Err(SinkError::new(Class::Transient, "it fails"));
         }
         self.0.store(batches).await
     }
@@ -400,8 +407,49 @@ async fn a_restart_after_a_drainer_was_dropped_at_any_wait_loses_and_doubles_not
     at_every_wait(Victim::Drainer, true).await;
 }
 
+/// Data of a record that counts who has it.
+struct Counted(Arc<[u8]>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// And no longer than until an operator's flush, also where that comes while the sink has the batch.
+#[tokio::test]
+async fn a_batch_that_is_put_back_waits_without_its_records() {
+    let mut bench = Bench::new();
+    let journal = bench.open(Arc::new(ByHand));
+    let flushers = Flushers::new(POLICY);
+    flushers.start::<PickySink>(&journal, Vec::new(), LIMITS);
+    let failing = Draft { seq: Some(1), time: None, code: FAILING, peer: None, data: None };
+    let stream = append(&journal, vec![Content::Report(failing)]).await;
+    for is_flushed_before in [false, true] {
+        let Taken { mut batch, receipt } = journal.read(&stream, 1, 1 << 20).expect("a sound journal");
+        let outcome = bench.writer().store_again(std::slice::from_ref(&batch)).await.remove(0);
+        assert!(outcome.put_back.is_some());
+        let owner: Arc<[u8]> = Arc::from(*b"{}");
+        let Body::Report(report) = &mut batch.records[0].body else { panic!("a report was sent") };
+        report.data = Some(bytes::Bytes::from_owner(Counted(Arc::clone(&owner))));
+        let left = Box::new(task::Left { batch, receipt, outcome });
+        let mut resolving = pin!(task::resolve(Arc::clone(&stream), Arc::clone(&flushers.0), left, None));
+        let mut context = Context::from_waker(Waker::noop());
+        if is_flushed_before {
+            stream.hasten();
+        } else {
+            assert!(resolving.as_mut().poll(&mut context).is_pending(), "it has its time");
+            assert_eq!(Arc::strong_count(&owner), 1, "its records are kept");
+            stream.hasten();
+        }
+        assert!(resolving.as_mut().poll(&mut context).is_ready(), "the flush changes nothing");
+    }
+    flushers.drain_and_stop(Duration::ZERO).await;
+    journal.stop().expect("a sound journal");
+}
+
 /// There may be a million of each. A task's memory comes in steps of 128 bytes, of which its runtime takes 104.
 #[test]
 fn what_an_id_has_that_waits_is_small() {
-    assert!(size_of::<super::task::Flusher>() <= 144 && size_of::<super::task::Handover>() <= 24);
+    assert!(size_of::<task::Flusher>() <= 144 && size_of::<task::Handover>() <= 24);
 }

@@ -60,14 +60,12 @@ impl State {
         self.progress.as_deref().cloned().unwrap_or_default()
     }
 
-    /// Notes that the sink failed over the id's batch, which is stored again at `next_attempt`, not at the tick: what
-    /// an operator wanted at once has waited already.
+    /// Notes that the sink failed over the id's batch, which is stored again at `next_attempt`.
     pub fn put_back(&mut self, error: LastError, next_attempt: Instant) {
         let progress = self.progress.get_or_insert_default();
         progress.last_error = Some(error);
         progress.next_attempt = Some(next_attempt);
         self.taken = false;
-        self.urgent = true;
     }
 
     /// Notes what the sink refused of the batch that is about to be settled.

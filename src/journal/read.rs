@@ -1,4 +1,4 @@
-//! Reading an id's backlog for its flusher, and settling what the sink confirmed.
+//! Reading an id's backlog for a drainer, and settling what the sink confirmed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -71,7 +71,7 @@ pub struct State {
 /// The state of an id's flusher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flusher {
-    /// The id has none yet.
+    /// The id has none: it has no backlog, but appends on their way.
     None,
     /// It waits for a batch, a marker or the tick, and wants to be woken by the first two.
     Waiting,
