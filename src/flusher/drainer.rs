@@ -9,7 +9,7 @@ use tracing::{Instrument as _, Span};
 
 use super::supervisor::{Limits, Shared};
 use super::task::{self, Handover, Left, settlement};
-use crate::journal::{JournalError, Receipt, Taken};
+use crate::journal::{JournalError, Taken};
 use crate::report::Batch;
 use crate::sink::{Outcome, Sink, Writer};
 use crate::sync::blocking;
@@ -133,14 +133,19 @@ impl<S: Sink> Drainer<S> {
         let read = tracing::info_span!(target: trace::TARGET, "read");
         let taken = self.read(&handovers).instrument(read).await;
         // What was read of an id that was paused meanwhile may have been accepted after the pause.
-        let kept = handovers
-            .into_iter()
-            .zip(taken)
-            .filter_map(|(handover, t)| Some((handover.unless_paused(&self.shared)?, t)));
-        let (handovers, taken): (Vec<Handover>, Vec<Taken>) = kept.unzip();
-        let (batches, receipts): (Vec<Batch>, Vec<Receipt>) = taken.into_iter().map(|t| (t.batch, t.receipt)).unzip();
-        #[cfg(forebay_plant = "truncate_before_store")]
-        receipts.iter().for_each(|receipt| self.shared.journal().truncate(receipt));
+        let count = taken.len();
+        let (mut kept, mut batches, mut receipts) =
+            (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
+        for (handover, Taken { batch, receipt }) in handovers.into_iter().zip(taken) {
+            if let Some(handover) = handover.unless_paused(&self.shared) {
+                #[cfg(forebay_plant = "truncate_before_store")]
+                self.shared.journal().truncate(&handover.stream, &receipt);
+                kept.push(handover);
+                batches.push(batch);
+                receipts.push(receipt);
+            }
+        }
+        let handovers = kept;
         span.record("forebay.rows", batches.iter().map(|batch| batch.records.len()).sum::<usize>() as i64);
         let doubtful = handovers.iter().any(|handover| handover.doubt.is_some());
         let outcomes = self.store(&batches, doubtful).await;

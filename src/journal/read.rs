@@ -28,7 +28,6 @@ pub struct Taken {
 /// What was taken, for the time when it is settled. Not settled, it is taken again.
 #[derive(Debug)]
 pub struct Receipt {
-    id: Id,
     in_lanes: Vec<(Lane, Vec<u8>)>,
     /// Those that were in bundles; they may be in a lane by now.
     recent: Vec<Spot>,
@@ -87,7 +86,11 @@ impl Taken {
         self.receipt.reports += reports;
         self.receipt.markers += entry.records.len() as u64 - reports;
         self.receipt.bytes += bytes as u64;
-        self.batch.records.extend(entry.records);
+        if self.batch.records.is_empty() {
+            self.batch.records = entry.records;
+        } else {
+            self.batch.records.extend(entry.records);
+        }
     }
 }
 
@@ -100,11 +103,10 @@ impl Journal {
     /// it is set aside, and reading goes on behind it.
     pub fn read(&self, stream: &Arc<Stream>, max_records: usize, max_bytes: usize) -> Result<Taken, JournalError> {
         let limits = Limits { records: max_records, bytes: max_bytes };
-        let rest = Rest::of(stream, max_records);
-        let mut taken =
-            Taken { batch: Batch { id: stream.id, records: Vec::new() }, receipt: rest.empty_receipt(stream.id) };
+        let mut rest = Rest::of(stream, max_records);
+        let mut taken = Taken { batch: Batch { id: stream.id, records: Vec::new() }, receipt: rest.empty_receipt() };
         taken.receipt.is_all = self.read_lanes(stream, &rest, limits, &mut taken)?
-            && self.read_recent(stream, &rest, limits, &mut taken)?;
+            && self.read_recent(stream, &mut rest, limits, &mut taken)?;
         let receipt = &mut taken.receipt;
         if receipt.is_all {
             receipt.through = rest.through;
@@ -153,13 +155,15 @@ impl Journal {
     fn read_recent(
         &self,
         stream: &Stream,
-        rest: &Rest,
+        rest: &mut Rest,
         limits: Limits,
         taken: &mut Taken,
     ) -> Result<bool, JournalError> {
-        for &spot in &rest.recent {
+        let mut spots = std::mem::take(&mut rest.recent);
+        let mut count = 0;
+        for &spot in &spots {
             if taken.is_full(limits) {
-                return Ok(false);
+                break;
             }
             let value = self.find(stream, spot)?;
             taken.receipt.through = spot.last();
@@ -169,9 +173,12 @@ impl Journal {
                     self.set_aside(stream, Damaged { name: spot.name(), value, in_lane: None }, damage);
                 }
             }
-            taken.receipt.recent.push(spot);
+            count += 1;
         }
-        Ok(!rest.is_cut)
+        let is_all = count == spots.len() && !rest.is_cut;
+        spots.truncate(count);
+        taken.receipt.recent = spots;
+        Ok(is_all)
     }
 
     /// The value of an entry that was in a bundle when its id was taken.
@@ -221,7 +228,7 @@ impl Journal {
         self.shared.shrink(bytes);
         let mut state = stream.lock();
         state.taken = false;
-        receipt.settle(&mut state, settled);
+        receipt.settle(stream.id, &mut state, settled);
         state.reports -= reports + missing;
         state.markers -= markers;
         state.bytes -= bytes;
@@ -242,9 +249,9 @@ impl Journal {
 
     /// Truncates what is not settled.
     #[cfg(forebay_plant = "truncate_before_store")]
-    pub fn truncate(&self, receipt: &Receipt) {
+    pub fn truncate(&self, stream: &Stream, receipt: &Receipt) {
         let in_bundles = receipt.recent.iter().map(|spot| spot.bundle).collect();
-        let (ids, in_lanes) = (vec![(receipt.id, receipt.through)], receipt.in_lanes.clone());
+        let (ids, in_lanes) = (vec![(stream.id, receipt.through)], receipt.in_lanes.clone());
         self.shared.queue.push(Command::Truncate(Settled { ids, in_lanes, in_bundles }));
     }
 
@@ -257,8 +264,8 @@ impl Journal {
 
 impl Receipt {
     /// Takes the entries out of the stream, and notes where they are by now.
-    fn settle(self, state: &mut State, settled: &mut Settled) {
-        settled.ids.push((self.id, self.through));
+    fn settle(self, id: Id, state: &mut State, settled: &mut Settled) {
+        settled.ids.push((id, self.through));
         settled.in_lanes.extend(self.in_lanes);
         for spot in &self.recent {
             if state.recent.front() == Some(spot) {
@@ -266,7 +273,7 @@ impl Receipt {
                 settled.in_bundles.push(spot.bundle);
             } else if let Some(lane) = state.lane {
                 let mut key = Vec::new();
-                entry::encode_key(&self.id, spot.first, &mut key);
+                entry::encode_key(&id, spot.first, &mut key);
                 settled.in_lanes.push((lane, key));
             }
         }
@@ -297,18 +304,8 @@ impl Rest {
         self.recent.first().map_or(self.through, |spot| Position(spot.first.0 - 1))
     }
 
-    fn empty_receipt(&self, id: Id) -> Receipt {
+    fn empty_receipt(&self) -> Receipt {
         let (in_lanes, recent) = (Vec::new(), Vec::new());
-        Receipt {
-            id,
-            in_lanes,
-            recent,
-            through: self.through,
-            is_all: true,
-            reports: 0,
-            markers: 0,
-            bytes: 0,
-            missing: 0,
-        }
+        Receipt { in_lanes, recent, through: self.through, is_all: true, reports: 0, markers: 0, bytes: 0, missing: 0 }
     }
 }

@@ -56,15 +56,15 @@ fn taken_at(body: &Body) -> u64 {
     }
 }
 
-/// The reports of a batch in the order of their keys; of one key, the first accepted first.
-pub(super) fn by_key(batch: &Batch) -> Vec<&Report> {
+/// Adds the reports of a batch to `rows`, in the order of their keys; of one key, the first accepted first.
+pub(super) fn by_key<'a>(batch: &'a Batch, rows: &mut Vec<(&'a Id, &'a Report)>) {
     let reports = batch.records.iter().filter_map(|record| match &record.body {
-        Body::Report(report) => Some(report),
+        Body::Report(report) => Some((&batch.id, report)),
         Body::Marker(..) => None,
     });
-    let mut reports: Vec<_> = reports.collect();
-    reports.sort_by_key(|report| report.number);
-    reports
+    let begun = rows.len();
+    rows.extend(reports);
+    rows[begun..].sort_by_key(|(_, report)| report.number);
 }
 
 /// `YYYY-MM-DD HH:MM:SS.ffffff` in UTC; past the year 9999 its last microsecond.

@@ -209,8 +209,10 @@ impl<'a> Statements<'a> {
         let mut stored = Vec::with_capacity(batches.len());
         for batch in batches {
             let mut inserted = 0;
-            for report in by_key(batch) {
-                inserted += self.insert(&batch.id, report).map_err(storing)?;
+            let mut rows = Vec::new();
+            by_key(batch, &mut rows);
+            for (id, report) in rows {
+                inserted += self.insert(id, report).map_err(storing)?;
             }
             if let Some(row) = StreamRow::of(batch, inserted) {
                 self.upsert(&row).map_err(updating)?;

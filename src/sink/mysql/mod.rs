@@ -179,8 +179,8 @@ impl MysqlConnection {
     }
 
     async fn insert(&mut self, batches: &[Batch], order: &[usize]) -> Result<u64, SinkError> {
-        let rows = order.iter().map(|index| &batches[*index]);
-        let rows = rows.flat_map(|batch| by_key(batch).into_iter().map(|report| (&batch.id, report)));
+        let mut rows = Vec::new();
+        order.iter().for_each(|index| by_key(&batches[*index], &mut rows));
         sql::insert_reports(&mut self.sql, &self.table, rows);
         self.execute("storing reports").await
     }

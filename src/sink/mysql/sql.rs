@@ -40,8 +40,13 @@ pub fn upsert_streams(out: &mut Vec<u8>, table: &TableName, rows: &[StreamRow<'_
         safe(out, b"('", row.id.as_bytes());
         safe(out, b"','", row.state.as_bytes());
         integer(out, b"',", row.inserted);
+        let first_at = out.len();
         instant(out, row.first_at);
-        instant(out, row.last_at);
+        if row.last_at == row.first_at {
+            out.extend_from_within(first_at..);
+        } else {
+            instant(out, row.last_at);
+        }
         integer(out, b",", row.position.0);
         out.push(b')');
     }
@@ -242,7 +247,8 @@ mod tests {
             ],
         };
         let mut out = b"left over".to_vec();
-        let rows = by_key(&batch).into_iter().map(|report| (&batch.id, report));
+        let mut rows = Vec::new();
+        by_key(&batch, &mut rows);
         insert_reports(&mut out, &TableName("reports".to_owned()), rows);
         assert_eq!(
             String::from_utf8(out).expect("text"),
