@@ -124,10 +124,7 @@ impl Committer {
         let mut answered = 0;
         loop {
             // Who was answered may be back at once, and a cycle for all costs less than one for each.
-            let expected = self.shared.queue.appending() + answered;
-            if expected >= WORTH_LINGERING {
-                self.shared.queue.linger(expected);
-            }
+            self.shared.queue.linger(answered, WORTH_LINGERING);
             self.shared.queue.take(&mut commands, self.dirty.map(|since| IDLE_SYNC.saturating_sub(since.elapsed())));
             answered = commands.iter().filter(|command| command.is_append()).count();
             let overdue = self.dirty.is_some_and(|since| since.elapsed() >= IDLE_SYNC);

@@ -53,6 +53,7 @@ mod stream;
 mod tests;
 mod value;
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -267,6 +268,8 @@ impl Opened {
         let committer = Committer::new(Arc::clone(&shared), drain, positions, bundles);
         let failed_by = Arc::clone(&shared);
         let commit = move || {
+            // Its moment of looking out for more is about as long as the system rounds times up to.
+            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));
             if let Err(error) = ended.unwrap_or(Err(JournalError::Panicked)) {
                 failed_by.fail(error);

@@ -1,6 +1,5 @@
 //! The way to the commit thread: one list under a lock, taken whole.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -119,14 +118,16 @@ const LINGER: Duration = Duration::from_micros(60);
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
-    /// Appending commands that wait, for a thread that looks without the lock.
-    appending: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Waiting {
     commands: Vec<Command>,
+    /// How many of them are appending ones.
+    appending: usize,
     thread_sleeps: bool,
+    /// How many appending commands the thread wants to be woken by, where it looks out for more.
+    wanted: usize,
     /// The thread has ended: what is pushed is dropped, and whoever waits for its answer sees that.
     closed: bool,
 }
@@ -138,9 +139,10 @@ impl Queue {
         if waiting.closed {
             return;
         }
-        self.appending.fetch_add(usize::from(command.is_append()), Ordering::Relaxed);
+        waiting.appending += usize::from(command.is_append());
         waiting.commands.push(command);
-        if std::mem::take(&mut waiting.thread_sleeps) {
+        if waiting.thread_sleeps && waiting.appending >= waiting.wanted {
+            waiting.thread_sleeps = false;
             drop(waiting);
             self.wake.notify_one();
         }
@@ -167,21 +169,25 @@ impl Queue {
             }
         }
         waiting.thread_sleeps = false;
-        self.appending.store(0, Ordering::Relaxed);
+        waiting.appending = 0;
         std::mem::swap(&mut waiting.commands, into);
     }
 
-    /// How many appending commands wait.
-    pub(super) fn appending(&self) -> usize {
-        self.appending.load(Ordering::Relaxed)
-    }
-
-    /// Looks on until so many appending commands wait, for [`LINGER`] at most; those who bring them run meanwhile.
-    pub(super) fn linger(&self, expected: usize) {
-        let began = Instant::now();
-        while self.appending() < expected && began.elapsed() < LINGER {
-            std::thread::yield_now();
+    /// Waits until there are `answered` more appending commands than now, for [`LINGER`] at most, and not where that is
+    /// less than `few`. Sleeps until the last of them, so that those who bring them have the processors.
+    pub(super) fn linger(&self, answered: usize, few: usize) {
+        let mut waiting = self.lock();
+        let expected = waiting.appending + answered;
+        if expected < few || answered == 0 {
+            return;
         }
+        let began = Instant::now();
+        while waiting.appending < expected {
+            let Some(left) = LINGER.checked_sub(began.elapsed()) else { break };
+            (waiting.thread_sleeps, waiting.wanted) = (true, expected);
+            waiting = self.wake.wait_timeout(waiting, left).expect(NO_PANIC).0;
+        }
+        (waiting.thread_sleeps, waiting.wanted) = (false, 0);
     }
 
     /// Drops all that waits, and all that comes.
@@ -199,3 +205,27 @@ impl Queue {
 }
 
 const NO_PANIC: &str = "no holder of the queue panics: it only moves commands";
+
+#[cfg(all(test, not(feature = "models")))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// What it wanted to be woken by while it looked out holds no longer than that.
+    #[test]
+    fn who_looked_out_in_vain_is_woken_by_the_next_command() {
+        let queue = Arc::new(Queue::default());
+        let mut taken = Vec::new();
+        for _ in 0..200 {
+            queue.linger(100, 1);
+            let pusher = std::thread::spawn({
+                let queue = Arc::clone(&queue);
+                move || queue.push(Command::Append(Vec::new(), 0))
+            });
+            queue.take(&mut taken, None);
+            assert_eq!(taken.drain(..).count(), 1);
+            pusher.join().expect("no panic");
+        }
+    }
+}
