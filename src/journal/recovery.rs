@@ -52,7 +52,6 @@ struct Stretch {
 /// One entry in a bundle.
 struct Recent {
     spot: Spot,
-    last: Position,
     reports: u64,
     markers: u64,
     accepted_at: u64,
@@ -230,13 +229,7 @@ impl Stretch {
 impl Recent {
     fn new(spot: Spot, entry: &Entry) -> Self {
         let reports = entry.reports();
-        Self {
-            spot,
-            last: entry.last(),
-            reports,
-            markers: entry.records.len() as u64 - reports,
-            accepted_at: entry.accepted_at,
-        }
+        Self { spot, reports, markers: entry.records.len() as u64 - reports, accepted_at: entry.accepted_at }
     }
 }
 
@@ -246,7 +239,7 @@ impl Traces {
         let in_lanes = self.stretches.iter().map(|stretch| stretch.last).max();
         let in_lanes = in_lanes.filter(|_| cfg!(not(forebay_plant = "take_from_both")));
         let done = self.settled.max(in_lanes.unwrap_or(Position(0)));
-        self.recent.retain(|recent| recent.last > done);
+        self.recent.retain(|recent| recent.spot.last() > done);
     }
 }
 
@@ -286,14 +279,16 @@ impl Found {
             state.reports += entry.reports;
             state.markers += entry.markers;
             state.bytes += u64::from(entry.spot.length);
-            state.synced = entry.last;
+            state.synced = entry.spot.last();
             if let Ok(at) = self.bundles.binary_search_by_key(&entry.spot.bundle, |bundle| bundle.number) {
                 self.bundles[at].entries += 1;
             }
         }
         let oldest = stretches.first().map(|s| s.accepted_at).or(recent.first().map(|r| r.accepted_at));
         state.oldest = oldest.map(|accepted_at| clock.instant(accepted_at));
-        state.recent = recent.into_iter().map(|recent| recent.spot).collect();
+        // Not collected: the places would keep the room that more than them took.
+        state.recent.reserve_exact(recent.len());
+        state.recent.extend(recent.iter().map(|recent| recent.spot));
         self.reports += state.reports;
         self.bytes += state.bytes;
         drop(state);
