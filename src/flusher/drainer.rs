@@ -129,7 +129,7 @@ impl<S: Sink> Drainer<S> {
     }
 
     /// Stores what these ids have, settles what is wholly stored, and lets all of them go on.
-    async fn drain(&mut self, handovers: Vec<Handover>, span: &Span) {
+    pub(super) async fn drain(&mut self, handovers: Vec<Handover>, span: &Span) {
         let read = tracing::info_span!(target: trace::TARGET, "read");
         let taken = self.read(&handovers).instrument(read).await;
         // What was read of an id that was paused meanwhile may have been accepted after the pause.

@@ -346,6 +346,25 @@ async fn ids_that_wait_together_are_taken_in_the_order_of_their_names() {
     journal.stop().expect("a sound journal");
 }
 
+/// And the stop waits for what is with a drainer.
+#[tokio::test]
+async fn an_id_goes_on_from_what_is_left_of_it_once_its_batch_is_settled() {
+    let mut bench = Bench::new();
+    let journal = bench.open(Arc::new(ByHand));
+    let flushers = Flushers::new(POLICY);
+    flushers.start::<PickySink>(&journal, Vec::new(), LIMITS);
+    let stream = append(&journal, contents().into_iter().take(1).collect()).await;
+    hand_over(&flushers, &stream);
+    let handovers = flushers.0.queue.gather(&flushers.0, LIMITS).await.expect("one waits");
+    let mut stopping = pin!(flushers.drain_and_stop(Duration::from_secs(60)));
+    assert!(stopping.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it is with a drainer");
+    let mut drainer = Drainer::new(Arc::clone(&flushers.0), bench.writer(), LIMITS);
+    drainer.drain(handovers, &tracing::Span::none()).await;
+    assert_eq!(journal.streams(), 0, "nothing is left of it, and it is handed over again");
+    stopping.await;
+    journal.stop().expect("a sound journal");
+}
+
 /// The disk takes its time, and what it gives at last has a report that came after the pause.
 #[test]
 fn what_is_accepted_after_a_pause_is_not_drained_by_a_read_that_was_under_way() {

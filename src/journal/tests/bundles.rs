@@ -22,6 +22,22 @@ fn damage_to_one_of_the_entries_that_lie_together_leaves_the_others() {
     assert_eq!(bench.drain("a", 8), rest, "found at the start");
 }
 
+/// As a crash leaves it between a truncation and its sync, where the id was drained and came back in another lane.
+#[test]
+fn an_id_that_has_entries_in_two_lanes_is_drained_from_both_in_order() {
+    let mut bench = three_entries(true);
+    let store = &bench.journal().shared.store;
+    let lane = bench.stream("a").expect("it has backlog").lock().lane.expect("something waits for long");
+    let (key, value) = store.scan(lane).next().expect("an entry").expect("a sound tree");
+    assert!(store.scan(lane).count() > 1, "all of it would be in the other lane");
+    store.insert(1 - lane, &key, &value).expect("a sound tree");
+    store.remove(lane, &key).expect("a sound tree");
+    bench.reopen();
+    assert_eq!(bench.stream("a").expect("it has backlog").lock().lanes().collect::<Vec<_>>(), [1 - lane, lane]);
+    assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
+    assert!(bench.stream("a").is_none() && bench.metrics.audit.snapshot().balanced());
+}
+
 /// As a crash leaves it before the bundle goes.
 #[test]
 fn an_entry_that_is_in_its_bundle_and_in_its_lane_is_drained_once() {
