@@ -2,6 +2,7 @@
 
 mod bundles;
 mod damage;
+mod owner;
 mod pauses;
 
 use std::sync::mpsc;
