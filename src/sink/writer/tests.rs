@@ -45,18 +45,18 @@ impl Sink for ScriptedSink {
 }
 
 impl Connection for Scripted {
-    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    async fn store(&mut self, batches: &[Batch], _again: bool) -> Result<Vec<Stored>, StoreError> {
         if let Some(class) = self.0.answers.lock().expect("no panic").pop_front() {
-            return Err(SinkError::new(class, "scripted"));
+            return Err(SinkError::new(class, "scripted").into());
         }
         let refuses = *self.0.refuses.lock().expect("no panic");
         if batches.iter().any(|batch| Some(batch.id) == refuses) {
             let class = self.0.as_class.lock().expect("no panic").unwrap_or(Class::Transient);
-            return Err(SinkError::new(class, "a code that nobody knows"));
+            return Err(SinkError::new(class, "a code that nobody knows").into());
         }
         let poisoned = |body: &Body| matches!(body, Body::Report(report) if report.code == POISONED);
         if batches.iter().flat_map(|batch| &batch.records).any(|record| poisoned(&record.body)) {
-            return Err(SinkError { class: Class::Poison, code: Some(1366), message: "bad".to_owned() });
+            return Err(SinkError { class: Class::Poison, code: Some(1366), message: "bad".to_owned() }.into());
         }
         let mut committed = self.0.committed.lock().expect("no panic");
         Ok(batches
@@ -64,7 +64,7 @@ impl Connection for Scripted {
             .map(|batch| {
                 committed.extend(batch.records.iter().map(|record| (batch.id, record.position)));
                 let total = crate::sink::record::has_marker(batch).then_some(99);
-                Stored { inserted: crate::sink::record::reports(batch), duplicates: 0, total }
+                Stored { inserted: crate::sink::record::reports(&batch.records), duplicates: 0, total }
             })
             .collect())
     }
@@ -99,10 +99,7 @@ fn batch(id: &str, poisoned: &[bool]) -> Batch {
     };
     let end = poisoned.len() as u64 + 1;
     let marker = Record { position: Position(end), body: Body::Marker(Marker::Done, end) };
-    Batch {
-        id: Id::new(id).expect("an id"),
-        records: poisoned.iter().enumerate().map(report).chain([marker]).collect(),
-    }
+    Batch::new(Id::new(id).expect("an id"), poisoned.iter().enumerate().map(report).chain([marker]).collect())
 }
 
 proptest! {
