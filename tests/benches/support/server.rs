@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::mariadb::reserve_port;
+use super::servers::reserve_port;
 use super::process::mortal;
 
 /// Far longer than a start takes; past it something is broken.
