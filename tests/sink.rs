@@ -244,5 +244,7 @@ mod files;
 mod logs;
 #[path = "sinks/outages.rs"]
 mod outages;
+#[path = "sinks/set_up.rs"]
+mod set_up;
 #[path = "sinks/speed.rs"]
 mod speed;
