@@ -59,9 +59,8 @@ on_each_server!(deadlocks_under_load_lose_and_double_nothing);
 async fn deadlocks_under_load_lose_and_double_nothing(kind: Kind) {
     let mut trial = Trial::start("deadlock (1213)", Server::start(kind).await, |node| node).await;
     let count = async |trial: &mut Trial| -> u64 {
-        let row: Option<(String, u64)> =
-            trial.root.query_first("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").await.expect("root may ask");
-        row.expect("the server counts them").1
+        let query = "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'";
+        trial.root.query_first(query).await.expect("root may ask").expect("the server counts them")
     };
     let stop = Arc::new(AtomicBool::new(false));
     let mut other = trial.server.conn().await;

@@ -57,7 +57,7 @@ async fn ids_that_are_put_back_keep_their_order(kind: Kind) {
     let trigger = "CREATE TRIGGER refuses BEFORE INSERT ON reports FOR EACH ROW IF NEW.seq = 5 AND NEW.id LIKE 'bad%' \
                    THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 31999; END IF";
     server
-        .run(&[trigger, "ALTER TABLE reports ADD COLUMN stored INT UNSIGNED NOT NULL AUTO_INCREMENT, ADD KEY (stored)"])
+        .run(&[trigger, "ALTER TABLE reports ADD COLUMN came INT UNSIGNED NOT NULL AUTO_INCREMENT, ADD KEY (came)"])
         .await;
     // While the server is down everything gathers, to leave together after.
     server.kill();
@@ -74,7 +74,7 @@ async fn ids_that_are_put_back_keep_their_order(kind: Kind) {
     });
     good.await;
     let ids_out_of_order = "SELECT COUNT(*) FROM reports a JOIN reports b ON a.id = b.id AND a.seq < b.seq \
-                            AND a.stored > b.stored";
+                            AND a.came > b.came";
     let behind = "SELECT COUNT(*) FROM reports WHERE id LIKE 'bad%' AND seq >= 5";
     assert_eq!(server.row::<u64>(behind).await, 0, "what comes after a bad row is not stored before it");
     server.run(&["DROP TRIGGER refuses"]).await;

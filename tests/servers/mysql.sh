@@ -52,7 +52,7 @@ root=$(dirname "$(realpath "$0")")/root
 libraries=$(echo "$root"/usr/lib/*-linux-gnu)
 exec "$libraries"/ld-linux-*.so.* --library-path "$libraries:$root/usr/lib/mysql/private" "$root/usr/sbin/mysqld" \
   --no-defaults --basedir="$root/usr" --lc-messages-dir="$root/usr/share/mysql" \
-  --plugin-dir="$root/usr/lib/mysql/plugin" "$@"
+  --plugin-dir="$root/usr/lib/mysql/plugin" --secure-file-priv=NULL --mysqlx=OFF "$@"
 RUN
 chmod +x "$making/mysqld"
 chmod 755 "$making"

@@ -156,6 +156,26 @@ async fn a_code_that_nobody_knows_is_never_poison_and_holds_up_its_own_id_only()
     assert_eq!(health.status().last_error, None);
 }
 
+/// It took a probe: that it fails over one batch is no outage, and others do not wait for the prober's next turn.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_comes_back_is_up_even_where_it_fails_over_the_first_batch() {
+    let script = sink(&[Class::Outage]);
+    let health: Arc<Health> = Arc::default();
+    let batches = [batch("a", &[false]), batch("b", &[false])];
+    *script.refuses.lock().expect("no panic") = Some(batches[0].id);
+    *script.as_class.lock().expect("no panic") = Some(Class::Transient);
+    let (mut first, mut second) = (writer(&script, &health), writer(&script, &health));
+    let stuck = tokio::spawn({
+        let batches = batches.clone();
+        async move { first.store(&batches[..1]).await }
+    });
+    health.until(|status| status.state == SinkState::Down).await;
+    let began = Instant::now();
+    assert!(second.store(&batches[1..]).await[0].is_whole());
+    assert!(began.elapsed() < LASTS_AFTER, "it waited for {:?}", began.elapsed());
+    assert!(stuck.await.expect("no panic")[0].put_back.is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_transient_error_that_passes_puts_nothing_back() {
     let script = sink(&[Class::Transient; 4]);

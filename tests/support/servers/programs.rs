@@ -14,7 +14,7 @@ const MYSQL_ROOT: &str = "CREATE USER root@'127.0.0.1';\nGRANT ALL ON *.* TO roo
 pub fn server(kind: Kind) -> Vec<OsString> {
     let (program, options) = match kind {
         Kind::MariaDb => (mariadbd(), ["--no-defaults", "--aria-pagecache-buffer-size=1M"]),
-        Kind::MySql => (mysqld(), ["--mysqlx=OFF", "--innodb-redo-log-capacity=32M"]),
+        Kind::MySql => (mysqld(), ["--innodb-redo-log-capacity=32M", "--innodb-log-buffer-size=1M"]),
     };
     // MySQL's binlog is on unless it is told otherwise.
     std::iter::once(program.into()).chain(options.map(OsString::from)).chain(["--skip-log-bin".into()]).collect()
