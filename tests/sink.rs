@@ -2,6 +2,7 @@
 
 mod support {
     pub mod mariadb;
+    pub mod servers;
 }
 
 mod sinks;

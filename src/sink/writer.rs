@@ -218,7 +218,7 @@ impl<S: Sink> Writer<S> {
         let health = Arc::clone(&self.health);
         let mut lasting = None;
         loop {
-            let probing = match health.turn().await {
+            let mut probing = match health.turn().await {
                 Turn::Open => None,
                 Turn::Prober(mut delays) => {
                     // A connection that died while it was idle is made good at once, without a delay.
@@ -251,6 +251,11 @@ impl<S: Sink> Writer<S> {
                 health.works();
                 probing.into_iter().for_each(|mut delays| delays.reset());
                 return Err(GivenUp::Poison(error));
+            }
+            if probed && error.class == Class::Transient {
+                // It would have taken a write: the outage is over, whatever becomes of these rows.
+                health.works();
+                probing.iter_mut().for_each(|delays| delays.reset());
             }
             let may_be_a_rows = error.class == Class::Transient || error.class == Class::Outage && (probed || doubtful);
             failing_since = may_be_a_rows.then(|| failing_since.unwrap_or_else(Instant::now));
