@@ -9,7 +9,9 @@
 //!    where there are none and a token is asked for.
 //! 3. A request from a page of another site is refused. Where a tokens file is set, everything but health and the
 //!    dashboard's own files wants a token to read, and everything that changes something one to write.
-//! 4. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
+//! 4. No answer but the dashboard's files is kept by a browser or a proxy, and none is taken for another type, or
+//!    embedded by a page of another site.
+//! 5. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
 //!
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
@@ -18,7 +20,6 @@ mod dashboard;
 mod dead_letters;
 mod events;
 mod guard;
-mod host;
 mod metrics;
 mod openapi;
 mod problem;
@@ -33,7 +34,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -41,7 +42,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
+use crate::access::{Access, Hosts};
 use crate::config::{self, Settings};
 use crate::engine::Engine;
 use crate::net::{self, Caps, Tls};
@@ -68,7 +69,8 @@ pub(crate) struct Node {
     node_id: u16,
     access: Arc<Access>,
     started: Instant,
-    hosts: host::Hosts,
+    hosts: Hosts,
+    allowed_hosts: Vec<String>,
     connections: Arc<AtomicUsize>,
     /// Cancelled when the node begins to stop, and when this listener ends.
     stopping: CancellationToken,
@@ -113,8 +115,8 @@ impl Admin {
         let Self { listener, local_addr: listen, node_id, access, tls, caps, allowed_hosts } = self;
         let (started, events) = (Instant::now(), events::Events::default());
         let ending = stop.clone();
-        let (hosts, metrics) = (host::Hosts::new(listen, allowed_hosts), Arc::clone(engine.metrics()));
-        let node = Node { engine, node_id, access, started, hosts, connections, stopping, stop, events };
+        let (hosts, metrics) = (Hosts::new(listen), Arc::clone(engine.metrics()));
+        let node = Node { engine, node_id, access, started, hosts, allowed_hosts, connections, stopping, stop, events };
         let node = Arc::new(node);
         let service = TowerToHyperService::new(router(Arc::clone(&node)));
         let tracker = TaskTracker::new();
@@ -161,5 +163,6 @@ fn router(node: Arc<Node>) -> Router {
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&node), guard::check))
+        .layer(map_response(guard::sealed))
         .with_state(node)
 }

@@ -81,6 +81,8 @@ pub struct Ingest {
     pub idle_timeout: Duration,
     /// Browser origins that may connect, besides the same origin.
     pub allowed_origins: Vec<String>,
+    /// Names that a request's `Host` may have besides this machine's.
+    pub allowed_hosts: Vec<String>,
     /// The listener's certificate and those that it was signed by, in PEM; with it everything is TLS.
     pub tls_cert: Option<PathBuf>,
     /// Its key, in PEM.

@@ -47,6 +47,7 @@ impl Default for Settings {
                 handshake_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(300),
                 allowed_origins: Vec::new(),
+                allowed_hosts: Vec::new(),
                 tls_cert: None,
                 tls_key: None,
             },
@@ -210,6 +211,7 @@ impl Reader {
             handshake_timeout: self.duration("ingest.handshake_timeout", d.handshake_timeout, NOT_ZERO..=DAY),
             idle_timeout: self.duration("ingest.idle_timeout", d.idle_timeout, NOT_ZERO..=DAY),
             allowed_origins: self.origins("ingest.allowed_origins", d.allowed_origins),
+            allowed_hosts: self.hosts("ingest.allowed_hosts", d.allowed_hosts),
             tls_cert: self.file("ingest.tls_cert", d.tls_cert),
             tls_key: self.file("ingest.tls_key", d.tls_key),
         }

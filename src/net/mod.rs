@@ -19,7 +19,7 @@ mod validity;
 
 pub use accept::accept_all;
 pub use caps::{Caps, Place};
-pub use http::{problem_body, serve};
+pub use http::{problem_body, serve, undecoded};
 pub use stall::Unstalled;
 pub use stream::{Stream, open};
 pub use tls::{Certificate, Tls, TlsError, certificates};

@@ -54,7 +54,20 @@ macro_rules! either {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => match Pin::new(stream).poll_read(cx, buf) {
+                // An end without `close_notify` is the end that TCP has. Nothing is taken for whole by it: a frame and a
+                // body say how long they are.
+                Poll::Ready(Err(error))
+                    if error.kind() == io::ErrorKind::UnexpectedEof
+                        && cfg!(not(forebay_plant = "end_with_tls_alone")) =>
+                {
+                    Poll::Ready(Ok(()))
+                }
+                read => read,
+            },
+        }
     }
 }
 

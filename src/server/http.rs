@@ -17,19 +17,35 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use super::listener::Connection;
 use super::{post, session};
 use crate::access::{self, Denied, Origin, Scope};
-use crate::net::problem_body;
+use crate::net::{problem_body, undecoded};
 
 /// The answer to a request.
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Answers one request.
 pub(super) async fn respond(request: Request<Incoming>, connection: Arc<Connection>) -> Result<Answer, Infallible> {
+    if let Some(refusal) = refused(&request, &connection) {
+        return Ok(refusal);
+    }
     Ok(match (request.uri().path(), request.method()) {
         ("/ws", &Method::GET) => websocket(request, connection),
         ("/reports", &Method::POST | &Method::OPTIONS) => reports(request, &connection).await,
         ("/ws", _) => not_allowed("GET", "/ws is opened with GET, as a WebSocket"),
         ("/reports", _) => not_allowed("POST", "reports are sent with POST"),
         _ => problem(StatusCode::NOT_FOUND, "there are GET /ws and POST /reports"),
+    })
+}
+
+/// What is refused whatever its path: bodies that would not be decoded, and hosts that are none of this listener's.
+fn refused(request: &Request<Incoming>, connection: &Connection) -> Option<Answer> {
+    if let Some((status, detail)) = undecoded(request.headers()) {
+        return Some(problem(status, detail));
+    }
+    let asked = (request.uri(), request.version(), request.headers());
+    let why = connection.hosts().check(asked, &connection.ingest().allowed_hosts, connection.access().wants_tokens());
+    why.err().map(|why| {
+        connection.intruders().foreign_host.add(1);
+        problem(why.status(), &why.detail("ingest.allowed_hosts"))
     })
 }
 

@@ -16,7 +16,7 @@ use super::http;
 use super::post::Bodies;
 use super::presence::Presence;
 use super::replies::Slot;
-use crate::access::Access;
+use crate::access::{Access, Hosts};
 use crate::config::{Ingest, OnDisconnect, Settings};
 use crate::engine::Engine;
 use crate::metrics::{Intruders, Metrics};
@@ -41,6 +41,7 @@ pub struct Server {
 struct Shared<K = Engine> {
     on_disconnect: OnDisconnect,
     access: Arc<Access>,
+    hosts: Hosts,
     tls: Option<Arc<Tls>>,
     engine: K,
     presence: Arc<Presence>,
@@ -69,6 +70,7 @@ impl<K> Connection<K> {
             tracker: TaskTracker::new(),
             on_disconnect: OnDisconnect::Mark,
             access: Arc::default(),
+            hosts: Hosts::new(ingest.listen),
             tls: None,
             engine,
             stop,
@@ -92,6 +94,10 @@ impl<K> Connection<K> {
 
     pub(super) fn access(&self) -> &Access {
         &self.shared.access
+    }
+
+    pub(super) fn hosts(&self) -> &Hosts {
+        &self.shared.hosts
     }
 
     pub(super) fn engine(&self) -> &K {
@@ -176,7 +182,7 @@ impl Server {
     /// Serves until `stop` is cancelled, and then until every connection is answered and closed, for some seconds at
     /// most. The engine must not be shut down before this returns: connections leave their markers when they end.
     pub async fn run(self, engine: Engine, stop: CancellationToken) {
-        let Self { listener, ingest, caps, on_disconnect, access, tls, connections, .. } = self;
+        let Self { listener, local_addr, ingest, caps, on_disconnect, access, tls, connections } = self;
         let max_request_bytes = now(&ingest).max_request_bytes;
         let metrics = Arc::clone(engine.metrics());
         let shared = Arc::new(Shared {
@@ -185,6 +191,7 @@ impl Server {
             tracker: TaskTracker::new(),
             on_disconnect,
             access,
+            hosts: Hosts::new(local_addr),
             tls,
             engine,
             stop,

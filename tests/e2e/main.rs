@@ -15,6 +15,7 @@ mod dead_letters;
 mod disconnect;
 mod done;
 mod durable;
+mod edges;
 mod errors;
 mod events;
 mod exactly_once;
