@@ -1,5 +1,5 @@
-//! Who may do what: bearer tokens with their scopes, the pages of other sites that a browser may speak for, and the hosts
-//! that a request may name.
+//! Who may do what: bearer tokens with their scopes, the pages of other sites that a browser may speak for, and the
+//! hosts that a request may name.
 //!
 //! Duty: reads the tokens file into a set that cannot be wrong, says which token a request carries and what it may do,
 //! and swaps the set while the node runs; judges `Host` and `Origin` for both listeners.

@@ -45,7 +45,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Access, Hosts};
 use crate::config::{self, Settings};
 use crate::engine::Engine;
-use crate::net::{self, Caps, Tls};
+use crate::net::{self, Accepted, Caller, Caps, Opening, Tls};
 
 use problem::Problem;
 
@@ -120,18 +120,21 @@ impl Admin {
         let node = Arc::new(node);
         let service = TowerToHyperService::new(router(Arc::clone(&node)));
         let tracker = TaskTracker::new();
-        let serve = |socket, _, place| {
-            let (service, tls, stop) = (service.clone(), tls.clone(), ending.clone());
+        let opening = Arc::new(Opening::new(tls));
+        let serve = |accepted: Accepted| {
+            let (service, opening, stop) = (service.clone(), Arc::clone(&opening), ending.clone());
             tracker.spawn(async move {
-                let _place = place;
-                let Some(stream) = net::open(socket, tls.as_deref(), REQUEST_TIMEOUT, &stop).await else { return };
+                let Accepted { socket, place: _place, .. } = accepted;
+                let opened = net::open(socket, &opening, false, REQUEST_TIMEOUT, &stop).await;
+                let Some((stream, _)) = opened else { return };
                 net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
             });
         };
+        let who = |_| Caller::Client;
         let refused = || metrics.admin_connections_refused.add(1);
         tokio::select! {
             () = ending.cancelled() => {}
-            () = net::accept_all(&listener, &caps, tls.is_none(), &tracker, serve, refused) => {}
+            () = net::accept_all(&listener, &caps, who, opening.is_plain(), &tracker, serve, refused) => {}
             () = events::make(node) => unreachable!("events are made for as long as anybody listens"),
         }
         tracker.close();

@@ -53,6 +53,8 @@ impl fmt::Display for Settings {
         writeln!(f, "idle_timeout = {}", duration(ingest.idle_timeout))?;
         writeln!(f, "allowed_origins = {}", list(&ingest.allowed_origins))?;
         writeln!(f, "allowed_hosts = {}", list(&ingest.allowed_hosts))?;
+        writeln!(f, "proxy = {}", text(ingest.proxy.name()))?;
+        writeln!(f, "trusted_proxies = {}", list(&ingest.trusted_proxies))?;
         writeln!(f, "tls_cert = {}", file(ingest.tls_cert.as_ref()))?;
         writeln!(f, "tls_key = {}", file(ingest.tls_key.as_ref()))?;
         writeln!(f, "\n[journal]\ndir = {}", text(journal.dir.display()))?;

@@ -8,7 +8,7 @@ use super::fault::{Fault, Origin};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 50] = [
+pub(super) const KEYS: [&str; 52] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -23,6 +23,8 @@ pub(super) const KEYS: [&str; 50] = [
     "ingest.idle_timeout",
     "ingest.allowed_origins",
     "ingest.allowed_hosts",
+    "ingest.proxy",
+    "ingest.trusted_proxies",
     "ingest.tls_cert",
     "ingest.tls_key",
     "journal.dir",

@@ -21,7 +21,8 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Serves the requests of a connection, until it ends or becomes something else than HTTP. The head of a request has
-/// to come, and a piece of an answer to be taken, within `limit`. A client that writes no more is answered all the same.
+/// to come, and a piece of an answer to be taken, within `limit`. A client that writes no more is answered all the
+/// same.
 pub async fn serve<S, B>(stream: Stream, service: S, limit: Duration, stop: &CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -50,8 +51,8 @@ where
     }
 }
 
-/// The answer to a request whose body is in an encoding of transfer that is not undone here: hyper undoes `chunked`, and
-/// passes over what else is named before it.
+/// The answer to a request whose body is in an encoding of transfer that is not undone here: hyper undoes `chunked`,
+/// and passes over what else is named before it.
 pub fn undecoded(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     let is_plain = |encoding: &HeaderValue| encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");

@@ -9,12 +9,12 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
-    HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
-    WWW_AUTHENTICATE,
+    HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
-use super::listener::Connection;
+use super::listener::{Connection, Unheard};
 use super::{post, session};
 use crate::access::{self, Denied, Origin, Scope};
 use crate::net::{problem_body, undecoded};
@@ -27,6 +27,10 @@ pub(super) async fn respond(request: Request<Incoming>, connection: Arc<Connecti
     if let Some(refusal) = refused(&request, &connection) {
         return Ok(refusal);
     }
+    let connection = match connection.of_request(request.headers()) {
+        Ok(connection) => connection,
+        Err(why) => return Ok(unheard(&why)),
+    };
     Ok(match (request.uri().path(), request.method()) {
         ("/ws", &Method::GET) => websocket(request, connection),
         ("/reports", &Method::POST | &Method::OPTIONS) => reports(request, &connection).await,
@@ -47,6 +51,17 @@ fn refused(request: &Request<Incoming>, connection: &Connection) -> Option<Answe
         connection.intruders().foreign_host.add(1);
         problem(why.status(), &why.detail("ingest.allowed_hosts"))
     })
+}
+
+/// The answer to a request of whom is not known whom it is from, or who has too many already.
+fn unheard(why: &Unheard) -> Answer {
+    match why {
+        Unheard::Unreadable(why) => problem(StatusCode::BAD_REQUEST, &why.to_string()),
+        Unheard::Refused(why) => {
+            let answer = problem(why.status(), why.detail());
+            why.retry_after().into_iter().fold(answer, |answer, seconds| with(answer, RETRY_AFTER, seconds.into()))
+        }
+    }
 }
 
 async fn reports(request: Request<Incoming>, connection: &Connection) -> Answer {

@@ -47,7 +47,7 @@ async fn posted(address: SocketAddr, target: &str, hosts: &[u8]) -> u16 {
     status(address, &request).await
 }
 
-/// A page whose name was pointed at this machine names itself as `Origin` and as `Host`: shown with Firefox and Chromium.
+/// A page whose name was pointed at this machine names itself as `Origin` and as `Host`.
 #[tokio::test]
 async fn a_page_that_pointed_its_name_here_writes_no_report() {
     let node = Node::new().start().await;
@@ -211,7 +211,8 @@ fn acks(received: &[u8]) -> usize {
     frames.iter().filter(|frame| frame.opcode == TEXT && frame.json()["op"] == "ack").count()
 }
 
-/// A client may stop writing and read on. One that ends TLS without `close_notify` once got nothing, though all was kept.
+/// A client may stop writing and read on. One that ends TLS without `close_notify` once got nothing, though all was
+/// kept.
 #[tokio::test]
 async fn who_stops_writing_gets_the_acks_of_what_came_whole_with_and_without_tls() {
     let folder = tempfile::tempdir().expect("a folder");

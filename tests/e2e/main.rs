@@ -30,6 +30,7 @@ mod outage;
 mod poison;
 mod positions;
 mod post;
+mod proxies;
 mod races;
 mod reload;
 mod remote;
