@@ -11,10 +11,9 @@ use crate::config::SinkTarget;
 use crate::sink::{SinkError, schema};
 
 /// Explicit, because each of these changes what is stored: characters, instants, whether a value that does not fit is
-/// refused or cut, how literals are read, that nothing is committed on its own, and that `COMMIT` begins no transaction.
-const SESSION: &str = "SET NAMES utf8mb4, time_zone = '+00:00', \
-    sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', autocommit = 0, \
-    completion_type = 0";
+/// refused or cut, how literals are read, that nothing is committed on its own, and that a `COMMIT` begins nothing.
+const SESSION: &str = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,\
+    ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', autocommit = 0, completion_type = 0";
 
 /// How long the server lets a statement wait for a lock: no longer than it does by its own settings, and far shorter
 /// than `timeout`. So a row that somebody has locked is known as that, and not taken for a server that is silent.
