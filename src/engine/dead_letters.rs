@@ -6,7 +6,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use crate::config;
 use crate::journal::{DeadLetter, Journal, JournalError, Revision};
-use crate::report::{Batch, Body, Id, Key, Position, Record};
+use crate::report::{Batch, Body, Id, LetterKey, Position, Record};
 use crate::sink::{AnySink, Class, Connection, Sink, SinkError, Stored};
 
 /// Letters that a retry reads at a time, and how many may be reading at a time: each letter is up to 100 KiB.
@@ -38,7 +38,7 @@ pub struct Retried {
     /// Reports that the sink refused again; they are dead letters as before, with the new reason.
     pub refused: u64,
     /// The last of those.
-    pub last_refusal: Option<(Key, SinkError)>,
+    pub last_refusal: Option<(LetterKey, SinkError)>,
 }
 
 /// Why dead letters could not be tried, or not all of them.
@@ -46,7 +46,7 @@ pub struct Retried {
 pub enum RetryError {
     /// No such letter.
     #[error("there is no dead letter with the key {0}")]
-    Unknown(Key),
+    Unknown(LetterKey),
     /// The sink takes nothing now; what was not stored is a dead letter as before.
     #[error("the sink takes nothing now ({error}); {} were stored before, the rest are dead letters as before", .so_far.stored + .so_far.duplicates)]
     Sink {
@@ -78,7 +78,7 @@ impl DeadLetters {
     pub async fn list(
         &self,
         of: Option<Id>,
-        after: Option<Key>,
+        after: Option<LetterKey>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
         self.reading(move |journal| journal.dead_letters(of.as_ref(), after, limit)).await
@@ -88,7 +88,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub async fn get(&self, key: Key) -> Result<Option<DeadLetter>, JournalError> {
+    pub async fn get(&self, key: LetterKey) -> Result<Option<DeadLetter>, JournalError> {
         self.reading(move |journal| journal.dead_letter(key)).await
     }
 
@@ -96,7 +96,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When the journal cannot be read, or the node stops.
-    pub async fn discard(&self, key: Key) -> Result<bool, RetryError> {
+    pub async fn discard(&self, key: LetterKey) -> Result<bool, RetryError> {
         let _turn = self.turn.lock().await;
         // A damaged one, too.
         let is_there = self.reading(move |journal| journal.has_dead_letter(key)).await?;
@@ -111,7 +111,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`RetryError`]; that the sink refuses it is none, see [`Retried`].
-    pub async fn retry(&self, key: Key) -> Result<Retried, RetryError> {
+    pub async fn retry(&self, key: LetterKey) -> Result<Retried, RetryError> {
         let turn = self.turn().await;
         let letter = self.get(key).await?.ok_or(RetryError::Unknown(key))?;
         let mut retried = Retried::default();

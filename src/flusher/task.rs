@@ -220,10 +220,10 @@ fn dead_letters(batch: &Batch, refused: Vec<Refused>) -> Vec<DeadLetter> {
     let letter = |refused: Refused| match &batch.records[refused.index].body {
         Body::Report(report) => {
             let key = crate::report::Key { id: batch.id, number: report.number };
-            let Refused { code, reason, .. } = &refused;
+            let Refused { kind, holder, code, reason, .. } = refused;
             tracing::warn!(%key, code, ?reason, "the sink refused a report; it is in the dead letters");
-            let (report, code) = (report.clone(), refused.code);
-            Some(DeadLetter { id: batch.id, report, code, reason: refused.reason, dead_at })
+            let report = report.clone();
+            Some(DeadLetter { id: batch.id, report, kind, holder, code, reason, dead_at, is_twin: false })
         }
         Body::Marker(..) => None,
     };

@@ -12,7 +12,7 @@ use super::backoff::{Backoff, jitter};
 use super::health::{Health, Lasting, Turn};
 use super::{Class, Connection, Sink, SinkError, Stored};
 use crate::metrics::Metrics;
-use crate::report::{Batch, Body};
+use crate::report::{Batch, Body, Holder, LetterKind};
 use crate::trace;
 
 /// The first and the longest delay before a transaction that met a transient error is sent again.
@@ -50,6 +50,10 @@ impl Outcome {
 pub struct Refused {
     /// The index of its record in its batch.
     pub index: usize,
+    /// In which way.
+    pub kind: LetterKind,
+    /// What the sink has under its key, where that is why.
+    pub holder: Option<Box<Holder>>,
     /// The server's error number, where it gave one.
     pub code: Option<u32>,
     /// Why, for a person.
@@ -136,7 +140,8 @@ impl<S: Sink> Writer<S> {
                     }
                     None => {
                         let ((batch, index), SinkError { code, message: reason, .. }) = (piece.first(), poison);
-                        outcomes[batch].refused.push(Refused { index, code, reason });
+                        let (kind, holder) = (LetterKind::Refused, None);
+                        outcomes[batch].refused.push(Refused { index, kind, holder, code, reason });
                     }
                 },
                 Err(GivenUp::Lasting(error)) => {
