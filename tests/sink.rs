@@ -239,6 +239,8 @@ on_both_sinks! {
 
 #[path = "sinks/files.rs"]
 mod files;
+#[path = "sinks/hostile.rs"]
+mod hostile;
 #[path = "sinks/logs.rs"]
 mod logs;
 #[path = "sinks/outages.rs"]

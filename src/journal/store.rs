@@ -15,6 +15,7 @@ use super::entry;
 use super::error::JournalError;
 use super::lanes::{self, Lane};
 use super::log::{self, SEGMENT_BYTES, Synced};
+use crate::panics::{Panicked, contain};
 use crate::report::{Id, Position};
 use recent::Recent;
 
@@ -317,14 +318,8 @@ impl Store {
     /// sled writes and syncs once more when its last handle goes, and panics where that fails.
     fn close_trees(&mut self) -> Result<(), JournalError> {
         let trees = self.trees.take();
-        let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(trees)));
-        closed.map_err(|panic| JournalError::Close {
-            path: self.dir.clone(),
-            said: match panic.downcast_ref::<String>() {
-                Some(said) => said.clone(),
-                None => panic.downcast_ref::<&str>().copied().unwrap_or("the storage gave up").to_owned(),
-            },
-        })
+        let closed = contain(|| drop(trees));
+        closed.map_err(|Panicked(said)| JournalError::Close { path: self.dir.clone(), said })
     }
 
     /// The trees, of which one is about to change.

@@ -38,6 +38,7 @@ let_an_id_return_unseen  | models::flusher::models::an_id_that_returns_while_it_
 note_too_late            | models::flusher::models::a_marker_that_comes_while_the_flusher_looks_is_not_overlooked | a flusher says what it waits for after it looked
 refuse_in_an_outage      | e2e::limits::a_sink_that_is_down_stops_neither_start_nor_acks               | a sink that is down stops the acks
 go_on_after_failed_sync  | e2e::durable::no_ack_comes_after_a_sync_that_failed_and_the_node_ends_with_an_error | a failed sync counts as one
+trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver is anybody's
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 
-use super::{MysqlConnection, within};
+use super::{MysqlConnection, read, within};
 use crate::config::SinkTarget;
 use crate::sink::{SinkError, schema};
 
@@ -50,9 +51,9 @@ async fn set_up(
 ) -> Result<(), SinkError> {
     connection.run("setting up the session", SESSION).await?;
     connection.run("setting up the session", &lock_waits(connection.timeout)).await?;
-    let query = connection.conn.query::<(String, String), _>(VARIABLES);
-    let variables: Variables =
-        within(connection.timeout, "reading the server's settings", query).await?.into_iter().collect();
+    let query = connection.conn.query::<Row, _>(VARIABLES);
+    let rows = within(connection.timeout, "reading the server's settings", query).await?;
+    let variables: Variables = rows.iter().filter_map(|row| Some((read::text(row, 0)?, read::text(row, 1)?))).collect();
     if let Some(limit) = variables.get("max_allowed_packet").and_then(|text| text.parse().ok()) {
         connection.max_packet = limit;
     }
