@@ -405,7 +405,7 @@ async fn put_back(
     task::resolve(Arc::clone(stream), Arc::clone(&flushers.0), lasting, doubt)
 }
 
-/// It waits no longer than until an operator's flush or the shutdown, also where that comes while the sink has the batch.
+/// No longer than until an operator's flush or the shutdown, also where that comes while the sink has the batch.
 /// The shutdown shortens one wait of each: a sink that fails at once is not asked without a rest.
 #[tokio::test]
 async fn a_batch_that_is_put_back_waits_until_its_time_or_until_somebody_wants_it() {

@@ -34,6 +34,7 @@ pub mod mysql;
 pub mod readback;
 mod record;
 pub mod schema;
+mod split;
 pub mod sqlite;
 pub mod writer;
 

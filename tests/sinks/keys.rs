@@ -120,7 +120,8 @@ pub async fn what_is_remembered_as_settled_never_passes_a_letter_that_is_not_dur
     rig.run("DELETE FROM reports").await;
     let (mut third, none) = writer(&rig, 1, true);
     assert_eq!(third.store(&[replayed("a", records())]).await, [outcome(0, 5, None)]);
-    assert_eq!((none.0.lock().expect("no panic").len(), rig.rows("a").await.len()), (0, 0));
+    assert!(none.0.lock().expect("no panic").is_empty());
+    assert_eq!(rig.rows("a").await, []);
 }
 
 /// The clock, or the disk, was set back: a number that a node gives out is somebody else's by then.
