@@ -400,7 +400,8 @@ async fn put_back(
     doubt: Option<Box<task::Doubt>>,
 ) -> impl Future<Output = ()> + use<> {
     let Taken { batch, .. } = flushers.0.journal().read(stream, 1, 1 << 20).expect("a sound journal");
-    let outcome = bench.writer().store_again(std::slice::from_ref(&batch)).await.remove(0);
+    let outcome =
+        bench.writer().store_in_doubt(std::slice::from_ref(&batch), crate::sink::Doubt::Batch).await.remove(0);
     let lasting = outcome.put_back.expect("the sink fails over it");
     task::resolve(Arc::clone(stream), Arc::clone(&flushers.0), lasting, doubt)
 }

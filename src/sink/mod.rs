@@ -43,7 +43,7 @@ pub use health::{Health, HealthStatus, Lasting, SinkState};
 pub use mysql::MysqlSink;
 pub use schema::ddl;
 pub use sqlite::SqliteSink;
-pub use writer::{Burial, Bury, Outcome, Refused, Writer};
+pub use writer::{Burial, Bury, Doubt, Outcome, Refused, Writer};
 
 /// What became of one batch within a committed transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -88,6 +88,17 @@ pub struct Writer<S: Sink> {
     again: bool,
 }
 
+/// How much is known against the batches that are to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing.
+    None,
+    /// The sink failed over them before: what fails is put back at once, so that nobody waits for it.
+    Batch,
+    /// It did so again and again: one of their records may be the cause, so all before it are stored without it.
+    Record,
+}
+
 /// Why a transaction did not happen.
 struct Failure {
     error: StoreError,
@@ -132,15 +143,12 @@ impl<S: Sink> Writer<S> {
     /// sink, though it is there, keeps failing over: that one alone is put back. Dropping the future cancels it and
     /// drops the connection; what was under way may then be stored or not, and storing it again changes nothing.
     pub async fn store(&mut self, batches: &[Batch]) -> Vec<Outcome> {
-        self.store_or_put_back(batches, false).await
+        self.store_in_doubt(batches, Doubt::None).await
     }
 
-    /// The same for batches that were put back before: what fails is put back at once, so that nobody waits for it.
-    pub async fn store_again(&mut self, batches: &[Batch]) -> Vec<Outcome> {
-        self.store_or_put_back(batches, true).await
-    }
-
-    async fn store_or_put_back(&mut self, batches: &[Batch], mut doubtful: bool) -> Vec<Outcome> {
+    /// The same for batches that were put back before.
+    pub async fn store_in_doubt(&mut self, batches: &[Batch], doubt: Doubt) -> Vec<Outcome> {
+        let mut doubtful = doubt != Doubt::None;
         self.again = doubtful;
         let mut outcomes = vec![Outcome::default(); batches.len()];
         let whole = Piece::Batches(0..batches.len());
@@ -175,7 +183,8 @@ impl<S: Sink> Writer<S> {
                 },
                 Err(GivenUp::Lasting(error)) => {
                     doubtful = true;
-                    match piece.split_batches() {
+                    let parts = if doubt == Doubt::Record { piece.split(batches) } else { piece.split_batches() };
+                    match parts {
                         Some((earlier, later)) => pieces.extend([later, earlier]),
                         None => {
                             let (batch, _) = piece.first();

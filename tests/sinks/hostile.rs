@@ -247,5 +247,5 @@ async fn a_total_that_is_no_number_of_rows_holds_up_its_own_id_and_says_how_to_m
     assert!(lasting.message.contains("UPDATE `report_streams`"), "{lasting}");
     assert_eq!(rig.health.status().state, SinkState::Up);
     rig.server().run(&["UPDATE report_streams SET reports = 1 WHERE id = 'bad'"]).await;
-    assert_eq!(writer.store_again(&[done("bad", 10)]).await, [outcome(1, 0, Some(2))]);
+    assert_eq!(writer.store_in_doubt(&[done("bad", 10)], forebay::sink::Doubt::Batch).await, [outcome(1, 0, Some(2))]);
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use forebay::report::{Batch, JournalId, LetterKind, Marker, Number, Position, Record, Report};
-use forebay::sink::{AnySink, Burial, Bury, Outcome, Refused, Writer};
+use forebay::sink::{AnySink, Burial, Bury, Doubt, Outcome, Refused, Writer};
 use futures_util::future::BoxFuture;
 
 use crate::outcome;
@@ -94,7 +94,10 @@ pub async fn a_row_that_somebody_removed_does_not_come_back(rig: Rig) {
     let longer: Vec<_> = records.iter().cloned().chain([report(6, 6), marker(7, Marker::Done)]).collect();
     let again = writer(&rig, 1, true).0.store(&[replayed("a", longer.clone())]).await;
     assert_eq!(again, [outcome(1, 5, Some(6))]);
-    assert_eq!(writer(&rig, 1, true).0.store_again(&[batch("a", longer)]).await, [outcome(0, 6, Some(6))]);
+    assert_eq!(
+        writer(&rig, 1, true).0.store_in_doubt(&[batch("a", longer)], Doubt::Batch).await,
+        [outcome(0, 6, Some(6))]
+    );
     assert_eq!(rig.rows("a").await.len(), 1);
     // A client that sends it again has it stored again: the journal gives it a new position.
     assert_eq!(writer(&rig, 1, true).0.store(&[replayed("a", vec![report(8, 1)])]).await, [outcome(1, 0, None)]);
