@@ -127,7 +127,7 @@ impl Admin {
                 let Accepted { socket, place: _place, .. } = accepted;
                 let opened = net::open(socket, &opening, false, REQUEST_TIMEOUT, &stop).await;
                 let Some((stream, _)) = opened else { return };
-                net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
+                net::serve(stream, service, REQUEST_TIMEOUT, false, &stop).await;
             });
         };
         let who = |_| Caller::Client;

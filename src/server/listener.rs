@@ -316,5 +316,5 @@ async fn serve(socket: TcpStream, caller: Caller, mut connection: Connection) {
     }
     let connection = Arc::new(connection);
     let service = service_fn(move |request| http::respond(request, Arc::clone(&connection)));
-    net::serve(stream, service, limit, &stop).await;
+    net::serve(stream, service, limit, true, &stop).await;
 }
