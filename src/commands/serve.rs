@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use forebay::Reload;
 
-use super::traces::Traces;
+use super::traces::{self, Traces};
 use super::{Failure, logging, settings};
 
 /// Runs a node until it is told to stop.
@@ -15,6 +15,9 @@ pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let traces = Traces::start(&settings.trace, settings.node_id, runtime.handle()).map_err(Failure::Configuration)?;
     let level = Box::new(logging::start(&settings.log, traces.as_ref()));
+    if traces.is_some() {
+        traces::warn_of_unreadable();
+    }
     let again = move || arguments.clone().load().map_err(anyhow::Error::from);
     let reload = Reload { settings: Box::new(again), level };
     let served = runtime.block_on(forebay::serve(settings, files, reload));

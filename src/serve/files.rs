@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::access::{Access, Tokens};
-use crate::config::Settings;
+use crate::config::{Settings, shown_path};
 use crate::metrics::{Certificates, Metrics};
-use crate::net::{self, Certificate, Tls};
+use crate::net::{self, Certificate, Tls, TlsError};
 
 /// What was read of the files; nothing of it is in force yet.
 pub struct Files {
@@ -36,25 +36,29 @@ impl Files {
     pub fn read(settings: &Settings) -> Result<Self, FileFaults> {
         let mut faults = Vec::new();
         let mut fault = |key: &str, path: &Path, error: &dyn fmt::Display| {
-            faults.push(format!("{key} = {:?}: {error}", path.display().to_string()));
+            faults.push(format!("{key} = {:?}: {error}", shown_path(path)));
         };
         let tokens = settings
             .access
             .tokens
             .as_deref()
             .and_then(|path| Tokens::read(path).map_err(|error| fault("access.tokens", path, &error)).ok());
-        let mut certificate = |key: &str, cert: &Option<_>, private: &Option<_>| {
-            let (cert, private) = cert.as_deref().zip(private.as_deref())?;
-            Certificate::read(cert, private).map_err(|error| fault(key, cert, &error)).ok()
+        let mut certificate = |section: &str, cert: &Option<_>, private: &Option<_>| {
+            let (cert, private): (&Path, &Path) = cert.as_deref().zip(private.as_deref())?;
+            let read = Certificate::read(cert, private);
+            let name = |error: &TlsError| if error.file() == private { "tls_key" } else { "tls_cert" };
+            read.map_err(|error| fault(&format!("{section}.{}", name(&error)), error.file(), &error)).ok()
         };
-        let ingest = certificate("ingest.tls_cert", &settings.ingest.tls_cert, &settings.ingest.tls_key);
-        let admin = certificate("admin.tls_cert", &settings.admin.tls_cert, &settings.admin.tls_key);
-        // Only looked at here: the sink reads its own for each connection.
-        certificate("sink.tls_cert", &settings.sink.tls_cert, &settings.sink.tls_key);
-        if let Some(ca) = settings.sink.tls_ca.as_deref()
-            && let Err(error) = net::certificates(ca)
-        {
-            fault("sink.tls_ca", ca, &error);
+        let ingest = certificate("ingest", &settings.ingest.tls_cert, &settings.ingest.tls_key);
+        let admin = certificate("admin", &settings.admin.tls_cert, &settings.admin.tls_key);
+        // Only looked at here: the sink, and what sends traces, read their own.
+        certificate("sink", &settings.sink.tls_cert, &settings.sink.tls_key);
+        for (key, ca) in [("sink.tls_ca", &settings.sink.tls_ca), ("trace.otlp_ca", &settings.trace.otlp_ca)] {
+            if let Some(ca) = ca.as_deref()
+                && let Err(error) = net::certificates(ca)
+            {
+                fault(key, ca, &error);
+            }
         }
         if faults.is_empty() { Ok(Self { tokens, ingest, admin }) } else { Err(FileFaults(faults)) }
     }
@@ -64,6 +68,7 @@ impl Files {
         let mut settings = settings.clone();
         settings.access.tokens = None;
         (settings.sink.tls_ca, settings.sink.tls_cert, settings.sink.tls_key) = (None, None, None);
+        settings.trace.otlp_ca = None;
         Self::read(&settings)
     }
 

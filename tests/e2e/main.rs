@@ -34,6 +34,7 @@ mod proxies;
 mod races;
 mod reload;
 mod remote;
+mod secrets;
 mod service;
 mod settings;
 mod shutdown;

@@ -40,6 +40,7 @@ const PLANTS: &[&str] = &[
     "take_what_is_not_decoded",
     "end_with_tls_alone",
     "believe_anybody",
+    "repeat_secrets",
     "believe_the_client",
     "guess_the_proxy_header",
     "count_the_proxy",

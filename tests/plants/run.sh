@@ -46,6 +46,7 @@ believe_anybody          | e2e::proxies::the_headers_of_whoever_is_no_trusted_pr
 believe_the_client       | e2e::proxies::whom_a_report_is_from_is_what_the_trusted_proxy_says_and_nothing_else | what the client wrote itself into the header is believed
 guess_the_proxy_header   | e2e::proxies::a_proxy_header_is_required_and_never_guessed                   | a connection of a proxy is served without its header
 count_the_proxy          | e2e::proxies::connections_are_counted_for_the_client_and_never_for_the_proxy | a proxy counts as one address
+repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 
