@@ -1,7 +1,8 @@
 //! The files that the settings name: tokens and certificates, read together so that they can be replaced together.
 
 use std::fmt;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::access::{Access, Tokens};
@@ -14,6 +15,8 @@ pub struct Files {
     tokens: Option<Tokens>,
     ingest: Option<Certificate>,
     admin: Option<Certificate>,
+    /// Files that more may read, or write, than is good: key, path, what they may.
+    exposed: Vec<(&'static str, PathBuf, &'static str)>,
 }
 
 /// Everything that is wrong with the files, a line each: key, path, what it is.
@@ -60,7 +63,8 @@ impl Files {
                 fault(key, ca, &error);
             }
         }
-        if faults.is_empty() { Ok(Self { tokens, ingest, admin }) } else { Err(FileFaults(faults)) }
+        let exposed = exposed(settings);
+        if faults.is_empty() { Ok(Self { tokens, ingest, admin, exposed }) } else { Err(FileFaults(faults)) }
     }
 
     /// Reads the certificates of the listeners, and no tokens.
@@ -72,10 +76,36 @@ impl Files {
         Self::read(&settings)
     }
 
-    /// Warns of certificates that have expired or soon will.
-    pub(super) fn warn_of_ends(&self) {
+    /// Warns of certificates that have expired or soon will, and of files that are open to others.
+    fn warn(&self) {
         self.ingest.iter().chain(&self.admin).for_each(Certificate::warn_of_end);
+        for (setting, path, may) in &self.exposed {
+            let path = path.display();
+            tracing::warn!(setting, %path, "other users of this machine may {may} this file: chmod 600 keeps it to its owner");
+        }
     }
+}
+
+/// The files of the settings that others than their owner can use to get in: by reading them, or by writing to them.
+fn exposed(settings: &Settings) -> Vec<(&'static str, PathBuf, &'static str)> {
+    let Settings { ingest, admin, sink, access, .. } = settings;
+    let files = [
+        ("access.tokens", &access.tokens),
+        ("ingest.tls_key", &ingest.tls_key),
+        ("admin.tls_key", &admin.tls_key),
+        ("sink.tls_key", &sink.tls_key),
+    ];
+    let files = files.into_iter().filter_map(|(setting, path)| Some((setting, path.as_ref()?)));
+    let judged = files.filter_map(|(setting, path)| {
+        let mode = std::fs::metadata(path).ok()?.permissions().mode();
+        // A group may be made for those who are to read a key; nobody else is to write to it.
+        match (mode & 0o022 != 0, mode & 0o004 != 0) {
+            (true, _) => Some((setting, path.clone(), "write to")),
+            (_, true) => Some((setting, path.clone(), "read")),
+            _ => None,
+        }
+    });
+    judged.collect()
 }
 
 /// The same, in force.
@@ -87,9 +117,9 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(files: Files) -> Self {
-        files.warn_of_ends();
+        files.warn();
         let tls = |certificate: Option<_>| certificate.map(|certificate| Arc::new(Tls::new(certificate)));
-        let Files { tokens, ingest, admin } = files;
+        let Files { tokens, ingest, admin, exposed: _ } = files;
         Self { access: Arc::new(Access::new(tokens)), ingest: tls(ingest), admin: tls(admin) }
     }
 
@@ -104,8 +134,8 @@ impl Guard {
 
     /// Puts other files of the same kinds in force: those of a node that has none stay away.
     pub(super) fn replace(&self, files: Files, metrics: &Metrics) {
-        files.warn_of_ends();
-        let Files { tokens, ingest, admin } = files;
+        files.warn();
+        let Files { tokens, ingest, admin, exposed: _ } = files;
         if let Some(tokens) = tokens {
             self.access.replace(tokens);
         }

@@ -39,6 +39,7 @@ mod service;
 mod settings;
 mod shutdown;
 mod sinks;
+mod starts;
 mod streams;
 mod tls;
 mod top;

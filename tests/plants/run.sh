@@ -47,6 +47,9 @@ believe_the_client       | e2e::proxies::whom_a_report_is_from_is_what_the_trust
 guess_the_proxy_header   | e2e::proxies::a_proxy_header_is_required_and_never_guessed                   | a connection of a proxy is served without its header
 count_the_proxy          | e2e::proxies::connections_are_counted_for_the_client_and_never_for_the_proxy | a proxy counts as one address
 repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
+listen_late              | e2e::starts::a_hangup_before_the_settings_are_read_ends_nothing              | a signal in the first milliseconds ends the process
+forget_quotas            | lib::access::tests::a_quota_goes_on_counting_when_its_entry_comes_back       | max_ids begins anew when a token comes back
+write_for_all            | e2e::starts::what_a_node_writes_is_its_owners_alone_whatever_the_umask       | the umask says who may read what is written
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 
