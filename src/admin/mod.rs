@@ -52,6 +52,9 @@ use problem::Problem;
 /// How long a TLS handshake, the head of a request, or the client's taking of a piece of an answer may last.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a body of the admin API may have, in bytes: no operation reads one.
+const MAX_BODY_BYTES: u64 = 64 * 1024;
+
 /// The admin listener, bound and not yet serving.
 pub struct Admin {
     listener: TcpListener,
@@ -127,7 +130,7 @@ impl Admin {
                 let Accepted { socket, place: _place, .. } = accepted;
                 let opened = net::open(socket, &opening, false, REQUEST_TIMEOUT, &stop).await;
                 let Some((stream, _)) = opened else { return };
-                net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
+                net::serve(stream, service, REQUEST_TIMEOUT, MAX_BODY_BYTES, &stop).await;
             });
         };
         let who = |_| Caller::Client;

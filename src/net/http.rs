@@ -21,9 +21,9 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Serves the requests of a connection, until it ends or becomes something else than HTTP. The head of a request has
-/// to come, and a piece of an answer to be taken, within `limit`. A client that writes no more is answered all the
-/// same.
-pub async fn serve<S, B>(stream: Stream, service: S, limit: Duration, stop: &CancellationToken)
+/// to come, and a piece of an answer to be taken, within `limit`; no chunk may claim more than `max_body` bytes. A client
+/// that writes no more is answered all the same.
+pub async fn serve<S, B>(stream: Stream, service: S, limit: Duration, max_body: u64, stop: &CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
@@ -33,7 +33,7 @@ where
         .header_read_timeout(limit)
         .max_buf_size(MAX_HEADER_BYTES)
         .half_close(true)
-        .serve_connection(TokioIo::new(Unstalled::new(stream, limit)), service)
+        .serve_connection(TokioIo::new(Unstalled::new(stream, limit, max_body)), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {

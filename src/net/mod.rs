@@ -15,6 +15,7 @@
 
 mod accept;
 mod caps;
+mod claims;
 mod forwarded;
 mod http;
 mod preface;

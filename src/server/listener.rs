@@ -314,7 +314,8 @@ async fn serve(socket: TcpStream, caller: Caller, mut connection: Connection) {
             Err(refusal) => return net::refuse(stream, refusal).await,
         };
     }
+    let max_body = connection.ingest().max_request_bytes as u64;
     let connection = Arc::new(connection);
     let service = service_fn(move |request| http::respond(request, Arc::clone(&connection)));
-    net::serve(stream, service, limit, &stop).await;
+    net::serve(stream, service, limit, max_body, &stop).await;
 }

@@ -1,4 +1,5 @@
-//! What a node is given when it starts: signals before it is ready, few open files, a umask, files that others may read.
+//! What a node is given when it starts: signals before it is ready, few open files, a umask, files that others may
+//! read.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -41,6 +41,7 @@ const PLANTS: &[&str] = &[
     "end_with_tls_alone",
     "believe_anybody",
     "repeat_secrets",
+    "wait_for_what_is_claimed",
     "listen_late",
     "forget_quotas",
     "write_for_all",
