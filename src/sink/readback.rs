@@ -168,7 +168,9 @@ pub async fn total(settings: &config::Sink, prefix: &Id) -> Result<u64, SinkErro
             let sum = move || -> Result<i64, rusqlite::Error> {
                 open(&path, timeout)?.query_row(&select, [], |row| row.get(0))
             };
-            let sum = super::sqlite::blocking(move || sum().map_err(|error| classify("reading streams", error)));
+            let named = settings.target.clone();
+            let sum = move || sum().map_err(|error| of_file(&named, classify("reading streams", error)));
+            let sum = super::sqlite::blocking(sum);
             Ok(sum.await?.try_into().unwrap_or_default())
         }
     }
@@ -204,10 +206,18 @@ fn read<T: Readable>(settings: &config::Sink, prefix: &Id) -> Cursor<T> {
         };
         if let Err(error) = outcome {
             // Nobody may read any more.
-            let _ = out.send(Err(error)).await;
+            let _ = out.send(Err(of_file(&settings.target, error))).await;
         }
     });
     Cursor { pages, page: Vec::new().into_iter() }
+}
+
+/// The error with the path of the file that it is of.
+fn of_file(target: &SinkTarget, error: SinkError) -> SinkError {
+    match target {
+        SinkTarget::Mysql(_) => error,
+        SinkTarget::Sqlite(path) => SinkError { message: format!("{}: {}", path.display(), error.message), ..error },
+    }
 }
 
 /// Opens the file to read. Not read-only: a reader of a file in WAL mode needs its shared memory.

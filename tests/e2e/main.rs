@@ -23,6 +23,7 @@ mod frames;
 mod limits;
 mod load;
 mod metrics;
+mod moves;
 mod openapi;
 mod oracle;
 mod outage;

@@ -35,6 +35,9 @@ const PLANTS: &[&str] = &[
     "take_back_oldest_first",
     "reuse_too_soon",
     "keep_what_is_torn",
+    "trust_the_path",
+    "begin_anew",
+    "any_log",
 ];
 
 fn main() {

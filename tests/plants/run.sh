@@ -38,6 +38,9 @@ let_an_id_return_unseen  | models::flusher::models::an_id_that_returns_while_it_
 note_too_late            | models::flusher::models::a_marker_that_comes_while_the_flusher_looks_is_not_overlooked | a flusher says what it waits for after it looked
 refuse_in_an_outage      | e2e::limits::a_sink_that_is_down_stops_neither_start_nor_acks               | a sink that is down stops the acks
 go_on_after_failed_sync  | e2e::durable::no_ack_comes_after_a_sync_that_failed_and_the_node_ends_with_an_error | a failed sync counts as one
+trust_the_path           | sink::files::what_waits_for_the_lock_of_a_compaction_is_stored_in_the_compacted_file      | a commit into a file that was moved over is believed
+begin_anew               | e2e::moves::a_file_that_is_moved_away_under_load_is_waited_for_and_nothing_is_lost      | an empty file takes the place of one that was moved away
+any_log                  | sink::files::a_file_beside_a_wal_of_another_state_is_refused_and_not_served             | a -wal is laid over whatever it lies beside
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 
