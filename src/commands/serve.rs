@@ -8,6 +8,8 @@ use super::{Failure, logging, settings};
 
 /// Runs a node until it is told to stop.
 pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
+    // What the libraries below make while the node runs is nobody else's business either.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let arguments = arguments.settled();
     let settings = arguments.clone().load()?;
     let files = settings::files(&settings)?;

@@ -7,21 +7,22 @@
 mod file;
 mod opening;
 mod place;
+mod statements;
 mod wal;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{OptionalExtension as _, Statement, params};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::record::{self, StreamRow, by_key, write_instant};
-use super::{Class, Connection, Sink, SinkError, Stored};
+use super::record::write_instant;
+use super::{Class, Connection, Sink, SinkError, StoreError, Stored};
 use crate::config::{self, TableName};
-use crate::report::{Batch, Id, Position, Report};
+use crate::report::{Batch, JournalId, Position};
 use file::{File, Known};
+use statements::Statements;
 
 /// The `-wal` is carried into the file and cut down once nothing was stored for so long; where a reader keeps it from
 /// that, it is tried again after the second.
@@ -43,6 +44,8 @@ struct Shared {
     slot: Mutex<Slot>,
     /// Something was stored.
     stored: Notify,
+    /// Whose batches are stored.
+    journal: OnceLock<JournalId>,
 }
 
 /// The one open file of a sink: a second would wait for the first.
@@ -57,8 +60,13 @@ impl SqliteSink {
     /// Nothing is opened yet.
     pub fn new(path: &Path, settings: &config::Sink) -> Self {
         let (path, settings) = (path.to_owned(), settings.clone());
-        let shared = Shared { path, settings, slot: Mutex::default(), stored: Notify::new() };
+        let shared = Shared { path, settings, slot: Mutex::default(), stored: Notify::new(), journal: OnceLock::new() };
         Self { shared: Arc::new(shared), keeper: Mutex::new(None) }
+    }
+
+    pub(super) fn serve(&self, journal: JournalId) {
+        // The first is the one that serves.
+        let _ = self.shared.journal.set(journal);
     }
 
     fn keep(&self) {
@@ -102,11 +110,17 @@ pub struct SqliteConnection {
 }
 
 impl Connection for SqliteConnection {
-    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         let batches = batches.to_vec();
-        let stored = self.with_file(move |file, known| file.store(known, &batches)).await;
+        let journal = self.shared.journal.get().copied();
+        let stored = self.with_file(move |file, known| match file.store(known, journal, &batches, again) {
+            Err(StoreError::Failed(error)) => Err(error),
+            Err(StoreError::Taken(taken)) => Ok(Err(StoreError::Taken(taken))),
+            Ok(stored) => Ok(Ok(stored)),
+        });
+        let stored = stored.await;
         self.shared.stored.notify_one();
-        stored
+        stored?
     }
 
     async fn probe(&mut self) -> Result<(), SinkError> {
@@ -204,96 +218,21 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 impl File {
-    fn store(&mut self, known: &mut Known, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    fn store(
+        &mut self,
+        known: &mut Known,
+        journal: Option<JournalId>,
+        batches: &[Batch],
+        again: bool,
+    ) -> Result<Vec<Stored>, StoreError> {
         let last = batches.iter().rev().find_map(|batch| Some((batch.id, batch.records.last()?.position)));
         let last = last.filter(|(_, position)| *position > Position(0));
         let work = |transaction: &rusqlite::Transaction<'_>, table: &TableName| {
-            let prepared = Statements::prepare(transaction, table);
-            prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches)
+            let prepared = Statements::prepare(transaction, table, journal);
+            prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches, again)
         };
         let inserted = |stored: &Vec<Stored>| stored.iter().map(|stored| stored.inserted).sum();
         self.transact(known, last, work, inserted)
-    }
-}
-
-/// The statements of a transaction, prepared once for all its rows.
-struct Statements<'a> {
-    insert: Statement<'a>,
-    upsert: Statement<'a>,
-    total: Statement<'a>,
-}
-
-impl<'a> Statements<'a> {
-    fn prepare(connection: &'a rusqlite::Connection, table: &TableName) -> rusqlite::Result<Self> {
-        let (reports, streams) = (table.reports(), table.streams());
-        let insert = format!(
-            "INSERT INTO \"{reports}\" (id, source, seq, time, code, peer, data, accepted_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id, source, seq) DO NOTHING"
-        );
-        // Every expression sees the row as it was, in whatever order they stand.
-        let upsert = format!(
-            "INSERT INTO \"{streams}\" AS s (id, state, reports, first_at, last_at, state_position) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO UPDATE SET reports = s.reports + excluded.reports, \
-             first_at = min(s.first_at, excluded.first_at), last_at = max(s.last_at, excluded.last_at), \
-             state = iif(excluded.state_position > s.state_position, excluded.state, s.state), \
-             state_position = max(s.state_position, excluded.state_position)"
-        );
-        let total = format!("SELECT reports FROM \"{streams}\" WHERE id = ?1");
-        Ok(Self {
-            insert: connection.prepare(&insert)?,
-            upsert: connection.prepare(&upsert)?,
-            total: connection.prepare(&total)?,
-        })
-    }
-
-    fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
-        let storing = |error| classify("storing reports", error);
-        let updating = |error| classify("updating streams", error).not_for_a_report();
-        let mut stored = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let mut inserted = 0;
-            let mut rows = Vec::new();
-            by_key(batch, &mut rows);
-            for (id, report) in rows {
-                inserted += self.insert(id, report).map_err(storing)?;
-            }
-            if let Some(row) = StreamRow::of(batch, inserted) {
-                self.upsert(&row).map_err(updating)?;
-            }
-            let total = match record::has_marker(batch) {
-                true => self.total(&batch.id).map_err(updating)?,
-                false => None,
-            };
-            stored.push(Stored { inserted, duplicates: record::reports(batch) - inserted, total });
-        }
-        Ok(stored)
-    }
-
-    fn insert(&mut self, id: &Id, report: &Report) -> rusqlite::Result<u64> {
-        let data = report.data.as_deref().map(std::str::from_utf8).transpose();
-        let changed = self.insert.execute(params![
-            id.as_str(),
-            report.number.source,
-            integer(report.number.seq),
-            report.time.map(|micros| micros as f64 / 1e6),
-            report.code,
-            report.peer.map(|peer| peer.to_string()),
-            data.map_err(|error| rusqlite::Error::Utf8Error(6, error))?,
-            instant(report.accepted_at),
-        ])?;
-        Ok(changed as u64)
-    }
-
-    fn upsert(&mut self, row: &StreamRow<'_>) -> rusqlite::Result<()> {
-        let (first_at, last_at) = (instant(row.first_at), instant(row.last_at));
-        let (inserted, position) = (integer(row.inserted), integer(row.position.0));
-        self.upsert.execute(params![row.id.as_str(), row.state, inserted, first_at, last_at, position])?;
-        Ok(())
-    }
-
-    fn total(&mut self, id: &Id) -> rusqlite::Result<Option<u64>> {
-        let total = self.total.query_row([id.as_str()], |row| row.get::<_, i64>(0)).optional()?;
-        Ok(total.and_then(|total| u64::try_from(total).ok()))
     }
 }
 

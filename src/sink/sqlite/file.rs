@@ -18,7 +18,7 @@ use super::place::{Identity, Whereabouts, wal_of};
 use super::{classify, wal};
 use crate::config::{self, SinkTarget, TableName};
 use crate::report::{Id, Position};
-use crate::sink::{Class, SinkError, schema};
+use crate::sink::{Class, SinkError, StoreError, schema};
 
 /// What SQLite leaves of a `-wal` that was carried into the file, in bytes; and from where on the node cuts it down
 /// itself, though readers may have to be waited for.
@@ -155,9 +155,9 @@ impl File {
         &mut self,
         known: &mut Known,
         last: Option<(Id, Position)>,
-        work: impl FnOnce(&Transaction<'_>, &TableName) -> Result<T, SinkError>,
+        work: impl FnOnce(&Transaction<'_>, &TableName) -> Result<T, StoreError>,
         reports: impl FnOnce(&T) -> u64,
-    ) -> Result<T, SinkError> {
+    ) -> Result<T, StoreError> {
         let Self { connection, table, place, .. } = self;
         place.check(known)?;
         let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
