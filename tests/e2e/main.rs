@@ -36,6 +36,7 @@ mod races;
 mod reload;
 mod remote;
 mod service;
+mod set_aside;
 mod settings;
 mod shutdown;
 mod sinks;

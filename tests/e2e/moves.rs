@@ -77,7 +77,11 @@ async fn rows_that_are_archived_under_load_are_in_one_file_or_the_other() {
     for file in files.filter(|file| file.display().to_string().contains("reports-")) {
         rows.extend(Stored::Sqlite(file).rows().await.expect("an archive can be read"));
     }
-    let verdict = ledger.compare(&rows, &node.stored().streams().await.expect("the sink can be read"));
+    let verdict = ledger.compare(
+        crate::support::stored::Form::Bytes,
+        &rows,
+        &node.stored().streams().await.expect("the sink can be read"),
+    );
     verdict.assert_clean();
 }
 

@@ -38,6 +38,8 @@ const PLANTS: &[&str] = &[
     "trust_the_path",
     "begin_anew",
     "any_log",
+    "store_what_is_aside",
+    "recall_what_is_on_its_way",
     "serve_any_host",
     "serve_what_cannot_be_read",
     "take_what_is_not_decoded",
