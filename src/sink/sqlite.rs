@@ -8,6 +8,7 @@ mod file;
 mod opening;
 mod place;
 mod statements;
+pub(super) mod time;
 mod wal;
 
 use std::path::{Path, PathBuf};

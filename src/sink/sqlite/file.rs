@@ -130,6 +130,7 @@ impl File {
         if settings.create_tables && (is_new || !known.has_tables) {
             file.make_tables()?;
         }
+        file.add_columns(settings.create_tables)?;
         known.has_tables = true;
         known.state = wal::State::of(&file.place.file).map_err(making("reading it"))?;
         known.files = Some(file.place.identities()?);
@@ -145,6 +146,31 @@ impl File {
         }
         for statement in schema::statements(&SinkTarget::Sqlite(self.place.path.clone()), &self.table) {
             self.connection.execute_batch(&statement).map_err(|error| classify("making the tables", error))?;
+        }
+        Ok(())
+    }
+
+    /// Brings tables of an earlier version to what this one writes, or says by what statements that is done.
+    fn add_columns(&self, may_change: bool) -> Result<(), SinkError> {
+        let looking = |error| classify("looking at the columns", error);
+        let find = "SELECT COUNT(*), SUM(name = ?2) FROM pragma_table_info(?1)";
+        let mut missing = Vec::new();
+        for (table, column, kind) in schema::sqlite_added(&self.table) {
+            let found = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?));
+            let (columns, found) = self.connection.query_row(find, params![table, column], found).map_err(looking)?;
+            // A table that is not there is seen by what is stored into it.
+            if columns > 0 && found == Some(0) {
+                missing.push(format!("ALTER TABLE \"{table}\" ADD COLUMN {column} {kind}"));
+            }
+        }
+        if !may_change && !missing.is_empty() {
+            let missing = missing.join("; ");
+            let message = format!("the tables are of an earlier version, and create_tables is false: run {missing}");
+            return Err(SinkError::new(Class::Operator, message));
+        }
+        for statement in missing {
+            self.connection.execute_batch(&statement).map_err(|error| classify("adding a column", error))?;
+            tracing::info!(%statement, "a table of an earlier version was brought up to this one");
         }
         Ok(())
     }
