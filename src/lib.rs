@@ -10,6 +10,7 @@ pub mod flusher;
 pub mod journal;
 pub mod metrics;
 pub mod net;
+pub mod panics;
 pub mod report;
 mod serve;
 pub mod server;
@@ -17,4 +18,4 @@ pub mod sink;
 mod sync;
 pub mod trace;
 
-pub use serve::{FileFaults, Files, Reload, serve};
+pub use serve::{FileFaults, Files, Reload, Signals, serve};

@@ -13,10 +13,10 @@ use tracing::{Instrument as _, Span};
 
 use super::graves::Graves;
 use super::supervisor::{Limits, Shared};
-use super::task::{self, Handover, settlement};
+use super::task::{self, Doubt, Handover, settlement};
 use crate::journal::{JournalError, Receipt, Taken};
 use crate::report::Batch;
-use crate::sink::{Outcome, Sink, Writer};
+use crate::sink::{self, Outcome, Sink, Writer};
 use crate::sync::blocking;
 use crate::trace;
 
@@ -153,8 +153,9 @@ impl<S: Sink> Drainer<S> {
         }
         let handovers = kept;
         span.record("forebay.rows", batches.iter().map(|batch| batch.records.len()).sum::<usize>() as i64);
-        let doubtful = handovers.iter().any(|handover| handover.doubt.is_some());
-        let Some(outcomes) = self.store_unless_recalled(&batches, doubtful, &handovers).await else {
+        // One that is in doubt is alone.
+        let doubt = Doubt::of(handovers.iter().find_map(|handover| handover.doubt.as_deref()));
+        let Some(outcomes) = self.store_unless_recalled(&batches, doubt, &handovers).await else {
             return self.give_back(handovers, &receipts);
         };
         let drained = receipts.into_iter().zip(outcomes);
@@ -202,12 +203,12 @@ impl<S: Sink> Drainer<S> {
     async fn store_unless_recalled(
         &mut self,
         batches: &[Batch],
-        doubtful: bool,
+        doubt: sink::Doubt,
         handovers: &[Handover],
     ) -> Option<Vec<Outcome>> {
         let (shared, trying) = (Arc::clone(&self.shared), self.writer.trying());
         let mut recalled = pin!(shared.recalled.notified());
-        let mut store = pin!(self.store(batches, doubtful));
+        let mut store = pin!(self.store(batches, doubt));
         poll_fn(|context| {
             // So that it is woken by the next, too.
             while recalled.as_mut().poll(context).is_ready() {
@@ -233,7 +234,7 @@ impl<S: Sink> Drainer<S> {
     }
 
     /// Stores all batches that have a record; one without has lost all its entries to damage.
-    async fn store(&mut self, batches: &[Batch], doubtful: bool) -> Vec<Outcome> {
+    async fn store(&mut self, batches: &[Batch], doubt: sink::Doubt) -> Vec<Outcome> {
         let whole: Vec<Batch>;
         let kept = if batches.iter().all(|batch| !batch.records.is_empty()) {
             batches
@@ -241,7 +242,7 @@ impl<S: Sink> Drainer<S> {
             whole = batches.iter().filter(|batch| !batch.records.is_empty()).cloned().collect();
             &whole
         };
-        let stored = if doubtful { self.writer.store_again(kept).await } else { self.writer.store(kept).await };
+        let stored = self.writer.store_in_doubt(kept, doubt).await;
         let mut stored = stored.into_iter();
         let outcome = |batch: &Batch| {
             if batch.records.is_empty() { Some(Outcome::default()) } else { stored.next() }
