@@ -22,6 +22,7 @@ mod flushing;
 mod frames;
 mod limits;
 mod load;
+mod memory;
 mod metrics;
 mod openapi;
 mod oracle;

@@ -35,6 +35,10 @@ const PLANTS: &[&str] = &[
     "take_back_oldest_first",
     "reuse_too_soon",
     "keep_what_is_torn",
+    "hold_what_comes",
+    "slow_ones_stay",
+    "ids_without_end",
+    "dones_without_end",
 ];
 
 fn main() {

@@ -38,6 +38,10 @@ let_an_id_return_unseen  | models::flusher::models::an_id_that_returns_while_it_
 note_too_late            | models::flusher::models::a_marker_that_comes_while_the_flusher_looks_is_not_overlooked | a flusher says what it waits for after it looked
 refuse_in_an_outage      | e2e::limits::a_sink_that_is_down_stops_neither_start_nor_acks               | a sink that is down stops the acks
 go_on_after_failed_sync  | e2e::durable::no_ack_comes_after_a_sync_that_failed_and_the_node_ends_with_an_error | a failed sync counts as one
+slow_ones_stay           | lib::server::budget::tests::a_slow_one_is_wanted_once_others_wait           | who takes memory slowly keeps it from all others
+hold_what_comes          | e2e::memory::arrays_of_the_smallest_reports                                 | replies are not counted
+ids_without_end          | e2e::memory::ids_without_end                                                | ids of connections have no limit
+dones_without_end        | lib::server::dones::tests::nobody_gets_more_than_half_of_what_is_left       | dones that wait have no limit
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 

@@ -41,7 +41,8 @@ impl Frame<'_> {
         Frame { last: true, opcode: TEXT, mask: Some([7, 11, 13, 17]), payload: payload.as_bytes() }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    /// The frame as it is sent.
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = header(self.last, self.opcode, self.mask.is_some(), self.payload.len() as u64);
         let mask = self.mask.unwrap_or_default();
         bytes.extend_from_slice(self.mask.as_ref().map_or(&[], |mask| &mask[..]));
@@ -109,6 +110,11 @@ impl Raw {
         assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
         assert!(answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "the accept key of RFC 6455's example: {answer}");
         Self { socket }
+    }
+
+    /// The socket, behind the handshake.
+    pub fn into_socket(self) -> TcpStream {
+        self.socket
     }
 
     /// Sends one frame.
