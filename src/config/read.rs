@@ -10,7 +10,7 @@ use super::fault::{Fault, Faults};
 use super::reader::Reader;
 use super::sources::{Gathered, Sources};
 use super::{
-    Access, Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget,
+    Access, Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Proxy, Settings, Shutdown, Sink, SinkTarget,
     TableName, Trace, values,
 };
 
@@ -54,6 +54,9 @@ impl Default for Settings {
                 ping_interval: Duration::from_secs(25),
                 keep_alive: Duration::from_secs(75),
                 allowed_origins: Vec::new(),
+                allowed_hosts: Vec::new(),
+                proxy: Proxy::None,
+                trusted_proxies: Vec::new(),
                 tls_cert: None,
                 tls_key: None,
             },
@@ -228,6 +231,9 @@ impl Reader {
             ping_interval: self.duration("ingest.ping_interval", d.ping_interval, NOT_ZERO..=DAY),
             keep_alive: self.duration("ingest.keep_alive", d.keep_alive, Duration::from_secs(1)..=DAY),
             allowed_origins: self.origins("ingest.allowed_origins", d.allowed_origins),
+            allowed_hosts: self.hosts("ingest.allowed_hosts", d.allowed_hosts),
+            proxy: self.choice("ingest.proxy", d.proxy, &Proxy::NAMES),
+            trusted_proxies: self.networks("ingest.trusted_proxies", d.trusted_proxies),
             tls_cert: self.file("ingest.tls_cert", d.tls_cert),
             tls_key: self.file("ingest.tls_key", d.tls_key),
         }

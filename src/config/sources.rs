@@ -8,7 +8,7 @@ use super::fault::{Fault, Origin};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 56] = [
+pub(super) const KEYS: [&str; 59] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -29,6 +29,9 @@ pub(super) const KEYS: [&str; 56] = [
     "ingest.ping_interval",
     "ingest.keep_alive",
     "ingest.allowed_origins",
+    "ingest.allowed_hosts",
+    "ingest.proxy",
+    "ingest.trusted_proxies",
     "ingest.tls_cert",
     "ingest.tls_key",
     "journal.dir",

@@ -3,6 +3,7 @@
 mod bundles;
 mod damage;
 mod letters;
+mod owner;
 mod pauses;
 
 use std::sync::mpsc;
