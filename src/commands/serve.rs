@@ -9,6 +9,8 @@ use super::{Failure, logging, settings};
 
 /// Runs a node until it is told to stop.
 pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
+    // What the libraries below make while the node runs is nobody else's business either.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     if cfg!(forebay_plant = "listen_late") {
@@ -46,6 +48,7 @@ fn begin(arguments: settings::Arguments, mut signals: Signals, runtime: &Runtime
     };
     let traces = Traces::start(&settings.trace, settings.node_id, runtime.handle()).map_err(Failure::Configuration)?;
     let level = Box::new(logging::start(&settings.log, traces.as_ref()));
+    forebay::panics::end_the_process();
     if traces.is_some() {
         traces::warn_of_unreadable();
     }

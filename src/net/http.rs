@@ -21,8 +21,8 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Serves the requests of a connection, until it ends or becomes something else than HTTP. The head of a request has
-/// to come, and a piece of an answer to be taken, within `limit`; no chunk may claim more than `max_body` bytes. A client
-/// that writes no more is answered all the same.
+/// to come, and a piece of an answer to be taken, within `limit`; no chunk may claim more than `max_body` bytes. A
+/// client that writes no more is answered all the same.
 pub async fn serve<S, B>(stream: Stream, service: S, limit: Duration, max_body: u64, stop: &CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,

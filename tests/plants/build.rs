@@ -44,10 +44,15 @@ const PLANTS: &[&str] = &[
     "wait_for_what_is_claimed",
     "listen_late",
     "forget_quotas",
-    "write_for_all",
     "believe_the_client",
     "guess_the_proxy_header",
     "count_the_proxy",
+    "trust_the_driver",
+    "any_content_is_a_duplicate",
+    "a_number_is_ours",
+    "mark_of_any_journal",
+    "mark_passes_letters",
+    "replay_all",
 ];
 
 fn main() {

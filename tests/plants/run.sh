@@ -49,8 +49,13 @@ count_the_proxy          | e2e::proxies::connections_are_counted_for_the_client_
 repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
 listen_late              | e2e::starts::a_hangup_before_the_settings_are_read_ends_nothing              | a signal in the first milliseconds ends the process
 forget_quotas            | lib::access::tests::a_quota_goes_on_counting_when_its_entry_comes_back       | max_ids begins anew when a token comes back
-write_for_all            | e2e::starts::what_a_node_writes_is_its_owners_alone_whatever_the_umask       | the umask says who may read what is written
 wait_for_what_is_claimed | e2e::edges::a_chunk_that_claims_more_than_there_may_be_is_refused_at_once    | a chunk that no body can have is waited for
+any_content_is_a_duplicate | sink::sqlite::a_key_with_other_content_is_a_dead_letter_that_shows_both | a key that is used again is a duplicate, whatever it holds
+a_number_is_ours         | sink::sqlite::what_a_node_numbered_is_stored_though_the_sink_has_its_number | what has a number that this node gave out is its own
+mark_of_any_journal      | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | the mark of one journal counts for the positions of another
+mark_passes_letters      | sink::sqlite::what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable | a mark passes a report that is neither a row nor a letter
+replay_all               | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | a replay brings back what was removed
+trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver ends the node
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 
