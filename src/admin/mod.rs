@@ -45,15 +45,15 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Access, Hosts};
 use crate::config::{self, Settings};
 use crate::engine::Engine;
-use crate::net::{self, Accepted, Caller, Caps, Opening, Tls};
+use crate::net::{self, Accepted, Caller, Caps, Manners, Opening, Tls};
 
 use problem::Problem;
 
 /// How long a TLS handshake, the head of a request, or the client's taking of a piece of an answer may last.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a body of the admin API may have, in bytes: no operation reads one.
-const MAX_BODY_BYTES: u64 = 64 * 1024;
+/// No operation reads a body, and nobody is answered who does not wait for it.
+const MANNERS: Manners = Manners { limit: REQUEST_TIMEOUT, max_body: 64 * 1024, half_close: false };
 
 /// The admin listener, bound and not yet serving.
 pub struct Admin {
@@ -130,7 +130,7 @@ impl Admin {
                 let Accepted { socket, place: _place, .. } = accepted;
                 let opened = net::open(socket, &opening, false, REQUEST_TIMEOUT, &stop).await;
                 let Some((stream, _)) = opened else { return };
-                net::serve(stream, service, REQUEST_TIMEOUT, MAX_BODY_BYTES, &stop).await;
+                net::serve(stream, service, MANNERS, &stop).await;
             });
         };
         let who = |_| Caller::Client;
