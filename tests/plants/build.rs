@@ -53,7 +53,6 @@ const PLANTS: &[&str] = &[
     "wait_for_what_is_claimed",
     "listen_late",
     "forget_quotas",
-    "write_for_all",
     "believe_the_client",
     "guess_the_proxy_header",
     "count_the_proxy",

@@ -64,7 +64,6 @@ trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should
 repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
 listen_late              | e2e::starts::a_hangup_before_the_settings_are_read_ends_nothing              | a signal in the first milliseconds ends the process
 forget_quotas            | lib::access::tests::a_quota_goes_on_counting_when_its_entry_comes_back       | max_ids begins anew when a token comes back
-write_for_all            | e2e::starts::what_a_node_writes_is_its_owners_alone_whatever_the_umask       | the umask says who may read what is written
 wait_for_what_is_claimed | e2e::edges::a_chunk_that_claims_more_than_there_may_be_is_refused_at_once    | a chunk that no body can have is waited for
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
