@@ -176,13 +176,13 @@ impl File {
     }
 
     /// Runs `work` in a transaction of the file that is at the path: before it, within it, and still after its commit.
-    /// `last` is the last record of it, and `reports` says how many are new. Dropped before its commit it rolls back.
+    /// `done` says how many reports are new, and which record made a stream what it is. Dropped before its commit it
+    /// rolls back.
     pub(super) fn transact<T>(
         &mut self,
         known: &mut Known,
-        last: Option<(Id, Position)>,
         work: impl FnOnce(&Transaction<'_>, &TableName) -> Result<T, StoreError>,
-        reports: impl FnOnce(&T) -> u64,
+        done: impl FnOnce(&T) -> (u64, Option<(Id, Position)>),
     ) -> Result<T, StoreError> {
         let Self { connection, table, place, .. } = self;
         place.check(known)?;
@@ -193,14 +193,14 @@ impl File {
             place.check(known)?;
         }
         touch_first_page(&transaction).map_err(|error| classify("beginning a transaction", error))?;
-        let done = work(&transaction, table)?;
+        let outcome = work(&transaction, table)?;
         transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
         if cfg!(not(forebay_plant = "trust_the_path")) {
             place.check(known)?;
         }
-        known.committed(&place.wal_path, last, reports(&done));
+        known.committed(&place.wal_path, done(&outcome));
         self.cut_large_wal(known);
-        Ok(done)
+        Ok(outcome)
     }
 
     /// Takes the lock for writing and changes nothing.
@@ -356,8 +356,8 @@ impl Known {
         self.files.as_ref().is_some_and(|(former, _)| former != identity || went_back())
     }
 
-    fn committed(&mut self, wal: &Path, last: Option<(Id, Position)>, reports: u64) {
-        self.last = last.filter(|(_, position)| position.0 > 0).or(self.last);
+    fn committed(&mut self, wal: &Path, (reports, last): (u64, Option<(Id, Position)>)) {
+        self.last = last.or(self.last);
         let generation = wal::generation(wal);
         if self.in_wal.generation != generation {
             self.in_wal = InWal { generation, ..InWal::default() };
