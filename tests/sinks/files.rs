@@ -164,13 +164,16 @@ async fn an_earlier_state_that_is_copied_over_the_file_is_seen_and_kept_as_it_is
 }
 
 #[tokio::test]
-async fn a_wal_that_was_taken_away_loses_nothing() {
-    let rig = Rig::sqlite().await;
-    let mut writer = rig.writer();
-    writer.store(&[batch("a", vec![report(1, 1)])]).await;
-    std::fs::remove_file(rig.beside("-wal")).expect("removed");
-    assert_eq!(writer.store(&[batch("a", vec![report(2, 2)])]).await, [outcome(1, 0, None)]);
-    assert_eq!(rig.rows("a").await.len(), 2);
+async fn a_wal_or_its_index_that_was_taken_away_loses_nothing() {
+    for ending in ["-wal", "-shm"] {
+        let rig = Rig::sqlite().await;
+        let mut writer = rig.writer();
+        writer.store(&[batch("a", vec![report(1, 1)])]).await;
+        std::fs::remove_file(rig.beside(ending)).expect("removed");
+        assert_eq!(writer.store(&[batch("a", vec![report(2, 2)])]).await, [outcome(1, 0, None)]);
+        assert!(rig.beside(ending).exists(), "{ending}: it writes into one that nobody sees");
+        assert_eq!(rig.rows("a").await.len(), 2);
+    }
 }
 
 /// The node goes by where the link leads, and so does SQLite.

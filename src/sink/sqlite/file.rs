@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::opening::{check_last, check_log, making, prepare_path, set_up};
-use super::place::{Identity, Whereabouts, wal_of};
+use super::place::{Identity, Whereabouts, beside, wal_of};
 use super::{classify, wal};
 use crate::config::{self, SinkTarget, TableName};
 use crate::report::{Id, Position};
@@ -75,14 +75,15 @@ struct Place {
     wal_path: PathBuf,
     file: std::fs::File,
     identity: Identity,
-    wal: Option<Identity>,
+    /// Its `-wal` and its `-shm`.
+    beside: Vec<(PathBuf, Identity)>,
 }
 
 /// How a file is not the one at its path any more.
 enum Moved {
     /// It has no name, or another.
     Away,
-    /// Its `-wal` has.
+    /// Its `-wal` or its `-shm` has.
     Log,
     /// Another was copied over it.
     Overwritten,
@@ -121,8 +122,13 @@ impl File {
             check_last(&connection, &table, known, &identity)?;
         }
         set_up(&connection).map_err(|error| classify("setting up the file", error))?;
-        let wal = Identity::of(&wal_of(&real)).map_err(making("looking for its -wal"))?;
-        let place = Place { path: path.to_owned(), wal_path: wal_of(&real), file, identity, wal };
+        let wal_path = wal_of(&real);
+        let mut beside_it = Vec::new();
+        for path in [wal_path.clone(), beside(&real, "-shm")] {
+            let identity = Identity::of(&path).map_err(making("looking for its -wal and its -shm"))?;
+            beside_it.extend(identity.map(|identity| (path, identity)));
+        }
+        let place = Place { path: path.to_owned(), wal_path, file, identity, beside: beside_it };
         let file = Self { connection, table, timeout: settings.timeout, place };
         if !file.place.identity.is_at(path) {
             return Err(SinkError::new(Class::Outage, "it was replaced while it was opened"));
@@ -276,12 +282,13 @@ impl File {
 }
 
 impl Place {
-    /// Whether the file is the one at the path, and its `-wal` likewise.
+    /// Whether the file is the one at the path, and what is beside it likewise: without the `-shm`, another program has
+    /// locks of its own.
     fn look(&self, known: &mut Known) -> Result<(), Moved> {
         if !self.identity.is_at(&self.path) {
             return Err(Moved::Away);
         }
-        if self.wal.as_ref().is_some_and(|wal| !wal.is_at(&self.wal_path)) {
+        if self.beside.iter().any(|(path, identity)| !identity.is_at(path)) {
             return Err(Moved::Log);
         }
         let state = wal::State::of(&self.file).ok().flatten();
@@ -297,7 +304,7 @@ impl Place {
         self.look(known).map_err(|moved| {
             let what = match moved {
                 Moved::Away => format!("it was moved, removed or replaced ({})", self.identity.whereabouts()),
-                Moved::Log => "its -wal was moved, removed or replaced".to_owned(),
+                Moved::Log => "its -wal or its -shm was moved, removed or replaced".to_owned(),
                 Moved::Overwritten => "it was overwritten".to_owned(),
             };
             SinkError::new(Class::Outage, what)
@@ -329,8 +336,10 @@ fn loss(moved: &Moved, identity: &Identity, is_carried: bool, in_wal: &InWal) ->
             };
             format!("{whereabouts}; {left}")
         }
-        Moved::Log if is_carried => "its -wal was taken away; all that was stored is in the file".to_owned(),
-        Moved::Log => format!("its -wal was taken away; {last} may be in no file"),
+        Moved::Log if is_carried => {
+            "its -wal or its -shm was taken away; all that was stored is in the file".to_owned()
+        }
+        Moved::Log => format!("its -wal or its -shm was taken away; {last} may be in no file"),
         Moved::Overwritten => format!(
             "an earlier state was copied over it; {last} are in its -wal, which does not belong to that, and what \
              was stored since that state and before is in no file"
