@@ -84,6 +84,21 @@ on_each_sink! {
         assert_eq!(rig.stream("a").await, Some(("disconnected".to_owned(), 3, 40)));
     }
 
+    /// It comes late, over another way than the first: nothing is new of it.
+    async fn a_late_duplicate_opens_no_stream_again(rig) {
+        let mut writer = rig.writer();
+        for (id, last, state) in [("a", Marker::Disconnected, "disconnected"), ("b", Marker::Done, "done")] {
+            writer.store(&[batch(id, vec![report(10, 1), marker(20, last)])]).await;
+            assert_eq!(writer.store(&[batch(id, vec![report(30, 1)])]).await, [outcome(0, 1, None)]);
+            assert_eq!(rig.stream(id).await, Some((state.to_owned(), 1, 20)), "{id}");
+        }
+        let late = batch("a", vec![report(40, 1), marker(41, Marker::Done), report(42, 1)]);
+        assert_eq!(writer.store(&[late]).await, [outcome(0, 2, Some(1))]);
+        assert_eq!(rig.stream("a").await, Some(("done".to_owned(), 1, 41)));
+        assert_eq!(writer.store(&[batch("a", vec![report(50, 1), report(51, 2)])]).await, [outcome(1, 1, None)]);
+        assert_eq!(rig.stream("a").await, Some(("open".to_owned(), 2, 51)));
+    }
+
     async fn a_marker_alone_makes_its_stream(rig) {
         let mut writer = rig.writer();
         let batches = [batch("b", vec![marker(5, Marker::Done)]), batch("a", vec![report(6, 1)])];

@@ -1,4 +1,4 @@
-//! An operator sets the first report that waits of an id aside: it becomes a dead letter, and what is behind it is next.
+//! An operator sets the first report that waits of an id aside: it becomes a dead letter, and those behind it go on.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

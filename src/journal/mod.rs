@@ -278,10 +278,13 @@ impl Opened {
         let Self { shared, positions, bundles } = self;
         let journal = Journal { shared: Arc::clone(&shared), thread: Arc::default() };
         for stream in shared.index.parts().flat_map(|part| part.streams) {
-            if stream.lock().is_drained()
-                && let Err(error) = journal.settle_what_is_aside(&stream)
-            {
-                tracing::error!(%error, id = %stream.id, "what is set aside cannot be read");
+            if stream.lock().is_drained() {
+                // All that it has is set aside.
+                if let Err(error) = journal.settle_what_is_aside(&stream) {
+                    tracing::error!(%error, id = %stream.id, "what is set aside cannot be read");
+                }
+                journal.retire(&stream);
+                continue;
             }
             drain.backlog_grew(&stream, &mut stream.lock());
         }

@@ -12,8 +12,11 @@ const MAX_INSTANT: u64 = 253_402_300_799_999_999;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StreamRow<'a> {
     pub id: &'a Id,
-    /// What the last record makes of the stream: `open`, `done` or `disconnected`.
+    /// What the last record that says something makes of the stream: `open`, `done` or `disconnected`. A batch of
+    /// reports that are all there already says nothing.
     pub state: &'static str,
+    /// That record's position; 0, which changes no state, where there is none.
+    pub state_position: Position,
     /// Rows newly inserted.
     pub inserted: u64,
     /// When the first and the last record, reports and markers alike, were taken: so the row does not depend on how
@@ -30,16 +33,33 @@ impl<'a> StreamRow<'a> {
     /// `None` for a batch without records.
     pub fn of(batch: &'a Batch, inserted: u64, journal: Option<JournalId>) -> Option<Self> {
         let last = batch.records.last()?;
-        let state = match last.body {
-            Body::Report(_) => "open",
-            Body::Marker(Marker::Done, _) => "done",
-            Body::Marker(Marker::Disconnected, _) => "disconnected",
-        };
+        let (state, state_position) = says(batch, inserted).unwrap_or(("open", Position(0)));
         let taken = || batch.records.iter().map(|record| taken_at(&record.body));
         let (first_at, last_at) = (taken().min()?, taken().max()?);
         let settled_by = journal.filter(|_| batch.is_gapless);
-        Some(Self { id: &batch.id, state, inserted, first_at, last_at, position: last.position, settled_by })
+        Some(Self {
+            id: &batch.id,
+            state,
+            state_position,
+            inserted,
+            first_at,
+            last_at,
+            position: last.position,
+            settled_by,
+        })
     }
+}
+
+/// What the batch says of its stream, and where: with new rows its last record, else its last marker.
+pub(super) fn says(batch: &Batch, inserted: u64) -> Option<(&'static str, Position)> {
+    let says_something = |record: &&Record| inserted > 0 || matches!(record.body, Body::Marker(..));
+    let record = batch.records.iter().rev().find(says_something)?;
+    let state = match record.body {
+        Body::Report(_) => "open",
+        Body::Marker(Marker::Done, _) => "done",
+        Body::Marker(Marker::Disconnected, _) => "disconnected",
+    };
+    Some((state, record.position))
 }
 
 /// Whether the batch has a marker: then the stream's total is wanted.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::record::write_instant;
+use super::record::{self, write_instant};
 use super::{Class, Connection, Sink, SinkError, StoreError, Stored};
 use crate::config::{self, TableName};
 use crate::report::{Batch, JournalId, Position};
@@ -226,14 +226,18 @@ impl File {
         batches: &[Batch],
         again: bool,
     ) -> Result<Vec<Stored>, StoreError> {
-        let last = batches.iter().rev().find_map(|batch| Some((batch.id, batch.records.last()?.position)));
-        let last = last.filter(|(_, position)| *position > Position(0));
         let work = |transaction: &rusqlite::Transaction<'_>, table: &TableName| {
             let prepared = Statements::prepare(transaction, table, journal);
             prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches, again)
         };
-        let inserted = |stored: &Vec<Stored>| stored.iter().map(|stored| stored.inserted).sum();
-        self.transact(known, last, work, inserted)
+        let done = |stored: &Vec<Stored>| {
+            let said = batches.iter().zip(stored).rev().find_map(|(batch, stored)| {
+                let (_, position) = record::says(batch, stored.inserted)?;
+                (position > Position(0)).then_some((batch.id, position))
+            });
+            (stored.iter().map(|stored| stored.inserted).sum(), said)
+        };
+        self.transact(known, work, done)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay::sink::{Class, Health, Sink as _, SinkState, Writer};
+use forebay::report::{Id, Report};
+use forebay::sink::{Class, Health, Sink as _, SinkState, Writer, readback};
 
 use super::outcome;
-use super::sinks::{Rig, batch, report, with_data};
+use super::sinks::{Rig, batch, body, plain, report, with_data};
 
 #[tokio::test]
 async fn a_file_that_another_process_has_locked_is_waited_for() {
@@ -163,13 +164,16 @@ async fn an_earlier_state_that_is_copied_over_the_file_is_seen_and_kept_as_it_is
 }
 
 #[tokio::test]
-async fn a_wal_that_was_taken_away_loses_nothing() {
-    let rig = Rig::sqlite().await;
-    let mut writer = rig.writer();
-    writer.store(&[batch("a", vec![report(1, 1)])]).await;
-    std::fs::remove_file(rig.beside("-wal")).expect("removed");
-    assert_eq!(writer.store(&[batch("a", vec![report(2, 2)])]).await, [outcome(1, 0, None)]);
-    assert_eq!(rig.rows("a").await.len(), 2);
+async fn a_wal_or_its_index_that_was_taken_away_loses_nothing() {
+    for ending in ["-wal", "-shm"] {
+        let rig = Rig::sqlite().await;
+        let mut writer = rig.writer();
+        writer.store(&[batch("a", vec![report(1, 1)])]).await;
+        std::fs::remove_file(rig.beside(ending)).expect("removed");
+        assert_eq!(writer.store(&[batch("a", vec![report(2, 2)])]).await, [outcome(1, 0, None)]);
+        assert!(rig.beside(ending).exists(), "{ending}: it writes into one that nobody sees");
+        assert_eq!(rig.rows("a").await.len(), 2);
+    }
 }
 
 /// The node goes by where the link leads, and so does SQLite.
@@ -254,4 +258,62 @@ async fn a_path_that_cannot_be_opened_is_an_outage_and_no_panic() {
     health.until(|status| status.state == SinkState::Down).await;
     std::fs::remove_dir(rig.path()).expect("removed");
     ready.await.expect("no panic");
+}
+
+/// A double does not hold the microseconds of the far future, nor all that `DECIMAL(17,6)` holds.
+#[tokio::test]
+async fn a_time_is_exact_in_the_file_over_its_whole_range() {
+    let rig = Rig::sqlite().await;
+    let most = 99_999_999_999_999_999_i64;
+    let times = [0, 1, -1, 1_714_972_800_123_456, 8_589_934_592_000_001, 8_589_934_593_000_003, most, most - 1, -most];
+    let record = |(at, time): (u64, &i64)| body(at, Report { time: Some(*time), ..plain(at, at) });
+    let outcomes = rig.writer().store(&[batch("a", (1..).zip(&times).map(record).collect())]).await;
+    assert_eq!(outcomes, [outcome(times.len() as u64, 0, None)]);
+    let mut rows = readback::reports(&rig.settings, &Id::new("a").expect("an id"));
+    let mut read = Vec::new();
+    while let Some(row) = rows.next().await.expect("it can be read") {
+        read.push(row.time.expect("a time"));
+    }
+    assert_eq!(read, times);
+    let file = rig.file();
+    let mut sorted = file.prepare("SELECT seq FROM reports ORDER BY time, time_us").expect("a query");
+    let sorted: Vec<u64> = sorted
+        .query_map([], |row| row.get::<_, i64>(0).map(|n| n as u64))
+        .expect("rows")
+        .map(|n| n.expect("seq"))
+        .collect();
+    let mut wanted: Vec<u64> = (1..=times.len() as u64).collect();
+    wanted.sort_by_key(|seq| times[*seq as usize - 1]);
+    assert_eq!(sorted, wanted);
+}
+
+/// As the first version made them.
+const OLD: &str = "CREATE TABLE reports (id TEXT NOT NULL, source INTEGER NOT NULL, seq INTEGER NOT NULL,
+  time REAL NULL CHECK (time IS NULL OR abs(time) < 1e11), code INTEGER NOT NULL DEFAULT 0, peer TEXT NULL,
+  data TEXT NULL CHECK (data IS NULL OR json_valid(data)), accepted_at TEXT NOT NULL,
+  PRIMARY KEY (id, source, seq)) WITHOUT ROWID;
+CREATE TABLE report_streams (id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL DEFAULT 'open',
+  reports INTEGER NOT NULL DEFAULT 0, first_at TEXT NOT NULL, last_at TEXT NOT NULL,
+  state_position INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+INSERT INTO reports VALUES ('a', 0, 1, 1714972800.123456, 0, NULL, NULL, '2024-05-06 05:20:00.000000');
+INSERT INTO report_streams VALUES ('a', 'open', 1, '2024-05-06 05:20:00.000000', '2024-05-06 05:20:00.000000', 1);";
+
+#[tokio::test]
+async fn a_file_of_an_earlier_version_is_brought_up_to_this_one_or_the_statements_are_named() {
+    let mut rig = Rig::sqlite().await;
+    std::fs::create_dir_all(rig.path().parent().expect("a folder")).expect("made");
+    rig.file().execute_batch(OLD).expect("made");
+    let mut rows = readback::reports(&rig.settings, &Id::new("a").expect("an id"));
+    assert_eq!(rows.next().await.expect("it can be read").and_then(|row| row.time), Some(1_714_972_800_123_456));
+    rig.settings.create_tables = false;
+    let mut writer = rig.writer();
+    let known = Report { time: Some(1_714_972_800_123_456), ..plain(1, 1) };
+    let store = tokio::spawn(async move { writer.store(&[batch("a", vec![body(1, known), report(2, 2)])]).await });
+    let error = rig.blocked().await;
+    for statement in ["ALTER TABLE \"reports\" ADD COLUMN digest", "ADD COLUMN time_us", "ADD COLUMN settled"] {
+        assert!(error.contains(statement), "{error}");
+    }
+    rig.settings.create_tables = true;
+    rig.writer().ready().await;
+    assert_eq!(store.await.expect("no panic"), [outcome(1, 1, None)]);
 }

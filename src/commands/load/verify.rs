@@ -5,8 +5,8 @@
 //! 2. A report that was not acknowledged is at most one row; one that was refused is none.
 //! 3. No other row has an id with the load's prefix.
 //! 4. `report_streams.reports` is the number of the id's rows, and its state one that a load leaves.
-//! 5. Each row has the time and the code that were sent, and is from an address of the load. Where no row is (a proxy or
-//!    a translation of addresses is on the way), addresses are not compared.
+//! 5. Each row has the time and the code that were sent, and is from an address of the load. Where no row is (a proxy
+//!    or a translation of addresses is on the way), addresses are not compared.
 //!
 //! Of a ledger that was cut, ids behind the last whole line are left out.
 

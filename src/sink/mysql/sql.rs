@@ -50,7 +50,7 @@ pub fn upsert_streams(out: &mut Vec<u8>, table: &TableName, rows: &[StreamRow<'_
         } else {
             instant(out, row.last_at);
         }
-        integer(out, b",", row.position.0);
+        integer(out, b",", row.state_position.0);
         match row.settled_by {
             Some(journal) => hex(out, b",0x", &mark(journal, row.position)),
             None => out.extend_from_slice(b",NULL"),

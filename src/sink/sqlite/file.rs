@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::opening::{check_last, check_log, making, prepare_path, set_up};
-use super::place::{Identity, Whereabouts, wal_of};
+use super::place::{Identity, Whereabouts, beside, wal_of};
 use super::{classify, wal};
 use crate::config::{self, SinkTarget, TableName};
 use crate::report::{Id, Position};
@@ -75,14 +75,15 @@ struct Place {
     wal_path: PathBuf,
     file: std::fs::File,
     identity: Identity,
-    wal: Option<Identity>,
+    /// Its `-wal` and its `-shm`.
+    beside: Vec<(PathBuf, Identity)>,
 }
 
 /// How a file is not the one at its path any more.
 enum Moved {
     /// It has no name, or another.
     Away,
-    /// Its `-wal` has.
+    /// Its `-wal` or its `-shm` has.
     Log,
     /// Another was copied over it.
     Overwritten,
@@ -121,8 +122,13 @@ impl File {
             check_last(&connection, &table, known, &identity)?;
         }
         set_up(&connection).map_err(|error| classify("setting up the file", error))?;
-        let wal = Identity::of(&wal_of(&real)).map_err(making("looking for its -wal"))?;
-        let place = Place { path: path.to_owned(), wal_path: wal_of(&real), file, identity, wal };
+        let wal_path = wal_of(&real);
+        let mut beside_it = Vec::new();
+        for path in [wal_path.clone(), beside(&real, "-shm")] {
+            let identity = Identity::of(&path).map_err(making("looking for its -wal and its -shm"))?;
+            beside_it.extend(identity.map(|identity| (path, identity)));
+        }
+        let place = Place { path: path.to_owned(), wal_path, file, identity, beside: beside_it };
         let file = Self { connection, table, timeout: settings.timeout, place };
         if !file.place.identity.is_at(path) {
             return Err(SinkError::new(Class::Outage, "it was replaced while it was opened"));
@@ -176,13 +182,13 @@ impl File {
     }
 
     /// Runs `work` in a transaction of the file that is at the path: before it, within it, and still after its commit.
-    /// `last` is the last record of it, and `reports` says how many are new. Dropped before its commit it rolls back.
+    /// `done` says how many reports are new, and which record made a stream what it is. Dropped before its commit it
+    /// rolls back.
     pub(super) fn transact<T>(
         &mut self,
         known: &mut Known,
-        last: Option<(Id, Position)>,
         work: impl FnOnce(&Transaction<'_>, &TableName) -> Result<T, StoreError>,
-        reports: impl FnOnce(&T) -> u64,
+        done: impl FnOnce(&T) -> (u64, Option<(Id, Position)>),
     ) -> Result<T, StoreError> {
         let Self { connection, table, place, .. } = self;
         place.check(known)?;
@@ -193,14 +199,14 @@ impl File {
             place.check(known)?;
         }
         touch_first_page(&transaction).map_err(|error| classify("beginning a transaction", error))?;
-        let done = work(&transaction, table)?;
+        let outcome = work(&transaction, table)?;
         transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
         if cfg!(not(forebay_plant = "trust_the_path")) {
             place.check(known)?;
         }
-        known.committed(&place.wal_path, last, reports(&done));
+        known.committed(&place.wal_path, done(&outcome));
         self.cut_large_wal(known);
-        Ok(done)
+        Ok(outcome)
     }
 
     /// Takes the lock for writing and changes nothing.
@@ -276,12 +282,13 @@ impl File {
 }
 
 impl Place {
-    /// Whether the file is the one at the path, and its `-wal` likewise.
+    /// Whether the file is the one at the path, and what is beside it likewise: without the `-shm`, another program has
+    /// locks of its own.
     fn look(&self, known: &mut Known) -> Result<(), Moved> {
         if !self.identity.is_at(&self.path) {
             return Err(Moved::Away);
         }
-        if self.wal.as_ref().is_some_and(|wal| !wal.is_at(&self.wal_path)) {
+        if self.beside.iter().any(|(path, identity)| !identity.is_at(path)) {
             return Err(Moved::Log);
         }
         let state = wal::State::of(&self.file).ok().flatten();
@@ -297,7 +304,7 @@ impl Place {
         self.look(known).map_err(|moved| {
             let what = match moved {
                 Moved::Away => format!("it was moved, removed or replaced ({})", self.identity.whereabouts()),
-                Moved::Log => "its -wal was moved, removed or replaced".to_owned(),
+                Moved::Log => "its -wal or its -shm was moved, removed or replaced".to_owned(),
                 Moved::Overwritten => "it was overwritten".to_owned(),
             };
             SinkError::new(Class::Outage, what)
@@ -329,8 +336,10 @@ fn loss(moved: &Moved, identity: &Identity, is_carried: bool, in_wal: &InWal) ->
             };
             format!("{whereabouts}; {left}")
         }
-        Moved::Log if is_carried => "its -wal was taken away; all that was stored is in the file".to_owned(),
-        Moved::Log => format!("its -wal was taken away; {last} may be in no file"),
+        Moved::Log if is_carried => {
+            "its -wal or its -shm was taken away; all that was stored is in the file".to_owned()
+        }
+        Moved::Log => format!("its -wal or its -shm was taken away; {last} may be in no file"),
         Moved::Overwritten => format!(
             "an earlier state was copied over it; {last} are in its -wal, which does not belong to that, and what \
              was stored since that state and before is in no file"
@@ -356,8 +365,8 @@ impl Known {
         self.files.as_ref().is_some_and(|(former, _)| former != identity || went_back())
     }
 
-    fn committed(&mut self, wal: &Path, last: Option<(Id, Position)>, reports: u64) {
-        self.last = last.filter(|(_, position)| position.0 > 0).or(self.last);
+    fn committed(&mut self, wal: &Path, (reports, last): (u64, Option<(Id, Position)>)) {
+        self.last = last.or(self.last);
         let generation = wal::generation(wal);
         if self.in_wal.generation != generation {
             self.in_wal = InWal { generation, ..InWal::default() };

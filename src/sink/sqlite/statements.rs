@@ -188,7 +188,7 @@ impl<'a> Statements<'a> {
 
     fn upsert(&mut self, row: &StreamRow<'_>) -> rusqlite::Result<()> {
         let (first_at, last_at) = (instant(row.first_at), instant(row.last_at));
-        let (inserted, position) = (integer(row.inserted), integer(row.position.0));
+        let (inserted, position) = (integer(row.inserted), integer(row.state_position.0));
         let settled = match row.settled_by {
             Some(journal) => {
                 let others = self.settled(row.id)?.unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Whether a `-wal` belongs to the database that it lies beside. SQLite does not ask: it lays the pages of any `-wal` of
-//! the right name over any database.
+//! Whether a `-wal` belongs to the database that it lies beside. SQLite does not ask: it lays the pages of any `-wal`
+//! of the right name over any database.
 //!
 //! ```text
 //! database   … | at 24: change counter | … | at 40: schema cookie | …                          (u32, big-endian)
@@ -7,8 +7,8 @@
 //!            frames: page number | pages of the database | the salts | two checksums | the page
 //! ```
 //!
-//! The change counter grows by one with each transaction that writes page 1, and each of ours does ([`super::file`]). So
-//! the first page 1 in a `-wal` says of which database it is the next state. Formats: sqlite.org/fileformat2.html.
+//! The change counter grows by one with each transaction that writes page 1, and each of ours does ([`super::file`]).
+//! So the first page 1 in a `-wal` says of which database it is the next state. Formats: sqlite.org/fileformat2.html.
 
 use std::fs::File;
 use std::io;
