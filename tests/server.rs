@@ -218,8 +218,8 @@ async fn a_message_that_is_too_large_is_answered_after_those_before_it() {
 async fn what_breaks_the_protocol_is_closed_with_its_code() {
     let node = node(|_| {}).await;
     let mut socket = node.connect().await;
-    socket.send(Message::binary(vec![1])).await.expect("sent");
-    assert_eq!(close_code(&mut socket).await, 1003);
+    socket.send(Message::binary(vec![0xff])).await.expect("sent");
+    assert_eq!(close_code(&mut socket).await, 1007);
     let unmasked = [0x81, 0x01, b'x'];
     let misplaced = [0x80, 0x81, 0, 0, 0, 0, b'x'];
     let not_utf8 = [0x81, 0x81, 0, 0, 0, 0, 0xff];

@@ -45,7 +45,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Access, Hosts};
 use crate::config::{self, Settings};
 use crate::engine::Engine;
-use crate::net::{self, Accepted, Caller, Caps, Opening, Tls};
+use crate::net::{self, Accepted, Caller, Caps, Opening, Patience, Tls};
 
 use problem::Problem;
 
@@ -127,7 +127,8 @@ impl Admin {
                 let Accepted { socket, place: _place, .. } = accepted;
                 let opened = net::open(socket, &opening, false, REQUEST_TIMEOUT, &stop).await;
                 let Some((stream, _)) = opened else { return };
-                net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
+                let patience = Patience { limit: REQUEST_TIMEOUT, keep_alive: REQUEST_TIMEOUT };
+                net::serve(stream, service, patience, &stop).await;
             });
         };
         let who = |_| Caller::Client;

@@ -18,10 +18,11 @@ use super::limits::Level;
 use super::pauses;
 use super::positions::Positions;
 use super::queue::{Buried, Command, Settled};
-use super::stream::{Committed, DoneWaiter, Stream};
+use super::senders::{Wanted, done_waiter, note_senders};
+use super::stream::{Committed, Stream};
 use super::{Drain, Shared};
 use crate::metrics::{Metrics, Revised, Tally};
-use crate::report::{Id, Marker, Position, Refusal};
+use crate::report::{Id, Position, Refusal};
 use crate::trace;
 
 /// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
@@ -68,9 +69,16 @@ struct Group {
     bytes: u64,
 }
 
+/// An append that was looked at, and why it is refused, if it is.
+pub(super) struct Weighed {
+    stream: Arc<Stream>,
+    size: u64,
+    pub(super) refusal: Option<Refusal>,
+}
+
 /// What one cycle gathers, and releases after the sync.
 #[derive(Default)]
-struct Cycle {
+pub(super) struct Cycle {
     groups: Vec<Group>,
     answers: Vec<(ReplyTo, Verdict)>,
     /// Bytes that were reserved for the cycle's appends.
@@ -184,6 +192,10 @@ impl Committer {
                 cycle.reserved += reserved;
                 appends.into_iter().for_each(|append| self.admit(append, cycle));
             }
+            Command::AppendTogether(appends, reserved) => {
+                cycle.reserved += reserved;
+                self.admit_together(appends, cycle);
+            }
             Command::Truncate(settled) => self.truncate(settled)?,
             Command::Bury(letters, done) => {
                 let buried = self.bury(&letters)?;
@@ -230,20 +242,37 @@ impl Committer {
 
     /// Puts an append into the group of its id, or notes why it is refused.
     fn admit(&mut self, append: Append, cycle: &mut Cycle) {
-        let Append { id, content, reply_to } = append;
-        let size = content_bytes(&id, &content) as u64;
-        let stream = self.shared.index.join_commit(&id);
-        let (backlog, group) = {
-            let state = stream.lock();
-            (state.occupancy(), state.group)
-        };
+        let weighed = self.weigh(&append, cycle);
+        self.enter(append, weighed, cycle);
+    }
+
+    /// Looks at an append against all limits, with what is on its way already. It counts from here on.
+    pub(super) fn weigh(&mut self, append: &Append, cycle: &mut Cycle) -> Weighed {
+        let Append { id, content, .. } = append;
+        let size = content_bytes(id, content) as u64;
+        let stream = self.shared.index.join_commit(id);
+        let backlog = stream.lock().occupancy();
         let level = Level {
             backlog,
             journal_bytes: self.shared.bytes() + cycle.added + size,
             disk_is_low: self.disk_is_low(),
             stopping: self.shared.is_stopping(),
         };
-        let verdict = match self.shared.limits.refusal(&id, &content, level) {
+        let refusal = self.shared.limits.refusal(id, content, level);
+        cycle.added += if refusal.is_none() { size } else { 0 };
+        Weighed { stream, size, refusal }
+    }
+
+    /// An append that was found good is refused after all.
+    pub(super) fn unweigh(&mut self, weighed: &Weighed, cycle: &mut Cycle) {
+        cycle.added -= weighed.size;
+    }
+
+    /// Puts an append that was looked at where that says.
+    pub(super) fn enter(&mut self, append: Append, weighed: Weighed, cycle: &mut Cycle) {
+        let Append { id, content, reply_to } = append;
+        let Weighed { stream, refusal, .. } = weighed;
+        let verdict = match refusal {
             Some(refusal) => {
                 self.shared.index.leave_commit(&stream);
                 if reply_to.is_none() {
@@ -251,10 +280,7 @@ impl Committer {
                 }
                 Verdict::Refused(Box::new(refusal))
             }
-            None => {
-                cycle.added += size;
-                cycle.join(stream, group, content)
-            }
+            None => cycle.join(stream, content),
         };
         if let Some(reply_to) = reply_to
             && (cfg!(not(forebay_plant = "refuse_silently")) || matches!(verdict, Verdict::Written { .. }))
@@ -352,17 +378,25 @@ impl Committer {
             metrics.commits.observe(reports);
         }
         self.shared.grow(groups.iter().map(|g| g.bytes).sum());
+        let mut wanted = Wanted::new();
         for (to, verdict) in &answers {
-            if let Verdict::Written { group, index } = verdict {
-                note_done_waiter(&groups[*group], *index, to);
+            let Verdict::Written { group, index } = *verdict else { continue };
+            note_done_waiter(&groups[group], index, to);
+            if to.outlet.wants_dead() {
+                wanted.push((group, index, Arc::clone(&to.outlet)));
             }
         }
+        wanted.sort_by_key(|(group, ..)| *group);
+        let mut wanted = wanted.into_iter().peekable();
         let now = Instant::now();
-        for group in &groups {
+        for (at, group) in groups.iter().enumerate() {
             let count = group.contents.len() as u64;
             let through = Position(group.first.0 + count - 1);
             let mut state = group.stream.lock();
             let added = Committed { reports: group.reports, markers: count - group.reports, bytes: group.bytes };
+            let synced = state.synced;
+            let its = std::iter::from_fn(|| wanted.next_if(|(of, ..)| *of == at).map(|(_, index, to)| (index, to)));
+            note_senders(&mut state.senders, its, group.first, synced);
             state.committed(&added, group.first, through, now);
             state.add_recent(&self.spots[group.spots.clone()]);
             self.drain.backlog_grew(&group.stream, &mut state);
@@ -402,14 +436,14 @@ impl Cycle {
     }
 
     /// Adds a content to the group that its stream has in this cycle, or to a new one.
-    fn join(&mut self, stream: Arc<Stream>, group: Option<u32>, content: Content) -> Verdict {
-        let group = group.unwrap_or_else(|| {
-            let next = self.groups.len() as u32;
-            stream.lock().group = Some(next);
+    fn join(&mut self, stream: Arc<Stream>, content: Content) -> Verdict {
+        let next = self.groups.len() as u32;
+        let group = *stream.lock().group.get_or_insert(next);
+        if group == next {
             let (first, contents, spots) = (Position(0), Vec::new(), 0..0);
             self.groups.push(Group { stream, first, spots, contents, reports: 0, bytes: 0 });
-            next
-        }) as usize;
+        }
+        let group = group as usize;
         let Group { contents, reports, .. } = &mut self.groups[group];
         *reports += u64::from(matches!(content, Content::Report(_)));
         #[cfg(forebay_plant = "marker_overtakes")]
@@ -442,9 +476,8 @@ fn content_bytes(id: &Id, content: &Content) -> usize {
 }
 
 fn note_done_waiter(group: &Group, index: usize, to: &ReplyTo) {
-    if matches!(group.contents[index], Content::Marker(Marker::Done)) {
-        let position = Position(group.first.0 + index as u64);
-        let waiter = DoneWaiter { position, outlet: Arc::downgrade(&to.outlet), ticket: to.ticket };
+    let position = Position(group.first.0 + index as u64);
+    if let Some(waiter) = done_waiter(&group.contents[index], position, to) {
         group.stream.lock().done.push(waiter);
     }
 }

@@ -10,6 +10,7 @@ use super::append::Outlet;
 use super::bundle::Spot;
 use super::lanes::Lane;
 use super::progress::Progress;
+use super::senders::Senders;
 use crate::report::{Id, Position};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -56,6 +57,8 @@ pub struct State {
     pub(super) oldest_after_taken: Option<Instant>,
     /// Who waits for a `done` marker to be in the sink, in order of position.
     pub(super) done: Vec<DoneWaiter>,
+    /// Who sent what waits, where they want to know of dead letters. Boxed: most do not.
+    pub(super) senders: Option<Box<Senders>>,
     /// Whether the id has a flusher, and what that waits for.
     pub flusher: Flusher,
     /// Wakes the flusher, where it waits.
@@ -145,6 +148,7 @@ impl Stream {
             oldest: None,
             oldest_after_taken: None,
             done: Vec::new(),
+            senders: None,
             flusher: Flusher::None,
             waker: None,
             paused: false,

@@ -1,12 +1,14 @@
 //! HTTP/1.1 over one connection.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use hyper::server::conn::http1;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
@@ -20,20 +22,42 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// How long a request that is under way may still take once the node stops.
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Serves the requests of a connection, until it ends or becomes something else than HTTP. The head of a request has
-/// to come, and a piece of an answer to be taken, within `limit`. A client that writes no more is answered all the
-/// same.
-pub async fn serve<S, B>(stream: Stream, service: S, limit: Duration, stop: &CancellationToken)
+/// How long a connection is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the head of its first request, and for a piece of an answer to be taken.
+    pub limit: Duration,
+    /// Between two requests, until the head of the next is there.
+    pub keep_alive: Duration,
+}
+
+/// Serves the requests of a connection, until it ends or becomes something else than HTTP. A client that writes no more
+/// is answered all the same.
+pub async fn serve<S, B>(stream: Stream, service: S, patience: Patience, stop: &CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
+    let Patience { limit, keep_alive } = patience;
+    let socket = Unstalled::new(stream, limit);
+    let is_busy = socket.is_busy();
+    let service = service_fn(move |request| {
+        // Its head is there.
+        is_busy.store(true, Ordering::Relaxed);
+        let (answering, is_busy) = (service.call(request), Arc::clone(&is_busy));
+        async move {
+            let answer = answering.await;
+            is_busy.store(false, Ordering::Relaxed);
+            answer
+        }
+    });
+    // hyper's bound begins when it waits for a request; that of a head, with its first byte, is the socket's.
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limit)
+        .header_read_timeout(limit.max(keep_alive))
         .max_buf_size(MAX_HEADER_BYTES)
         .half_close(true)
-        .serve_connection(TokioIo::new(Unstalled::new(stream, limit)), service)
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {

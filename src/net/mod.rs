@@ -26,7 +26,7 @@ mod validity;
 pub use accept::{Accepted, Caller, Refusal, accept_all, refuse};
 pub use caps::{Caps, Place, Seat};
 pub use forwarded::{Unreadable, client, is_by_header};
-pub use http::{problem_body, serve, undecoded};
+pub use http::{Patience, problem_body, serve, undecoded};
 pub use stall::Unstalled;
 pub use stream::{Opening, Stream, open};
 pub use tls::{Certificate, Tls, TlsError, certificates};

@@ -1,7 +1,9 @@
-//! A socket whose peer must take what is written to it within a bound.
+//! A socket whose peer must take what is written to it, and say what it wants, within a bound.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,17 +12,27 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::stream::Stream;
 
-/// A socket that fails a write which the peer lets wait for longer than `limit`.
+/// A socket that fails a write which the peer lets wait for longer than `limit`, and a read of a request's head that takes
+/// longer: of the first from when it is connected, of each other from its first byte.
 pub struct Unstalled {
     socket: Stream,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    /// A request is being answered: what comes is no head.
+    is_busy: Arc<AtomicBool>,
+    head: Option<Pin<Box<Sleep>>>,
 }
 
 impl Unstalled {
     /// Bounds the writes to a stream.
     pub fn new(socket: Stream, limit: Duration) -> Self {
-        Self { socket, limit, waiting: None }
+        let head = Some(Box::pin(sleep_until(Instant::now() + limit)));
+        Self { socket, limit, waiting: None, is_busy: Arc::default(), head }
+    }
+
+    /// Where its user notes whether a request is being answered.
+    pub(super) fn is_busy(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_busy)
     }
 
     /// The socket, which from here on waits for as long as its user does.
@@ -42,7 +54,26 @@ impl Unstalled {
 
 impl AsyncRead for Unstalled {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let poll = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if self.is_busy.load(Ordering::Relaxed) {
+            self.head = None;
+            return poll;
+        }
+        if poll.is_ready() {
+            if buf.filled().len() > before {
+                let limit = self.limit;
+                self.head.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
+            }
+            return poll;
+        }
+        match &mut self.head {
+            Some(head) => {
+                ready!(head.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -80,7 +111,6 @@ impl AsyncWrite for Unstalled {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::Arc;
 
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::{TcpListener, TcpSocket, TcpStream};

@@ -24,7 +24,7 @@ use crate::access::{Access, Hosts};
 use crate::config::{Ingest, OnDisconnect, Proxy, Settings};
 use crate::engine::Engine;
 use crate::metrics::{Intruders, Metrics};
-use crate::net::{self, Accepted, Caller, Caps, Opening, Place, Refusal, Seat, Tls, Unreadable};
+use crate::net::{self, Accepted, Caller, Caps, Opening, Patience, Place, Refusal, Seat, Tls, Unreadable};
 
 /// How long all connections together may take to end once the node stops: grace, answers, close and some.
 const STOP_WAIT: Duration = Duration::from_secs(12);
@@ -339,7 +339,7 @@ fn caller(ingest: &Ingest, peer: IpAddr) -> Caller {
 
 /// Serves the requests of one connection, until it ends or becomes a WebSocket.
 async fn serve(socket: TcpStream, caller: Caller, mut connection: Connection) {
-    let limit = connection.ingest().handshake_timeout;
+    let Ingest { handshake_timeout: limit, keep_alive, .. } = *connection.ingest();
     let stop = connection.stop().clone();
     let has_preface = caller == Caller::Proxy
         && connection.ingest.proxy == Proxy::ProxyProtocol
@@ -355,5 +355,5 @@ async fn serve(socket: TcpStream, caller: Caller, mut connection: Connection) {
     }
     let connection = Arc::new(connection);
     let service = service_fn(move |request| http::respond(request, Arc::clone(&connection)));
-    net::serve(stream, service, limit, &stop).await;
+    net::serve(stream, service, Patience { limit, keep_alive }, &stop).await;
 }

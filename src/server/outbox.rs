@@ -16,11 +16,16 @@ use super::assembly::CloseFrame;
 use super::budget::{Budget, FREE, Hold};
 use super::dones::{Dones, OwnDones};
 use super::replies::{EchoText, KEPT_SLOTS, Order, Outcome, Slot, Unit, Weight, encode_unit};
-use crate::journal::{Answer, Outlet};
+use crate::access::Grant;
+use crate::journal::{Answer, Dead, Drained, Outlet};
 use crate::report::reply;
 
 /// Pongs that may wait for the writer. Past it the oldest is dropped: RFC 6455 5.5.3 asks only for the latest.
 const MAX_PONGS: usize = 16;
+
+/// Events of dead letters that may wait for the writer. Past it further ones are not told: the letters are listed all the
+/// same.
+const MAX_DEAD_EVENTS: usize = 256;
 
 /// More replies than these are the writer's: others wait for who answers.
 const WRITTEN_AT_ONCE: usize = 64;
@@ -48,6 +53,10 @@ pub(super) struct Outbox {
     /// The memory that replies of all connections share.
     budget: Arc<Budget>,
     all_dones: Arc<Dones>,
+    /// The client asked to be told of dead letters.
+    tells_dead: bool,
+    /// No event goes to whose token was withdrawn.
+    grant: Grant,
 }
 
 struct State {
@@ -56,7 +65,9 @@ struct State {
     dones: HashMap<u64, EchoText>,
     /// They count for all connections.
     counted: OwnDones,
-    events: Vec<DoneEvent>,
+    events: Vec<Event>,
+    /// Those of dead letters among them.
+    dead_events: usize,
     pongs: VecDeque<Bytes>,
     ping: bool,
     /// Set once no further message comes; the close frame, if any, leaves after the last reply.
@@ -81,10 +92,15 @@ struct State {
     leaving: bool,
 }
 
-struct DoneEvent {
+struct Event {
+    /// It follows the reply to this message.
     ticket: u64,
-    echo: EchoText,
-    reports: u64,
+    what: What,
+}
+
+enum What {
+    Drained(EchoText, Drained),
+    Dead(Dead),
 }
 
 /// The end of a batch.
@@ -103,7 +119,7 @@ pub(super) struct Batch {
     rest: Vec<u8>,
     units: Vec<Unit>,
     slots: Vec<Slot>,
-    events: Vec<DoneEvent>,
+    events: Vec<Event>,
     pongs: VecDeque<Bytes>,
     ping: bool,
     close: Option<CloseFrame>,
@@ -118,7 +134,8 @@ impl Outbox {
     pub(super) fn new(window: Weight, budget: &Arc<Budget>, dones: &Arc<Dones>) -> Self {
         let state = Mutex::new(State::new(Hold::new(budget), OwnDones::new(dones)));
         let (work, room) = (Notify::new(), Notify::new());
-        Self { state, work, room, window, budget: Arc::clone(budget), all_dones: Arc::clone(dones) }
+        let (budget, all_dones) = (Arc::clone(budget), Arc::clone(dones));
+        Self { state, work, room, window, budget, all_dones, tells_dead: false, grant: Grant::everything() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -129,6 +146,16 @@ impl Outbox {
     pub(super) fn writing_to(self, line: Arc<OwnedWriteHalf>) -> Self {
         self.state().line = Some(line);
         self
+    }
+
+    /// The same, which tells of dead letters.
+    pub(super) fn telling_of_dead(self, tells_dead: bool) -> Self {
+        Self { tells_dead, ..self }
+    }
+
+    /// The same for the bearer of a token: once that is withdrawn, there are no events.
+    pub(super) fn granted(self, grant: &Grant) -> Self {
+        Self { grant: grant.clone(), ..self }
     }
 
     /// Takes the slots of one frame in the order of messages; they take `bytes` of memory, which are reserved, or within
@@ -211,6 +238,10 @@ impl Outbox {
         drop(dropped);
         self.work.notify_one();
         self.room.notify_one();
+    }
+
+    fn may_tell(&self) -> bool {
+        self.grant.is_in_force() || cfg!(forebay_plant = "tell_the_withdrawn")
     }
 
     fn nothing(&self) -> State {
@@ -396,6 +427,7 @@ impl State {
             dones: HashMap::new(),
             counted,
             events: Vec::new(),
+            dead_events: 0,
             pongs: VecDeque::new(),
             ping: false,
             ending: None,
@@ -431,6 +463,9 @@ impl State {
         batch.weight = batch.units.iter().map(|unit| unit.weight()).sum();
         let acked = self.order.first();
         batch.events.extend(self.events.extract_if(.., |event| event.ticket < acked));
+        if self.dead_events > 0 {
+            self.dead_events = self.events.iter().filter(|event| matches!(event.what, What::Dead(_))).count();
+        }
         mem::swap(&mut batch.pongs, &mut self.pongs);
         batch.ping = mem::take(&mut self.ping);
         if self.order.is_empty()
@@ -457,11 +492,28 @@ impl Outlet for Outbox {
         self.settle(&mut answers.map(|(ticket, answer)| (ticket, Outcome::from(answer))), at_once);
     }
 
-    fn drained(&self, ticket: u64, reports: u64) {
+    fn drained(&self, ticket: u64, drained: Drained) {
         let mut state = self.state();
         if let Some(echo) = state.dones.remove(&ticket) {
             state.count_dones();
-            state.events.push(DoneEvent { ticket, echo, reports });
+            if self.may_tell() {
+                state.events.push(Event { ticket, what: What::Drained(echo, drained) });
+                self.wake(state);
+            }
+        }
+    }
+
+    fn wants_dead(&self) -> bool {
+        self.tells_dead
+    }
+
+    fn dead(&self, dead: Dead) {
+        let mut state = self.state();
+        if state.dead_events < MAX_DEAD_EVENTS && !state.gone && self.may_tell() {
+            state.dead_events += 1;
+            // The report was answered, if perhaps behind others that were not.
+            let ticket = state.order.next_ticket().saturating_sub(1);
+            state.events.push(Event { ticket, what: What::Dead(dead) });
             self.wake(state);
         }
     }
@@ -494,7 +546,12 @@ impl Batch {
         }
         for event in &self.events {
             self.json.clear();
-            reply::done(&mut self.json, &event.echo.get(), event.reports);
+            match &event.what {
+                What::Drained(echo, Drained { reports, dead }) => {
+                    reply::done(&mut self.json, &echo.get(), *reports, *dead);
+                }
+                What::Dead(Dead { key, kind }) => reply::dead(&mut self.json, key, *kind),
+            }
             put(out, Frame::text(Payload::Borrowed(&self.json)));
         }
         if self.ping {

@@ -42,6 +42,7 @@ mod shutdown;
 mod sinks;
 mod streams;
 mod tls;
+mod told;
 mod top;
 mod traces;
 mod wire;
