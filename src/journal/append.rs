@@ -103,7 +103,7 @@ pub trait Outlet: Send + Sync {
 pub struct Drained {
     /// Rows that the id has in the sink.
     pub reports: u64,
-    /// Dead letters that the journal holds of the id; at most [`MAX_COUNTED_DEAD`](super::MAX_COUNTED_DEAD) are counted.
+    /// Dead letters that the journal holds of the id, up to [`MAX_COUNTED_DEAD`](super::MAX_COUNTED_DEAD).
     pub dead: u64,
 }
 

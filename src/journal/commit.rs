@@ -3,14 +3,14 @@
 //! A cycle takes all commands that wait, writes them, syncs once, and only then lets anybody know. While it syncs, the
 //! next cycle's commands gather: group commit, with at most [`super::queue`]'s moment of looking out for more.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
+use super::answers::{Group, Verdict, answer, note_done_waiter};
+use super::append::{Append, Content, ReplyTo};
 use super::bundle::{BUNDLE_BYTES, Bundles, Spot};
 use super::entry::{self, RECORD_OVERHEAD_BYTES, Stamp};
 use super::error::JournalError;
@@ -18,10 +18,10 @@ use super::limits::Level;
 use super::pauses;
 use super::positions::Positions;
 use super::queue::{Buried, Command, Settled};
-use super::senders::{Wanted, done_waiter, note_senders};
+use super::senders::{Wanted, note_senders};
 use super::stream::{Committed, Stream};
 use super::{Drain, Shared};
-use crate::metrics::{Metrics, Revised, Tally};
+use crate::metrics::Revised;
 use crate::report::{Id, Position, Refusal};
 use crate::trace;
 
@@ -33,8 +33,6 @@ const DISK_CHECK: Duration = Duration::from_millis(50);
 const REMOVED_AT_ONCE: usize = 256;
 /// Appending commands that are worth looking out for. With fewer, who looks is in the way of those who bring them.
 const WORTH_LINGERING: usize = 16;
-/// Connections whose answers the commit thread writes itself in a cycle: that costs it what waking a task does.
-const ANSWERED_AT_ONCE: usize = 64;
 /// What is changed in trees, and which bundles are gone, is synced after this time where nobody waits for it.
 const IDLE_SYNC: Duration = Duration::from_millis(500);
 
@@ -56,17 +54,6 @@ pub(super) struct Committer {
     spots: Vec<Spot>,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
-}
-
-/// All appends of one id in one cycle.
-struct Group {
-    stream: Arc<Stream>,
-    first: Position,
-    /// Which of the cycle's spots are its own.
-    spots: Range<usize>,
-    contents: Vec<Content>,
-    reports: u64,
-    bytes: u64,
 }
 
 /// An append that was looked at, and why it is refused, if it is.
@@ -94,15 +81,6 @@ pub(super) struct Cycle {
     must_sync: bool,
     must_sync_trees: bool,
     stop: bool,
-}
-
-enum Verdict {
-    /// Written as this content of this group.
-    Written {
-        group: usize,
-        index: usize,
-    },
-    Refused(Box<Refusal>),
 }
 
 impl Committer {
@@ -473,52 +451,6 @@ fn content_bytes(id: &Id, content: &Content) -> usize {
         Content::Marker(_) => 0,
     };
     data + id.as_bytes().len() + RECORD_OVERHEAD_BYTES
-}
-
-fn note_done_waiter(group: &Group, index: usize, to: &ReplyTo) {
-    let position = Position(group.first.0 + index as u64);
-    if let Some(waiter) = done_waiter(&group.contents[index], position, to) {
-        group.stream.lock().done.push(waiter);
-    }
-}
-
-/// Gives each outlet all its answers of this cycle at once, in the order of its appends.
-fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16, metrics: &Metrics) {
-    let (mut acks, mut outlets) = (Tally::default(), 0);
-    let outlet = |to: &ReplyTo| Arc::as_ptr(&to.outlet).cast::<()>();
-    answers.sort_by_key(|(to, _)| outlet(to));
-    let mut answers = answers.into_iter().peekable();
-    while let Some((first, _)) = answers.peek() {
-        let to: Arc<dyn Outlet> = Arc::clone(&first.outlet);
-        let this = outlet(first);
-        outlets += 1;
-        // One look at the clock for each connection.
-        let now = Instant::now();
-        let mut its = std::iter::from_fn(|| {
-            let (to, verdict) = answers.next_if(|(to, _)| outlet(to) == this)?;
-            let answer = verdict.into_answer(groups, node_id);
-            match &answer {
-                Answer::Kept(_) => acks.observe(now.saturating_duration_since(to.since)),
-                Answer::Refused(refusal) => metrics.refused.add(refusal.kind.name()),
-            }
-            Some((to.ticket, answer))
-        });
-        to.answer(&mut its, outlets <= ANSWERED_AT_ONCE);
-    }
-    metrics.acks.add(&acks);
-}
-
-impl Verdict {
-    fn into_answer(self, groups: &[Group], node_id: u16) -> Answer {
-        match self {
-            Self::Refused(refusal) => Answer::Refused(*refusal),
-            Self::Written { group, index } => {
-                let group = &groups[group];
-                let position = Position(group.first.0 + index as u64);
-                Answer::Kept(Ack::of(&group.contents[index], node_id, position))
-            }
-        }
-    }
 }
 
 /// The wall clock, in microseconds of the epoch; 0 where it stands before it.

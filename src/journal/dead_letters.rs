@@ -73,13 +73,15 @@ impl DeadLetter {
 }
 
 impl Journal {
-    /// Up to `limit` dead letters in order of key, those behind `after`, of one id or of all. Reads the disk.
+    /// Up to `limit` dead letters in order of key, those behind `after`, of one id or of all,
+    /// of one kind or of all. Reads the disk.
     ///
     /// # Errors
     /// When the storage cannot be read. A damaged letter is left out; it was logged at start.
     pub fn dead_letters(
         &self,
         of: Option<&Id>,
+        kind: Option<LetterKind>,
         after: Option<LetterKey>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
@@ -91,6 +93,9 @@ impl Journal {
             let Ok(letter) = decode(&key, &value) else { continue };
             if letters.len() == limit || of.is_some_and(|id| *id != letter.id) {
                 break;
+            }
+            if kind.is_some_and(|kind| kind != letter.kind) {
+                continue;
             }
             letters.push(letter);
         }
@@ -108,8 +113,8 @@ impl Journal {
         letter.map_err(|damage| JournalError::DeadLetter { key: of, damage })
     }
 
-    /// How many dead letters there are of an id, up to [`MAX_COUNTED_DEAD`]; none where the storage cannot be read. Costs
-    /// nothing where there are none at all.
+    /// How many dead letters there are of an id, up to [`MAX_COUNTED_DEAD`]; none where the storage cannot be read.
+    /// Costs nothing where there are none at all.
     pub(super) fn count_dead(&self, of: &Id) -> u64 {
         if self.shared.dead_bytes.load(Ordering::Relaxed) == 0 {
             return 0;

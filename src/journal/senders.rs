@@ -8,7 +8,8 @@ use super::append::{Content, Dead, Outlet, ReplyTo};
 use super::stream::DoneWaiter;
 use crate::report::{Id, Marker, Position};
 
-/// Stretches of reports of one id whose senders are remembered. Past it the oldest is forgotten: its sender is not told,
+/// Stretches of reports of one id whose senders are remembered. Past it the oldest is forgotten: its sender is not
+/// told,
 /// and the dead letter is listed all the same.
 const MAX_STRETCHES: usize = 64;
 
@@ -62,7 +63,8 @@ impl Senders {
 /// Records of one cycle whose senders want to know of dead letters: the group, the place in it, and the sender.
 pub(super) type Wanted = Vec<(usize, usize, Arc<dyn Outlet>)>;
 
-/// Notes the senders of one group's records, of which the first is at `first`; `synced` is the last that the id had before.
+/// Notes the senders of one group's records, of which the first is at `first`; `synced` is the last that the id had
+/// before.
 pub(super) fn note_senders(
     senders: &mut Option<Box<Senders>>,
     wanted: impl Iterator<Item = (usize, Arc<dyn Outlet>)>,

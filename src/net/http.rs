@@ -22,24 +22,28 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// How long a request that is under way may still take once the node stops.
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a connection is waited for.
+/// What a listener allows its clients.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// For the head of its first request, and for a piece of an answer to be taken.
+pub struct Terms {
+    /// How long the head of a request may take, and each piece of an answer.
     pub limit: Duration,
-    /// Between two requests, until the head of the next is there.
+    /// How long a connection may be idle between two requests.
     pub keep_alive: Duration,
+    /// Bytes that a chunk of a body may claim.
+    pub max_body: u64,
+    /// Whether a client that writes no more is answered all the same; else it has left, and what it asked for ends.
+    pub half_close: bool,
 }
 
-/// Serves the requests of a connection, until it ends or becomes something else than HTTP. A client that writes no more
-/// is answered all the same.
-pub async fn serve<S, B>(stream: Stream, service: S, patience: Patience, stop: &CancellationToken)
+/// Serves the requests of a connection, until it ends or becomes something else than HTTP. The head of a request has
+/// to come, and a piece of an answer to be taken, within the time of `terms`.
+pub async fn serve<S, B>(stream: Stream, service: S, terms: Terms, stop: &CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
-    let Patience { limit, keep_alive } = patience;
-    let socket = Unstalled::new(stream, limit);
+    let Terms { limit, keep_alive, max_body, half_close } = terms;
+    let socket = Unstalled::new(stream, limit, max_body);
     let is_busy = socket.is_busy();
     let service = service_fn(move |request| {
         // Its head is there.
@@ -56,7 +60,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limit.max(keep_alive))
         .max_buf_size(MAX_HEADER_BYTES)
-        .half_close(true)
+        .half_close(half_close)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);

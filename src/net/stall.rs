@@ -1,4 +1,4 @@
-//! A socket whose peer must take what is written to it, and say what it wants, within a bound.
+//! A socket whose peer must take what is written to it within a bound, and claim no more than it may send.
 
 use std::io;
 use std::pin::Pin;
@@ -10,29 +10,51 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::claims::Claims;
 use super::stream::Stream;
 
-/// A socket that fails a write which the peer lets wait for longer than `limit`, and a read of a request's head that takes
-/// longer: of the first from when it is connected, of each other from its first byte.
+/// A socket that fails a write which the peer lets wait for longer than `limit`, and the read behind a chunk that
+/// claims more than a body may have.
 pub struct Unstalled {
     socket: Stream,
+    claims: Claims,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
     /// A request is being answered: what comes is no head.
     is_busy: Arc<AtomicBool>,
+    /// When a head that is under way must be there: the first in time after the connection, each other after its first
+    /// byte.
     head: Option<Pin<Box<Sleep>>>,
 }
 
 impl Unstalled {
-    /// Bounds the writes to a stream.
-    pub fn new(socket: Stream, limit: Duration) -> Self {
+    /// Bounds the writes to a stream, and the bodies of its requests, in bytes.
+    pub fn new(socket: Stream, limit: Duration, max_body: u64) -> Self {
         let head = Some(Box::pin(sleep_until(Instant::now() + limit)));
-        Self { socket, limit, waiting: None, is_busy: Arc::default(), head }
+        Self { socket, claims: Claims::new(max_body), limit, waiting: None, is_busy: Arc::default(), head }
     }
 
     /// Where its user notes whether a request is being answered.
     pub(super) fn is_busy(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_busy)
+    }
+
+    /// Holds the head of a request to the limit; `came` says whether bytes came.
+    fn poll_head(&mut self, came: Option<bool>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_busy.load(Ordering::Relaxed) {
+            self.head = None;
+        } else if came == Some(true) {
+            let limit = self.limit;
+            self.head.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
+        }
+        match (&mut self.head, came) {
+            (_, Some(_)) => Poll::Ready(Ok(())),
+            (Some(head), None) => {
+                ready!(head.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            (None, None) => Poll::Pending,
+        }
     }
 
     /// The socket, which from here on waits for as long as its user does.
@@ -54,26 +76,22 @@ impl Unstalled {
 
 impl AsyncRead for Unstalled {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.claims.is_exceeded() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a chunk claims more than a body may have",
+            )));
+        }
         let before = buf.filled().len();
-        let poll = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if self.is_busy.load(Ordering::Relaxed) {
-            self.head = None;
-            return poll;
-        }
-        if poll.is_ready() {
-            if buf.filled().len() > before {
-                let limit = self.limit;
-                self.head.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
+        let came = match Pin::new(&mut self.socket).poll_read(cx, buf) {
+            Poll::Ready(read) => {
+                read?;
+                self.claims.see(&buf.filled()[before..]);
+                Some(buf.filled().len() > before)
             }
-            return poll;
-        }
-        match &mut self.head {
-            Some(head) => {
-                ready!(head.as_mut().poll(cx));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-            None => Poll::Pending,
-        }
+            Poll::Pending => None,
+        };
+        self.poll_head(came, cx)
     }
 }
 
@@ -160,7 +178,7 @@ mod tests {
     #[tokio::test]
     async fn a_tls_close_that_the_peer_never_takes_is_given_up() {
         let (stream, _peer) = connected().await;
-        let mut stream = Unstalled::new(stream, LIMIT);
+        let mut stream = Unstalled::new(stream, LIMIT, 0);
         let piece = [0; 64 * 1024];
         let mut write = async || poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &piece))).await;
         while write().await.is_ready() {}
@@ -176,6 +194,6 @@ mod tests {
         drop(peer);
         tokio::time::pause();
         // Whether it was still taken by the system makes no difference.
-        let _ = timeout(LIMIT * 100, Unstalled::new(stream, LIMIT).shutdown()).await.expect("it ends");
+        let _ = timeout(LIMIT * 100, Unstalled::new(stream, LIMIT, 0).shutdown()).await.expect("it ends");
     }
 }

@@ -10,11 +10,14 @@
 //! 3. A `done` event follows the ack of its message. Nothing follows a close frame.
 //! 4. All replies of a connection that one call of `Outlet::answer` releases leave in one write.
 //! 5. While `max_in_flight` messages of a connection, or `max_reply_bytes_per_connection` of replies, are unanswered or
-//!    unwritten, no further frame of it is read. One frame may carry the count over the limit: an array is taken whole, or
+//!    unwritten, no further frame of it is read. One frame may carry the count over the limit: an array is taken
+//!    whole, or
 //!    refused whole where its replies alone would be over it.
-//! 6. Nothing that clients do makes the node hold more for them than: for each connection 16 KiB of a message under way,
+//! 6. Nothing that clients do makes the node hold more for them than: for each connection 16 KiB of a message under
+//!    way,
 //!    16 KiB of replies, `outbox`'s few pongs and events, and buffers; and over all connections what `bodies`
-//!    (`max_request_bytes`), `replies` (`max_reply_bytes`), `dones` (`max_waiting_dones`), `presence` (`max_ids`) and the
+//!    (`max_request_bytes`), `replies` (`max_reply_bytes`), `dones` (`max_waiting_dones`), `presence` (`max_ids`) and
+//!    the
 //!    engine's reservations (`max_queued_bytes`) give. What is sorted out of a message is counted before anything is
 //!    waited for, or dropped.
 //! 7. A marker `disconnected` is appended after all appends of its connection are answered (or a bound has passed), and
@@ -40,6 +43,7 @@
 //! Does not know: how reports are kept, when they are drained, which sink there is.
 
 mod assembly;
+mod batch;
 mod budget;
 mod collector;
 mod dones;

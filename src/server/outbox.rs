@@ -7,31 +7,28 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use fastwebsockets::{Frame, Payload};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::assembly::CloseFrame;
+use super::batch::{Batch, Event, What};
 use super::budget::{Budget, FREE, Hold};
 use super::dones::{Dones, OwnDones};
-use super::replies::{EchoText, KEPT_SLOTS, Order, Outcome, Slot, Unit, Weight, encode_unit};
+use super::replies::{EchoText, KEPT_SLOTS, Order, Outcome, Slot, Weight};
 use crate::access::Grant;
 use crate::journal::{Answer, Dead, Drained, Outlet};
-use crate::report::reply;
 
 /// Pongs that may wait for the writer. Past it the oldest is dropped: RFC 6455 5.5.3 asks only for the latest.
 const MAX_PONGS: usize = 16;
 
-/// Events of dead letters that may wait for the writer. Past it further ones are not told: the letters are listed all the
+/// Events of dead letters that may wait for the writer. Past it further ones are not told: the letters are listed all
+/// the
 /// same.
 const MAX_DEAD_EVENTS: usize = 256;
 
 /// More replies than these are the writer's: others wait for who answers.
 const WRITTEN_AT_ONCE: usize = 64;
-
-/// Room for JSON that a large reply has grown past this is given back, in bytes.
-const KEPT_JSON: usize = 4 * 1024;
 
 /// What the thread that answers keeps of its buffer, in bytes.
 const KEPT_AT_ONCE: usize = 64 * 1024;
@@ -92,17 +89,6 @@ struct State {
     leaving: bool,
 }
 
-struct Event {
-    /// It follows the reply to this message.
-    ticket: u64,
-    what: What,
-}
-
-enum What {
-    Drained(EchoText, Drained),
-    Dead(Dead),
-}
-
 /// The end of a batch.
 struct Rest {
     bytes: Vec<u8>,
@@ -110,26 +96,9 @@ struct Rest {
     weight: Weight,
 }
 
-/// What leaves in one write.
-#[derive(Default)]
-pub(super) struct Batch {
-    /// What it counts for.
-    weight: Weight,
-    /// Bytes that are encoded already; then there is nothing else.
-    rest: Vec<u8>,
-    units: Vec<Unit>,
-    slots: Vec<Slot>,
-    events: Vec<Event>,
-    pongs: VecDeque<Bytes>,
-    ping: bool,
-    close: Option<CloseFrame>,
-    /// Nothing follows.
-    pub(super) last: bool,
-    json: Vec<u8>,
-}
-
 impl Outbox {
-    /// An outbox whose reader waits while as much as `window` is unanswered or unwritten. Its memory is from `budget`, its
+    /// An outbox whose reader waits while as much as `window` is unanswered or unwritten. Its memory is from
+    /// `budget`, its
     /// `done` messages are some of `dones`.
     pub(super) fn new(window: Weight, budget: &Arc<Budget>, dones: &Arc<Dones>) -> Self {
         let state = Mutex::new(State::new(Hold::new(budget), OwnDones::new(dones)));
@@ -158,7 +127,8 @@ impl Outbox {
         Self { grant: grant.clone(), ..self }
     }
 
-    /// Takes the slots of one frame in the order of messages; they take `bytes` of memory, which are reserved, or within
+    /// Takes the slots of one frame in the order of messages; they take `bytes` of memory, which are reserved, or
+    /// within
     /// what [`Outbox::room_now`] said. Tickets count messages from 0 on. Replies that are settled already leave as soon
     /// as all before them do.
     pub(super) fn push(&self, array: bool, first_ticket: u64, slots: &mut Vec<Slot>, bytes: usize) {
@@ -526,70 +496,6 @@ impl From<Answer> for Outcome {
             Answer::Refused(refusal) => Self::Refused(Box::new(refusal)),
         }
     }
-}
-
-impl Batch {
-    /// Writes all frames of the batch, headers and all, behind what `out` has.
-    pub(super) fn encode(&mut self, out: &mut Vec<u8>) {
-        if out.is_empty() {
-            mem::swap(out, &mut self.rest);
-        }
-        for payload in &self.pongs {
-            put(out, Frame::pong(Payload::Borrowed(payload)));
-        }
-        let mut from = 0;
-        for unit in &self.units {
-            self.json.clear();
-            encode_unit(unit.array, &self.slots[from..from + unit.messages], &mut self.json);
-            from += unit.messages;
-            put(out, Frame::text(Payload::Borrowed(&self.json)));
-        }
-        for event in &self.events {
-            self.json.clear();
-            match &event.what {
-                What::Drained(echo, Drained { reports, dead }) => {
-                    reply::done(&mut self.json, &echo.get(), *reports, *dead);
-                }
-                What::Dead(Dead { key, kind }) => reply::dead(&mut self.json, key, *kind),
-            }
-            put(out, Frame::text(Payload::Borrowed(&self.json)));
-        }
-        if self.ping {
-            put(out, Frame::new(true, fastwebsockets::OpCode::Ping, None, Payload::Borrowed(&[])));
-        }
-        if let Some(close) = &self.close {
-            put(out, close.frame());
-        }
-        self.release();
-    }
-
-    fn clear(&mut self) {
-        self.weight = Weight::default();
-        self.release();
-        self.pongs.clear();
-        self.ping = false;
-        self.close = None;
-    }
-
-    /// Lets go of what is encoded: the client may take it slowly.
-    fn release(&mut self) {
-        self.units.clear();
-        self.units.shrink_to(KEPT_SLOTS);
-        self.slots.clear();
-        self.slots.shrink_to(KEPT_SLOTS);
-        self.events.clear();
-        self.events.shrink_to(KEPT_SLOTS);
-        self.json.clear();
-        self.json.shrink_to(KEPT_JSON);
-    }
-}
-
-/// A server's frames are not masked, so a header has at most 10 bytes.
-fn put(out: &mut Vec<u8>, mut frame: Frame<'_>) {
-    let mut head = [0; 14];
-    let len = frame.fmt_head(&mut head);
-    out.extend_from_slice(&head[..len]);
-    out.extend_from_slice(&frame.payload);
 }
 
 #[cfg(test)]

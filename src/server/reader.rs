@@ -263,7 +263,8 @@ impl<'a, K: Keeper> Reader<'a, K> {
         timeout_at(end.min(now + GRACE_QUIET), read).await.map_err(|_| going_away())
     }
 
-    /// Asks a client that is silent for a sign of life, as often as proxies on the way may want to see one, and gives up
+    /// Asks a client that is silent for a sign of life, as often as proxies on the way may want to see one, and gives
+    /// up
     /// one that gave none.
     fn mind_silence(&mut self, alarm: Pin<&mut Sleep>) -> Result<(), End> {
         let last = self.heard.last();

@@ -210,7 +210,8 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// Takes the slots of one frame, leaving `slots` empty; the first gets the ticket `next_ticket()`. They take `bytes`.
+    /// Takes the slots of one frame, leaving `slots` empty; the first gets the ticket `next_ticket()`. They take
+    /// `bytes`.
     pub(super) fn push(&mut self, array: bool, slots: &mut Vec<Slot>, bytes: usize) -> Unit {
         let unit = Unit { messages: slots.len(), bytes, array };
         self.units.push_back(unit);

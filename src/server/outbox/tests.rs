@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::super::batch::KEPT_JSON;
 use super::super::line::Line;
 use super::super::presence::{Attendance, Presence, Stake};
 use super::super::writer;

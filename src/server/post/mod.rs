@@ -276,7 +276,8 @@ fn size(append: &Append) -> usize {
     }
 }
 
-/// The status of a whole request: 200 all kept, 207 some, and where none was, or all were to be, that of the first refusal.
+/// The status of a whole request: 200 all kept, 207 some, and where none was, or all were to be, that of the first
+/// refusal.
 fn status(slots: &[Slot], atomic: bool) -> StatusCode {
     let mut refusals = slots.iter().filter_map(Slot::refusal);
     let Some(first) = refusals.next() else { return StatusCode::OK };
