@@ -44,14 +44,14 @@ where
 {
     let Terms { limit, keep_alive, max_body, half_close } = terms;
     let socket = Unstalled::new(stream, limit, max_body);
-    let is_busy = socket.is_busy();
+    let turns = socket.turns();
     let service = service_fn(move |request| {
         // Its head is there.
-        is_busy.store(true, Ordering::Relaxed);
-        let (answering, is_busy) = (service.call(request), Arc::clone(&is_busy));
+        turns.fetch_add(1, Ordering::Relaxed);
+        let (answering, turns) = (service.call(request), Arc::clone(&turns));
         async move {
             let answer = answering.await;
-            is_busy.store(false, Ordering::Relaxed);
+            turns.fetch_add(1, Ordering::Relaxed);
             answer
         }
     });

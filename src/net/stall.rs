@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,8 +20,10 @@ pub struct Unstalled {
     claims: Claims,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
-    /// A request is being answered: what comes is no head.
-    is_busy: Arc<AtomicBool>,
+    /// Requests that were begun and ended, each one more: while the number is odd, what comes is no head.
+    turns: Arc<AtomicU64>,
+    /// The number when it was last looked at.
+    seen: u64,
     /// When a head that is under way must be there: the first in time after the connection, each other after its first
     /// byte.
     head: Option<Pin<Box<Sleep>>>,
@@ -31,19 +33,21 @@ impl Unstalled {
     /// Bounds the writes to a stream, and the bodies of its requests, in bytes.
     pub fn new(socket: Stream, limit: Duration, max_body: u64) -> Self {
         let head = Some(Box::pin(sleep_until(Instant::now() + limit)));
-        Self { socket, claims: Claims::new(max_body), limit, waiting: None, is_busy: Arc::default(), head }
+        Self { socket, claims: Claims::new(max_body), limit, waiting: None, turns: Arc::default(), seen: 0, head }
     }
 
-    /// Where its user notes whether a request is being answered.
-    pub(super) fn is_busy(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_busy)
+    /// Where its user adds one when a request begins to be answered, and one when that has ended.
+    pub(super) fn turns(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.turns)
     }
 
     /// Holds the head of a request to the limit; `came` says whether bytes came.
     fn poll_head(&mut self, came: Option<bool>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_busy.load(Ordering::Relaxed) {
-            self.head = None;
-        } else if came == Some(true) {
+        let turns = self.turns.load(Ordering::Relaxed);
+        if turns != self.seen {
+            (self.seen, self.head) = (turns, None);
+        }
+        if turns.is_multiple_of(2) && came == Some(true) {
             let limit = self.limit;
             self.head.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
         }

@@ -201,7 +201,8 @@ impl Outbox {
     pub(super) fn abandon(&self) {
         let mut state = self.state();
         let (order, leaving) = (mem::take(&mut state.order), state.leaving);
-        let rest = State { gone: true, ending: Some(None), order, leaving, ..self.nothing() };
+        let nothing = State::new(Hold::new(&self.budget), OwnDones::new(&self.all_dones));
+        let rest = State { gone: true, ending: Some(None), order, leaving, ..nothing };
         // Dropped behind the lock: it may be much.
         let dropped = mem::replace(&mut *state, rest);
         drop(state);
@@ -212,10 +213,6 @@ impl Outbox {
 
     fn may_tell(&self) -> bool {
         self.grant.is_in_force() || cfg!(forebay_plant = "tell_the_withdrawn")
-    }
-
-    fn nothing(&self) -> State {
-        State::new(Hold::new(&self.budget), OwnDones::new(&self.all_dones))
     }
 
     /// `done` messages whose event has not come.
