@@ -142,7 +142,12 @@ impl Admin {
                     request.extensions_mut().insert(Peer(peer));
                     service.call(request)
                 });
-                let terms = Terms { limit: REQUEST_TIMEOUT, max_body: MAX_BODY_BYTES, half_close: false };
+                let terms = Terms {
+                    limit: REQUEST_TIMEOUT,
+                    keep_alive: REQUEST_TIMEOUT,
+                    max_body: MAX_BODY_BYTES,
+                    half_close: false,
+                };
                 net::serve(stream, service, terms, &stop).await;
             });
         };

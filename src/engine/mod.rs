@@ -111,6 +111,11 @@ impl Engine {
         self.journal.reserve(bytes).await;
     }
 
+    /// As [`Engine::append`], but all of these are kept or none.
+    pub fn append_together(&self, appends: Vec<Append>, reserved: usize) {
+        self.journal.append_together(appends, reserved);
+    }
+
     /// Hands appends to the commit thread, in order. Never blocks. Each with a `reply_to` is answered once, in order,
     /// unless the journal fails. `reserved` are the bytes that [`Engine::reserve`] gave for them.
     pub fn append(&self, appends: Vec<Append>, reserved: usize) {

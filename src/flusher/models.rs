@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::{Flushers, Limits, Policy};
 use crate::config;
-use crate::journal::{Answer, Append, Content, Journal, Opened, Outlet, ReplyTo, Surroundings};
+use crate::journal::{Answer, Append, Content, Drained, Journal, Opened, Outlet, ReplyTo, Surroundings};
 use crate::metrics::Metrics;
 use crate::report::{Batch, Body, Draft, Id, Marker};
 use crate::sink::{Connection, Sink, SinkError, StoreError, Stored, Writer};
@@ -94,7 +94,7 @@ impl Outlet for Ear {
         self.wake.notify_one();
     }
 
-    fn drained(&self, _: u64, _: u64) {}
+    fn drained(&self, _: u64, _: Drained) {}
 }
 
 impl Ear {

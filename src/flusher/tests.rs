@@ -15,7 +15,7 @@ use super::supervisor::Limits;
 use super::{Flushers, Policy, task};
 use crate::config;
 use crate::journal::{
-    Answer, Append, Content, Drain, Flusher, Journal, JournalError, Opened, Outlet, ReplyTo, State, Stream,
+    Answer, Append, Content, Drain, Drained, Flusher, Journal, JournalError, Opened, Outlet, ReplyTo, State, Stream,
     Surroundings, Taken,
 };
 use crate::metrics::Metrics;
@@ -83,7 +83,7 @@ impl Outlet for Ear {
         answers.for_each(|answer| self.0.send(answer).expect("the test listens"));
     }
 
-    fn drained(&self, _: u64, _: u64) {}
+    fn drained(&self, _: u64, _: Drained) {}
 }
 
 /// One node's journal and sink, without a runtime of flushers.

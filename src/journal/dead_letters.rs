@@ -6,6 +6,7 @@
 //! ```
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ use super::error::{Damage, JournalError};
 use super::queue::{Buried, Command, Revision};
 use crate::metrics::Revised;
 use crate::report::{Holder, Id, LetterKey, LetterKind, Number, Report};
+
+/// Dead letters of one id that a `done` event counts at the most.
+pub const MAX_COUNTED_DEAD: usize = 100_000;
 
 /// The longest reason that is kept, in bytes.
 pub const MAX_REASON_BYTES: usize = 1024;
@@ -107,6 +111,18 @@ impl Journal {
         let value = self.shared.store.dead_letter(&key)?;
         let letter = value.map(|value| decode(&key, &value)).transpose();
         letter.map_err(|damage| JournalError::DeadLetter { key: of, damage })
+    }
+
+    /// How many dead letters there are of an id, up to [`MAX_COUNTED_DEAD`]; none where the storage cannot be read.
+    /// Costs nothing where there are none at all.
+    pub(super) fn count_dead(&self, of: &Id) -> u64 {
+        if self.shared.dead_bytes.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let first = stored_key(&least(*of))[..=of.as_bytes().len()].to_vec();
+        let its = self.shared.store.dead_after(&first).map_while(Result::ok);
+        let its = its.take_while(|(key, _)| key.starts_with(&first));
+        its.take(MAX_COUNTED_DEAD).count() as u64
     }
 
     /// Whether there is a dead letter with this key, damaged or not. Reads the disk.

@@ -24,6 +24,7 @@
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
 
+mod answers;
 pub mod append;
 mod aside;
 mod bundle;
@@ -49,12 +50,14 @@ mod queue;
 mod read;
 mod recovery;
 mod salvage;
+mod senders;
 mod shelving;
 #[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
 mod stream;
 #[cfg(all(test, not(feature = "models")))]
 mod tests;
+mod together;
 mod value;
 
 use std::num::NonZeroU64;
@@ -65,9 +68,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
-pub use append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
+pub use append::{Ack, Answer, Append, Content, Dead, Drained, Outlet, ReplyTo};
 pub use aside::Hold;
-pub use dead_letters::DeadLetter;
+pub use dead_letters::{DeadLetter, MAX_COUNTED_DEAD};
 pub use entry::Entry;
 pub use error::{Damage, JournalError};
 pub use index::PartView;
@@ -321,6 +324,11 @@ impl Journal {
     /// `reserved` is what [`Journal::reserve`] gave for them.
     pub fn append(&self, appends: Vec<Append>, reserved: usize) {
         self.shared.queue.push(Command::Append(appends, reserved));
+    }
+
+    /// Queues appends of which all are kept or none; each is answered, as by [`Journal::append`].
+    pub fn append_together(&self, appends: Vec<Append>, reserved: usize) {
+        self.shared.queue.push(Command::AppendTogether(appends, reserved));
     }
 
     /// Refuses all further appends of clients with `shutting_down`.

@@ -19,6 +19,8 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 pub(super) enum Command {
     /// Make these durable and answer. The bytes were reserved for them.
     Append(Vec<Append>, usize),
+    /// The same, but for all of these or none.
+    AppendTogether(Vec<Append>, usize),
     /// Remove entries that are settled.
     Truncate(Settled),
     /// Keep these as dead letters, durably, before the answer.
@@ -36,7 +38,7 @@ pub(super) enum Command {
 impl Command {
     /// Whether it comes from a client who waits for its answer.
     pub(super) fn is_append(&self) -> bool {
-        matches!(self, Self::Append(..))
+        matches!(self, Self::Append(..) | Self::AppendTogether(..))
     }
 }
 

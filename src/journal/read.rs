@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::Journal;
+use super::append::Drained;
 use super::bundle::Spot;
 use super::commit::now_micros;
 use super::entry::{self, Entry};
@@ -209,14 +210,18 @@ impl Journal {
         let (mut settled, mut released) = (Settled::default(), Vec::new());
         for (stream, receipt, settlement) in batches {
             let waiters = self.settle_one(&stream, receipt, settlement, &mut settled);
-            released.extend(waiters.into_iter().map(|waiter| (waiter, settlement.total.unwrap_or(0))));
+            if !waiters.is_empty() {
+                let reports = settlement.total.unwrap_or(0);
+                let drained = Drained { reports, dead: self.count_dead(&stream.id) };
+                released.extend(waiters.into_iter().map(|waiter| (waiter, drained)));
+            }
         }
         if !settled.ids.is_empty() {
             self.shared.queue.push(Command::Truncate(settled));
         }
-        for (waiter, total) in released {
+        for (waiter, drained) in released {
             if let Some(outlet) = waiter.outlet.upgrade() {
-                outlet.drained(waiter.ticket, total);
+                outlet.drained(waiter.ticket, drained);
             }
         }
     }
@@ -248,6 +253,9 @@ impl Journal {
             state.damaged = false;
         }
         state.note_batch(LastBatch { at: now_micros(), reports: reports + missing, stored, duplicates, dead });
+        if state.senders.as_mut().is_some_and(|senders| senders.settled(through)) {
+            state.senders = None;
+        }
         let released = state.done.partition_point(|waiter| waiter.position <= through);
         let released = state.done.drain(..released).collect();
         if state.done.is_empty() {

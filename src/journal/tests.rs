@@ -29,7 +29,7 @@ impl Outlet for Ear {
         answers.for_each(|answer| self.0.send(answer).expect("the test listens"));
     }
 
-    fn drained(&self, _: u64, _: u64) {}
+    fn drained(&self, _: u64, _: Drained) {}
 }
 
 struct Bench {

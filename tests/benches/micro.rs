@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use forebay::config::{Settings, Sources};
 use forebay::engine::Engine;
-use forebay::journal::{Answer, Append, Content, Entry, Outlet, ReplyTo, Value};
+use forebay::journal::{Answer, Append, Content, Drained, Entry, Outlet, ReplyTo, Value};
 use forebay::report::{self, Body, Draft, Echo, Id, Number, Position, Record, Report, reply};
 use serde::Serialize;
 use support::message::{self, FIRST_SEQ, MESSAGE_BYTES};
@@ -213,7 +213,7 @@ impl Outlet for Connection {
         }
     }
 
-    fn drained(&self, _: u64, _: u64) {}
+    fn drained(&self, _: u64, _: Drained) {}
 }
 
 fn print(options: &Options, figures: &[Figure]) {

@@ -46,6 +46,7 @@ mod sinks;
 mod starts;
 mod streams;
 mod tls;
+mod told;
 mod top;
 mod traces;
 mod wire;

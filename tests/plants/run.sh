@@ -61,6 +61,9 @@ mark_of_any_journal      | sink::sqlite::a_row_that_somebody_removed_does_not_co
 mark_passes_letters      | sink::sqlite::what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable | a mark passes a report that is neither a row nor a letter
 replay_all               | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | a replay brings back what was removed
 trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver ends the node
+inflate_to_the_end       | lib::server::post::body::tests::what_gzip_made_is_inflated_up_to_the_limit_and_nothing_else | what is inflated has no limit
+keep_some                | e2e::post::all_of_an_atomic_request_is_kept_or_none_of_it                   | an atomic request is kept in part
+tell_the_withdrawn       | e2e::reload::a_token_that_is_withdrawn_gets_no_event_any_more               | a withdrawn token is told of what is drained
 repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
 listen_late              | e2e::starts::a_hangup_before_the_settings_are_read_ends_nothing              | a signal in the first milliseconds ends the process
 forget_quotas            | lib::access::tests::a_quota_goes_on_counting_when_its_entry_comes_back       | max_ids begins anew when a token comes back

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use forebay::config::{Settings, SinkTarget};
 use forebay::engine::{Engine, OpenError};
-use forebay::journal::{self, Answer, Outlet, ReplyTo};
+use forebay::journal::{self, Answer, Drained, Outlet, ReplyTo};
 use forebay::metrics::Audit;
 use forebay::report::{Id, LetterKey, LetterKind};
 use forebay::sink::SinkError;
@@ -71,7 +71,7 @@ impl Outlet for Ear {
         answers.for_each(|(ticket, answer)| drop(self.0.send(Said::Answer(ticket, answer))));
     }
 
-    fn drained(&self, ticket: u64, _: u64) {
+    fn drained(&self, ticket: u64, _: Drained) {
         let _ = self.0.send(Said::Drained(ticket));
     }
 }
