@@ -272,4 +272,9 @@ impl TableName {
     pub fn streams(&self) -> String {
         format!("{}_streams", self.0.strip_suffix('s').unwrap_or(&self.0))
     }
+
+    /// The table of nodes, named in the same way: `reports` has `report_nodes`.
+    pub fn nodes(&self) -> String {
+        format!("{}_nodes", self.0.strip_suffix('s').unwrap_or(&self.0))
+    }
 }

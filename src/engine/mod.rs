@@ -9,14 +9,14 @@ mod dead_letters;
 mod listing;
 mod streams;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Settings, SinkTarget};
 use crate::flusher::{Flushers, Limits, Policy};
 use crate::journal::{Append, Journal, JournalError, JournalStatus, Opened, Surroundings};
 use crate::metrics::{Audit, JournalReading, Metrics, Reading, SinkReading};
 use crate::sink;
-use crate::sink::{AnySink, Class, Health, HealthStatus, SinkError, SinkState, Writer};
+use crate::sink::{AnySink, Claim, Class, Health, HealthStatus, SinkError, SinkState, Writer};
 
 pub use dead_letters::{DeadLetters, Retried, RetryError};
 pub use listing::{Cursor, CursorError, Order, Place};
@@ -33,7 +33,11 @@ pub struct Engine {
     dead_letters: DeadLetters,
     streams: Streams,
     drain: std::time::Duration,
+    renewable: Renewable,
 }
+
+/// The journal, for the sink's claim to give it a new id; empty once the engine closes, as the claim may outlive it.
+type Renewable = Arc<Mutex<Option<Journal>>>;
 
 /// What an operator sees first.
 #[derive(Debug, Clone)]
@@ -69,11 +73,12 @@ impl Engine {
         let flushers = Flushers::new(Policy { batch: settings.flush.batch as u64, tick: settings.flush.tick });
         let metrics = counted(settings);
         let journal = open_journal(settings, &flushers, &metrics).await?;
+        let renewable = claim(&sink, &journal);
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let dead_letters = DeadLetters::new(&journal, &sink, &settings.sink);
         let streams = Streams::new(&journal, &flushers, &health);
         let drain = settings.shutdown.drain;
-        let engine = Self { journal, flushers, sink, health, metrics, dead_letters, streams, drain };
+        let engine = Self { journal, flushers, sink, health, metrics, dead_letters, streams, drain, renewable };
         engine.start_draining(settings);
         Ok(engine)
     }
@@ -218,10 +223,23 @@ impl Engine {
     /// When the journal's storage cannot end as it wants to.
     pub fn close(self) -> Result<(), JournalError> {
         // Each of these has a handle to the journal; a field that is not named here would live as long as this call.
-        let Self { journal, flushers, dead_letters, streams, .. } = self;
+        let Self { journal, flushers, dead_letters, streams, renewable, .. } = self;
         drop((flushers, dead_letters, streams));
+        *renewable.lock().unwrap_or_else(PoisonError::into_inner) = None;
         journal.close()
     }
+}
+
+/// Lets the sink write as the node that has this journal open.
+fn claim(sink: &AnySink, journal: &Journal) -> Renewable {
+    let renewable: Renewable = Arc::new(Mutex::new(Some(journal.clone())));
+    let renewed = Arc::clone(&renewable);
+    let renew = move || match &*renewed.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(journal) => journal.renew().map_err(|error| error.to_string()),
+        None => Err("the node is stopping".to_owned()),
+    };
+    sink.claim(Claim::new(journal.owner(), Box::new(renew)));
+    renewable
 }
 
 /// Nothing yet, under the limits of the settings.

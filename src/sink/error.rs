@@ -75,10 +75,16 @@ impl SinkError {
     /// The same error where a session is set up. No row is at hand, and what a server refuses there it refuses the next
     /// time too, unless the number is one that is known to pass.
     pub(super) fn in_set_up(self) -> Self {
+        Self { class: self.in_set_up_class(), ..self }
+    }
+
+    /// Its class, see [`SinkError::in_set_up`].
+    pub(super) fn in_set_up_class(&self) -> Class {
         let passes = self.code.is_none_or(|code| u16::try_from(code).is_ok_and(is_known_to_pass));
         match self.class {
-            Class::Transient if !passes => Self { class: Class::Operator, ..self },
-            _ => self.not_for_a_report(),
+            Class::Transient if !passes => Class::Operator,
+            Class::Poison => Class::Operator,
+            class => class,
         }
     }
 }
@@ -122,7 +128,7 @@ pub fn sqlite_class(extended: i32, text: &str) -> Class {
 }
 
 /// A server's text made safe for a log line: it may quote what a client sent.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars().take(MAX_QUOTED) {
         match character {

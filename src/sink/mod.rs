@@ -27,15 +27,18 @@ use crate::config::{self, SinkTarget};
 use crate::report::Batch;
 
 pub mod backoff;
+pub mod claim;
 pub mod error;
 pub mod health;
 pub mod mysql;
 pub mod readback;
 mod record;
 pub mod schema;
+mod shape;
 pub mod sqlite;
 pub mod writer;
 
+pub use claim::Claim;
 pub use error::{Class, SinkError};
 pub use health::{Health, HealthStatus, Lasting, SinkState};
 pub use mysql::MysqlSink;
@@ -90,8 +93,18 @@ pub trait Connection: Send + 'static {
 pub fn open(settings: &config::Sink) -> Result<AnySink, SinkError> {
     Ok(match &settings.target {
         SinkTarget::Mysql(url) => AnySink::Mysql(MysqlSink::new(url, settings)?),
-        SinkTarget::Sqlite(path) => AnySink::Sqlite(SqliteSink::new(path, settings)),
+        SinkTarget::Sqlite(path) => AnySink::Sqlite(Box::new(SqliteSink::new(path, settings))),
     })
+}
+
+impl AnySink {
+    /// Lets connections from now on write as the node of this claim alone. Before, they write as nobody in particular.
+    pub fn claim(&self, claim: Claim) {
+        match self {
+            Self::Mysql(sink) => sink.claim(claim),
+            Self::Sqlite(sink) => sink.claim(claim),
+        }
+    }
 }
 
 /// Any of the sinks, chosen when the node starts.
@@ -99,7 +112,7 @@ pub enum AnySink {
     /// MySQL or MariaDB.
     Mysql(MysqlSink),
     /// The embedded default.
-    Sqlite(SqliteSink),
+    Sqlite(Box<SqliteSink>),
 }
 
 /// A connection of [`AnySink`].

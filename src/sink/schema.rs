@@ -5,17 +5,17 @@
 
 use crate::config::{SinkTarget, TableName};
 
-/// The statements that make both tables unless they exist, each ended by `;`, to read and to run.
+/// The statements that make all tables unless they exist, each ended by `;`, to read and to run.
 pub fn ddl(target: &SinkTarget, table: &TableName) -> String {
     statements(target, table).map(|statement| statement + ";\n").join("\n")
 }
 
-/// The same, one by one: first the reports, then the streams.
-pub(super) fn statements(target: &SinkTarget, table: &TableName) -> [String; 2] {
-    let (reports, streams) = (table.reports(), table.streams());
+/// The same, one by one: the reports, the streams, the nodes.
+pub(super) fn statements(target: &SinkTarget, table: &TableName) -> [String; 3] {
+    let (reports, streams, nodes) = (table.reports(), table.streams(), table.nodes());
     match target {
-        SinkTarget::Mysql(_) => [mysql_reports(reports), mysql_streams(&streams)],
-        SinkTarget::Sqlite(_) => [sqlite_reports(reports), sqlite_streams(&streams)],
+        SinkTarget::Mysql(_) => [mysql_reports(reports), mysql_streams(&streams), mysql_nodes(&nodes)],
+        SinkTarget::Sqlite(_) => [sqlite_reports(reports), sqlite_streams(&streams), sqlite_nodes(&nodes)],
     }
 }
 
@@ -30,6 +30,7 @@ fn mysql_reports(table: &str) -> String {
   peer VARCHAR(45) CHARACTER SET ascii COLLATE ascii_bin NULL,
   data JSON NULL,
   accepted_at DATETIME(6) NOT NULL COMMENT 'UTC',
+  digest BINARY(16) NULL COMMENT 'of data as it was sent, time and code',
   PRIMARY KEY (id, source, seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
     )
@@ -44,7 +45,21 @@ fn mysql_streams(table: &str) -> String {
   first_at DATETIME(6) NOT NULL COMMENT 'UTC',
   last_at DATETIME(6) NOT NULL COMMENT 'UTC',
   state_position BIGINT UNSIGNED NOT NULL DEFAULT 0,
+  settled VARBINARY(240) NULL COMMENT 'up to which position each journal has it settled',
   PRIMARY KEY (id)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
+    )
+}
+
+fn mysql_nodes(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS `{table}` (
+  node_id SMALLINT UNSIGNED NOT NULL,
+  journal BIGINT UNSIGNED NOT NULL COMMENT 'of the node that writes as this node_id',
+  start BIGINT UNSIGNED NOT NULL,
+  nonce BIGINT UNSIGNED NOT NULL,
+  claimed_at DATETIME(6) NOT NULL COMMENT 'UTC',
+  PRIMARY KEY (node_id)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
     )
 }
@@ -62,6 +77,7 @@ fn sqlite_reports(table: &str) -> String {
   peer TEXT NULL,
   data TEXT NULL CHECK (data IS NULL OR json_valid(data)),
   accepted_at TEXT NOT NULL, -- UTC
+  digest BLOB NULL, -- of data as it was sent, time and code
   PRIMARY KEY (id, source, seq)
 ) WITHOUT ROWID"
     )
@@ -75,7 +91,22 @@ fn sqlite_streams(table: &str) -> String {
   reports INTEGER NOT NULL DEFAULT 0,
   first_at TEXT NOT NULL, -- UTC
   last_at TEXT NOT NULL, -- UTC
-  state_position INTEGER NOT NULL DEFAULT 0
+  state_position INTEGER NOT NULL DEFAULT 0,
+  settled BLOB NULL -- up to which position each journal has it settled
+) WITHOUT ROWID"
+    )
+}
+
+// Integers are signed there: journal, start and nonce are kept as text.
+fn sqlite_nodes(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS \"{table}\" (
+  node_id INTEGER NOT NULL,
+  journal TEXT NOT NULL, -- of the node that writes as this node_id
+  start TEXT NOT NULL,
+  nonce TEXT NOT NULL,
+  claimed_at TEXT NOT NULL, -- UTC
+  PRIMARY KEY (node_id)
 ) WITHOUT ROWID"
     )
 }
@@ -85,14 +116,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ddl_names_both_tables_and_one_key_each() {
+    fn the_ddl_names_all_tables_and_one_key_each() {
         let table = TableName("rows".to_owned());
         for target in [SinkTarget::Mysql(String::new()), SinkTarget::Sqlite("x.db".into())] {
             let ddl = ddl(&target, &table);
-            assert!(ddl.contains("rows") && ddl.contains("row_streams"), "{ddl}");
-            assert_eq!(ddl.matches("PRIMARY KEY").count(), 2, "{ddl}");
+            assert!(ddl.contains("rows") && ddl.contains("row_streams") && ddl.contains("row_nodes"), "{ddl}");
+            assert_eq!(ddl.matches("PRIMARY KEY").count(), 3, "{ddl}");
             assert_eq!(ddl.matches("UNIQUE").count(), 0, "{ddl}");
-            assert_eq!(ddl.matches(";\n").count(), 2, "{ddl}");
+            assert_eq!(ddl.matches(";\n").count(), 3, "{ddl}");
         }
     }
 }

@@ -6,21 +6,25 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, Statement, TransactionBehavior, params};
 
 use super::record::{self, StreamRow, by_key, write_instant};
-use super::{Class, Connection, Sink, SinkError, Stored, schema};
+use super::{Claim, Class, Connection, Sink, SinkError, Stored, schema};
 use crate::config::{self, SinkTarget, TableName};
 use crate::report::{Batch, Id, Report};
+
+mod claim;
+mod shape;
 
 /// An SQLite file.
 pub struct SqliteSink {
     path: PathBuf,
     settings: config::Sink,
     writing: Writing,
+    claim: OnceLock<Arc<Claim>>,
 }
 
 /// Held by the one connection that writes. True once the tables were made or found: those that vanish later are not
@@ -30,7 +34,11 @@ type Writing = Arc<Mutex<bool>>;
 impl SqliteSink {
     /// Nothing is opened yet.
     pub fn new(path: &Path, settings: &config::Sink) -> Self {
-        Self { path: path.to_owned(), settings: settings.clone(), writing: Arc::default() }
+        Self { path: path.to_owned(), settings: settings.clone(), writing: Arc::default(), claim: OnceLock::new() }
+    }
+
+    pub(super) fn claim(&self, claim: Claim) {
+        assert!(self.claim.set(Arc::new(claim)).is_ok(), "a sink has one node");
     }
 }
 
@@ -39,11 +47,11 @@ impl Sink for SqliteSink {
 
     async fn connect(&self) -> Result<SqliteConnection, SinkError> {
         let (path, settings) = (self.path.clone(), self.settings.clone());
-        let writing = Arc::clone(&self.writing);
+        let (writing, claim) = (Arc::clone(&self.writing), self.claim.get().cloned());
         blocking(move || {
             let mut made = writing.lock().unwrap_or_else(PoisonError::into_inner);
             let make = settings.create_tables && (!*made || !path.exists());
-            let file = File::open(&path, &settings, make)?;
+            let file = File::open(&path, &settings, make, claim)?;
             *made = true;
             drop(made);
             Ok(SqliteConnection { file: Some(file), writing })
@@ -109,10 +117,16 @@ struct File {
     path: PathBuf,
     /// Device and inode: writes to a file that was deleted or replaced succeed, and are lost.
     identity: (u64, u64),
+    claim: Option<Arc<Claim>>,
 }
 
 impl File {
-    fn open(path: &Path, settings: &config::Sink, make_tables: bool) -> Result<Self, SinkError> {
+    fn open(
+        path: &Path,
+        settings: &config::Sink,
+        make_tables: bool,
+        claim: Option<Arc<Claim>>,
+    ) -> Result<Self, SinkError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)
                 .map_err(|error| SinkError::new(Class::Outage, format!("making {}: {error}", folder.display())))?;
@@ -120,19 +134,32 @@ impl File {
         let connection = rusqlite::Connection::open(path).map_err(|error| classify("opening the file", error))?;
         let prepared = prepare(&connection, settings.timeout);
         prepared.map_err(|error| classify("setting up the file", error))?;
-        let file = Self { connection, table: settings.table.clone(), path: path.to_owned(), identity: identity(path)? };
-        if make_tables && !file.tables_exist().map_err(|error| classify("looking for the tables", error))? {
+        let (table, identity) = (settings.table.clone(), identity(path)?);
+        let mut file = Self { connection, table, path: path.to_owned(), identity, claim };
+        if make_tables {
             for statement in schema::statements(&SinkTarget::Sqlite(path.to_owned()), &file.table) {
                 file.connection.execute_batch(&statement).map_err(|error| classify("making the tables", error))?;
             }
         }
+        if settings.create_tables {
+            let brought = shape::bring_up(&file.connection, &file.table);
+            brought.map_err(|error| classify("bringing the tables up to this version", error).not_for_a_report())?;
+        }
+        file.inspect()?;
         Ok(file)
     }
 
-    fn tables_exist(&self) -> rusqlite::Result<bool> {
-        let count = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN (?1, ?2)";
-        let names = params![self.table.reports(), self.table.streams()];
-        self.connection.query_row(count, names, |row| row.get::<_, i64>(0)).map(|count| count == 2)
+    /// Looks at the live tables, and takes the claim or sees that it is held.
+    fn inspect(&mut self) -> Result<(), SinkError> {
+        let claiming = |error| classify("claiming the node_id", error).not_for_a_report();
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begun.map_err(claiming)?;
+        shape::check(&transaction, &SinkTarget::Sqlite(self.path.clone()), &self.table)?;
+        let Some(claim) = &self.claim else { return Ok(()) };
+        claim::take(&transaction, &self.table, claim)?;
+        transaction.commit().map_err(claiming)?;
+        claim.taken();
+        Ok(())
     }
 
     fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
@@ -146,6 +173,9 @@ impl File {
     fn transact(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
         let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
         let transaction = begun.map_err(|error| classify("beginning a transaction", error))?;
+        if let Some(claim) = self.claim.as_ref().filter(|_| cfg!(not(forebay_plant = "store_unclaimed"))) {
+            claim::take(&transaction, &self.table, claim)?;
+        }
         let prepared = Statements::prepare(&transaction, &self.table);
         let stored = prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches)?;
         transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
@@ -154,6 +184,7 @@ impl File {
 
     /// Takes the lock for writing and changes nothing.
     fn probe(&mut self) -> Result<(), SinkError> {
+        self.inspect()?;
         let (reports, streams) = (self.table.reports(), self.table.streams());
         let probe = format!(
             "BEGIN IMMEDIATE; UPDATE \"{reports}\" SET code = code WHERE FALSE; \

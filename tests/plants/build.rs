@@ -36,6 +36,8 @@ const PLANTS: &[&str] = &[
     "reuse_too_soon",
     "keep_what_is_torn",
     "trust_the_driver",
+    "store_unclaimed",
+    "write_to_any_table",
 ];
 
 fn main() {

@@ -8,40 +8,61 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, Opts, OptsBuilder, Row, SslOpts};
 use tokio_rustls::rustls::{self, AlertDescription};
 
-use super::error::PACKET_TOO_LARGE;
+use super::error::{PACKET_TOO_LARGE, quoted};
 use super::record::{self, StreamRow, by_key};
-use super::{Class, Connection, Sink, SinkError, Stored};
+use super::{Claim, Class, Connection, Sink, SinkError, Stored};
 use crate::config::{self, TableName};
 use crate::panics::contained;
 use crate::report::Batch;
 
+mod claim;
 mod link;
 mod read;
 mod session;
+mod shape;
 mod sql;
+mod tables;
 
+use claim::Claimed;
 use link::Link;
 
 /// A MySQL or MariaDB server.
 pub struct MysqlSink {
     opts: Opts,
+    shared: Arc<Shared>,
+}
+
+/// What all sessions of a sink share.
+struct Shared {
     settings: config::Sink,
-    /// Whether the server's settings have been looked at since the process started.
+    /// Whether tables and settings of the server have been found well since the process started.
     inspected: AtomicBool,
+    /// Whether sessions write: then the tables are looked at.
+    writes: bool,
+    claim: OnceLock<Arc<Claim>>,
 }
 
 impl MysqlSink {
+    pub(super) fn claim(&self, claim: Claim) {
+        assert!(self.shared.claim.set(Arc::new(claim)).is_ok(), "a sink has one node");
+    }
+
     /// Reads the URL; nothing is connected yet.
     ///
     /// # Errors
     /// Of the class [`Class::Operator`] when the URL is none or names no database. The text has no part of the URL.
     pub fn new(url: &str, settings: &config::Sink) -> Result<Self, SinkError> {
+        Self::open(url, settings, true)
+    }
+
+    fn open(url: &str, settings: &config::Sink, writes: bool) -> Result<Self, SinkError> {
         let refuse = |why: String| SinkError::new(Class::Operator, format!("sink.url: {why}"));
         let opts = Opts::from_url(url).map_err(|error| refuse(error.to_string()))?;
         if opts.db_name().is_none_or(str::is_empty) {
@@ -54,7 +75,8 @@ impl MysqlSink {
             .stmt_cache_size(0)
             .tcp_nodelay(true)
             .into();
-        Ok(Self { opts, settings: settings.clone(), inspected: AtomicBool::new(false) })
+        let (settings, inspected, claim) = (settings.clone(), AtomicBool::new(false), OnceLock::new());
+        Ok(Self { opts, shared: Arc::new(Shared { settings, inspected, writes, claim }) })
     }
 }
 
@@ -72,15 +94,17 @@ impl Sink for MysqlSink {
     type Connection = MysqlConnection;
 
     async fn connect(&self) -> Result<MysqlConnection, SinkError> {
-        let timeout = self.settings.timeout;
+        let settings = &self.shared.settings;
+        let timeout = settings.timeout;
         // The driver reads the files of TLS once for all clones of its options.
-        let opts = OptsBuilder::from_opts(self.opts.clone()).ssl_opts(tls(&self.settings));
+        let opts = OptsBuilder::from_opts(self.opts.clone()).ssl_opts(tls(settings));
         let conn = within(timeout, "connecting", Conn::new(opts)).await.map_err(unreachable)?;
-        let table = self.settings.table.clone();
+        let (table, shared) = (settings.table.clone(), Arc::clone(&self.shared));
         let conn = Link::new(conn);
+        let (max_packet, sql) = (usize::MAX, Vec::new());
         let mut connection =
-            MysqlConnection { conn, table, timeout, max_packet: usize::MAX, sql: Vec::new(), usable: false };
-        session::prepare(&mut connection, self.settings.create_tables, &self.inspected).await?;
+            MysqlConnection { conn, shared, table, timeout, max_packet, sql, usable: false, claimed: None };
+        session::prepare(&mut connection).await?;
         connection.usable = true;
         Ok(connection)
     }
@@ -95,6 +119,7 @@ fn unreachable(error: SinkError) -> SinkError {
 /// One session.
 pub struct MysqlConnection {
     conn: Link,
+    shared: Arc<Shared>,
     table: TableName,
     timeout: Duration,
     /// The server's `max_allowed_packet`, in bytes.
@@ -102,6 +127,7 @@ pub struct MysqlConnection {
     /// The statement under way; used again, so that no row allocates.
     sql: Vec<u8>,
     usable: bool,
+    claimed: Option<Claimed>,
 }
 
 impl Drop for MysqlConnection {
@@ -126,6 +152,7 @@ impl Connection for MysqlConnection {
 
     async fn probe(&mut self) -> Result<(), SinkError> {
         self.usable = false;
+        session::inspect(self).await.map_err(SinkError::in_set_up)?;
         for probe in sql::probes(&self.table) {
             self.run("asking whether the sink takes writes", &probe).await?;
         }
@@ -149,7 +176,7 @@ impl MysqlConnection {
             return Ok(stored);
         }
         sql::upsert_streams(&mut self.sql, &self.table, &rows);
-        self.execute("updating streams").await.map_err(SinkError::not_for_a_report)?;
+        self.execute_guarded("updating streams").await.map_err(SinkError::not_for_a_report)?;
         self.read_totals(batches, &mut stored).await.map_err(SinkError::not_for_a_report)?;
         self.run("committing", "COMMIT").await.map_err(SinkError::not_for_a_report)?;
         Ok(stored)
@@ -311,5 +338,5 @@ fn classify(doing: &str, error: Error) -> SinkError {
         | Error::Url(_) => Class::Operator,
         Error::Driver(_) | Error::Other(_) => Class::Transient,
     };
-    SinkError::new(class, format!("{doing}: {error}"))
+    SinkError::new(class, format!("{doing}: {}", quoted(&error.to_string())))
 }
