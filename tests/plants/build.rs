@@ -38,6 +38,14 @@ const PLANTS: &[&str] = &[
     "trust_the_driver",
     "store_unclaimed",
     "write_to_any_table",
+    "serve_any_host",
+    "serve_what_cannot_be_read",
+    "take_what_is_not_decoded",
+    "end_with_tls_alone",
+    "believe_anybody",
+    "believe_the_client",
+    "guess_the_proxy_header",
+    "count_the_proxy",
 ];
 
 fn main() {

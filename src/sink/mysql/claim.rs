@@ -36,8 +36,9 @@ impl MysqlConnection {
             let step = tokio::task::spawn_blocking(move || asking.step(&table, seen.as_ref())).await;
             match step.map_err(|error| SinkError::new(Class::Transient, format!("claiming: {error}")))?? {
                 Step::Hold(owner) => {
+                    self.journal = Some(owner.journal);
                     self.claimed = Some(Claimed { claim: Arc::clone(claim), guard: guard(&self.table, &owner) });
-                    return self.run("claiming the node_id", "ROLLBACK").await;
+                    return Ok(());
                 }
                 Step::Take(owner) => self.write_row(&owner, found.as_ref()).await.map_err(waits_for_others)?,
             }

@@ -184,32 +184,19 @@ impl Sorted {
         self.inserted[place.batch] += 1;
         self.rows.push((*place.id, report));
     }
-
-    /// Says what got another number.
-    pub fn say(&self) {
-        if let Some((key, seq)) = self.renumbered.first() {
-            tracing::warn!(
-                %key,
-                now = seq,
-                count = self.renumbered.len(),
-                "reports that this node numbered have numbers that the sink has already: the clock, or the journal, was \
-                 set back; they are stored under numbers behind those",
-            );
-        }
-    }
 }
 
 /// All reports of the batches, in the order in which they were accepted.
 fn places(batches: &[Batch], again: bool) -> Vec<Place<'_>> {
-    let of = |(batch, all): (usize, &'_ Batch)| {
-        let tried_through = all.tried_through;
-        let id = &all.id;
-        all.records.iter().enumerate().filter_map(move |(index, record)| match &record.body {
+    let mut places = Vec::new();
+    for (batch, Batch { id, records, tried_through, .. }) in batches.iter().enumerate() {
+        places.extend(records.iter().enumerate().filter_map(|(index, record)| match &record.body {
             Body::Report(report) => {
-                Some(Place { batch, index, id, report, is_tried: again || record.position <= tried_through })
+                let is_tried = again || record.position <= *tried_through;
+                Some(Place { batch, index, id, report, is_tried })
             }
             Body::Marker(..) => None,
-        })
-    };
-    batches.iter().enumerate().flat_map(of).collect()
+        }));
+    }
+    places
 }
