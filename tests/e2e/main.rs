@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod alerts;
 mod commands;
+mod consumers;
 mod crash;
 mod crowd;
 mod damage;

@@ -35,7 +35,6 @@ const PLANTS: &[&str] = &[
     "take_back_oldest_first",
     "reuse_too_soon",
     "keep_what_is_torn",
-    "trust_the_driver",
     "store_unclaimed",
     "write_to_any_table",
     "serve_any_host",
@@ -46,6 +45,12 @@ const PLANTS: &[&str] = &[
     "believe_the_client",
     "guess_the_proxy_header",
     "count_the_proxy",
+    "trust_the_driver",
+    "any_content_is_a_duplicate",
+    "a_number_is_ours",
+    "mark_of_any_journal",
+    "mark_passes_letters",
+    "replay_all",
 ];
 
 fn main() {

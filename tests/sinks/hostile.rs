@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay::config::SinkTarget;
 use forebay::report::Marker;
-use forebay::sink::{AnySink, Connection, Sink, SinkError, SinkState, open};
+use forebay::sink::{AnySink, Connection, Sink, SinkState, StoreError, open};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -22,10 +22,10 @@ fn sink_at(port: u16) -> AnySink {
 }
 
 /// Opens a connection and uses it. That this returns at all is the promise.
-async fn use_it(sink: &AnySink) -> Result<(), SinkError> {
+async fn use_it(sink: &AnySink) -> Result<(), StoreError> {
     let mut connection = sink.connect().await?;
     connection.probe().await?;
-    connection.store(&[batch("a", vec![report(1, 1), marker(2, Marker::Done)])]).await.map(drop)
+    connection.store(&[batch("a", vec![report(1, 1), marker(2, Marker::Done)])], false).await.map(drop)
 }
 
 /// A packet with this number.
@@ -175,6 +175,7 @@ async fn a_server_that_answers_what_none_should_is_an_error_and_no_panic() {
             used = use_it(&sink) => used.expect_err(&name),
             () = serving => unreachable!("it serves for ever"),
         };
+        let StoreError::Failed(error) = error else { panic!("{name}: {error}") };
         assert!(matches!(error.class, Class::Operator | Class::Outage | Class::Transient), "{name}: {error:?}");
         let said = &error.message;
         assert!(!said.contains("secret") && !said.contains('\u{1b}') && said.len() < 1_000, "{name}: {said}");
@@ -246,5 +247,5 @@ async fn a_total_that_is_no_number_of_rows_holds_up_its_own_id_and_says_how_to_m
     assert!(lasting.message.contains("UPDATE `report_streams`"), "{lasting}");
     assert_eq!(rig.health.status().state, SinkState::Up);
     rig.server().run(&["UPDATE report_streams SET reports = 1 WHERE id = 'bad'"]).await;
-    assert_eq!(writer.store_again(&[done("bad", 10)]).await, [outcome(1, 0, Some(2))]);
+    assert_eq!(writer.store_in_doubt(&[done("bad", 10)], forebay::sink::Doubt::Batch).await, [outcome(1, 0, Some(2))]);
 }
