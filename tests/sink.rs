@@ -262,6 +262,8 @@ on_both_sinks! {
     }
 }
 
+#[path = "sinks/claims.rs"]
+mod claims;
 #[path = "sinks/files.rs"]
 mod files;
 #[path = "sinks/hostile.rs"]
@@ -276,3 +278,5 @@ mod outages;
 mod set_up;
 #[path = "sinks/speed.rs"]
 mod speed;
+#[path = "sinks/tables.rs"]
+mod tables;

@@ -191,7 +191,7 @@ async fn a_real_servers_answers_with_a_byte_changed_are_errors_or_nothing_and_no
     let url = format!("mysql://x:secret@127.0.0.1:{}/forebay", listener.local_addr().expect("it is bound").port());
     let sink = open(&forebay::config::Sink { timeout: PATIENCE, ..settings(SinkTarget::Mysql(url)) }).expect("a URL");
     let mut errors = 0;
-    for at in (0..120).chain((120..6_000).step_by(37)) {
+    for at in (0..120).chain((120..9_000).step_by(101)) {
         let one = async {
             let (client, _) = listener.accept().await.expect("the sink connects");
             let server = TcpStream::connect((Ipv4Addr::LOCALHOST, mariadb.port())).await.expect("the server is up");

@@ -153,7 +153,13 @@ impl Connection for MysqlConnection {
     async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         // Until the outcome is known, a dropped future leaves a connection in the midst of a transaction.
         self.usable = false;
-        let outcome = self.transact(batches, again).await;
+        let mut outcome = self.transact(batches, again).await;
+        // The rows of another node that writes as this one say nothing about the reports of this one.
+        if let Err(StoreError::Taken(_)) = &outcome
+            && let Err(error) = self.check_claim().await
+        {
+            outcome = Err(error.into());
+        }
         match &outcome {
             Ok(_) => self.usable = true,
             Err(StoreError::Taken(_)) => self.roll_back().await,
