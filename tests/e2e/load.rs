@@ -9,8 +9,8 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-use crate::support::mariadb::MariaDb;
 use crate::support::node::{FOREBAY, Node, Output, run, without_settings};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::eventually;
 
 fn url(node: &Node) -> String {
@@ -70,12 +70,12 @@ async fn a_load_by_count_is_in_the_sink_once_and_unchanged() {
     }
 }
 
-#[tokio::test]
-async fn a_load_is_verified_in_mariadb_too() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+on_each_server!(a_load_is_verified_in_a_server_too);
+async fn a_load_is_verified_in_a_server_too(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
     for numbering in ["client", "server"] {
-        let flags = format!("--count 500 --connections 3 --ids 10 --numbering {numbering} --verify {}", mariadb.url());
+        let flags = format!("--count 500 --connections 3 --ids 10 --numbering {numbering} --verify {}", server.url());
         let (output, json) = load(&url(&node), &flags).await;
         assert_clean(&output, &json, 500);
     }
@@ -126,11 +126,11 @@ async fn a_load_over_kill_nine_comes_back_and_verifies() {
     load_over_a_kill(node, &sink, "client").await;
 }
 
-#[tokio::test]
-async fn a_load_over_kill_nine_verifies_in_mariadb() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
-    load_over_a_kill(node, &mariadb.url(), "client").await;
+on_each_server!(a_load_over_kill_nine_verifies_in_a_server);
+async fn a_load_over_kill_nine_verifies_in_a_server(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
+    load_over_a_kill(node, &server.url(), "client").await;
 }
 
 /// What had no reply when the node was killed may be a row or not, and is not sent again: no report is two rows.
@@ -184,12 +184,12 @@ async fn what_is_lost_altered_or_miscounted_in_the_embedded_sink_is_found() {
     find_what_is_tampered_with(&node, &sqlite(&node), apply).await;
 }
 
-#[tokio::test]
-async fn what_is_lost_altered_or_miscounted_in_mariadb_is_found() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
-    let apply = async |statement: &str| mariadb.run(&[statement]).await;
-    find_what_is_tampered_with(&node, &mariadb.url(), apply).await;
+on_each_server!(what_is_lost_altered_or_miscounted_in_a_server_is_found);
+async fn what_is_lost_altered_or_miscounted_in_a_server_is_found(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
+    let apply = async |statement: &str| server.run(&[statement]).await;
+    find_what_is_tampered_with(&node, &server.url(), apply).await;
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! Traces: what a collector sees of commits and transactions, and that one which is not there holds up nothing.
 
 use crate::support::client::Client;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::{Node, run};
 use crate::support::otlp::{Collector, Span};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::tls::certificate;
 use crate::support::wait::eventually;
 
@@ -96,22 +96,22 @@ async fn no_client_and_no_secret_is_in_traces_and_no_trace_in_the_log() {
     }
 }
 
-#[tokio::test]
-async fn a_try_that_fails_says_of_what_kind_and_code_and_nothing_else() {
+on_each_server!(a_try_that_fails_says_of_what_kind_and_code_and_nothing_else);
+async fn a_try_that_fails_says_of_what_kind_and_code_and_nothing_else(kind: Kind) {
     let collector = Collector::start();
-    let mut mariadb = MariaDb::start().await;
-    let mut node = traced_by(&collector).set("sink.url", mariadb.url()).start().await;
+    let mut server = Server::start(kind).await;
+    let mut node = traced_by(&collector).set("sink.url", server.url()).start().await;
     reports(&node, 1).await;
     node.drained().await;
-    mariadb.run(&["RENAME TABLE reports TO hidden"]).await;
+    server.run(&["RENAME TABLE reports TO hidden"]).await;
     reports(&node, 2).await;
     node.said("the sink is blocked", 1).await;
-    mariadb.run(&["RENAME TABLE hidden TO reports"]).await;
+    server.run(&["RENAME TABLE hidden TO reports"]).await;
     node.drained().await;
-    mariadb.kill();
+    server.kill();
     reports(&node, 3).await;
     node.said("the sink is down", 1).await;
-    mariadb.restart().await;
+    server.restart().await;
     node.drained().await;
     assert!(node.terminate().await.success());
 

@@ -11,8 +11,8 @@ write_without_sync       | e2e::durable::an_ack_is_written_only_after_the_journa
 sync_by_sled_alone       | disk::power::an_acked_report_survives_a_power_cut_at_any_sync               | trees of sled without a sync of their file
 reuse_too_soon           | lib::journal::store::recent::tests::a_segment_is_written_again_only_once_it_is_on_disk_that_all_of_it_is_gone | a segment is written over before it is known to be free
 keep_what_is_torn        | lib::journal::store::recent::tests::what_was_torn_before_it_was_synced_never_comes_back | a torn end is left where it lies
-truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine         | entries go before the commit of the sink
-plain_insert             | e2e::exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_mariadb | INSERT without ON DUPLICATE KEY
+truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine::mariadb         | entries go before the commit of the sink
+plain_insert             | e2e::exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_a_server::mariadb | INSERT without ON DUPLICATE KEY
 position_from_last_entry | e2e::positions::no_key_is_reused_after_draining_to_empty_and_restarting_six_times | positions follow the last entry found
 marker_overtakes         | e2e::done::a_marker_never_overtakes_the_reports_before_it                   | a marker goes ahead of its commit
 pause_in_memory          | e2e::streams::a_paused_id_is_taken_and_not_drained_over_sigkill_and_sigterm_until_it_is_resumed | a pause is told and not written
@@ -24,11 +24,11 @@ move_what_is_taken       | lib::journal::tests::bundles::what_moves_while_it_is_
 leave_before_sync        | lib::journal::commit::tests::a_bundle_is_kept_until_a_sync_covers_what_moved_out_of_it | a bundle goes before what moved out of it is synced
 take_back_oldest_first   | lib::journal::commit::tests::a_move_is_taken_back_youngest_first            | a crash leaves a lane with a hole
 open_without_looking     | lib::journal::tests::damage::a_damaged_header_of_any_segment_is_seen        | sled opens a log that nobody walked
-truncate_before_store    | mysql::cuts::a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing | the same
-count_twice              | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing        | streams count the batch, not the new rows
-session_lingers          | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing        | a session that failed keeps its locks
-bury_on_unknown          | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing           | an unknown code is taken for poison
-retry_for_ever           | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing           | an id that fails holds up all of its transaction
+truncate_before_store    | mysql::cuts::a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing::mariadb | the same
+count_twice              | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing::mariadb        | streams count the batch, not the new rows
+session_lingers          | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing::mariadb        | a session that failed keeps its locks
+bury_on_unknown          | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing::mariadb           | an unknown code is taken for poison
+retry_for_ever           | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing::mariadb           | an id that fails holds up all of its transaction
 refuse_silently          | lib::journal::tests::an_id_past_its_backlog_is_refused_and_others_are_not   | a refused report has no reply
 trust_the_bytes          | lib::journal::tests::a_damaged_entry_is_set_aside_by_name_and_the_rest_is_served | a checksum that is not looked at
 forget_the_dead          | lib::journal::tests::damage_that_appears_while_running_is_set_aside_and_the_audit_balances | the audit leaves out what is dead

@@ -8,6 +8,7 @@ use forebay::sink::{AnySink, Claim, Connection, Sink, SinkError, SinkState, Writ
 use mysql_async::prelude::Queryable;
 
 use super::sinks::{Rig, batch, report};
+use super::support::servers::{Kind, Server, on_each_server};
 use super::{Class, outcome};
 
 /// What is in a journal's folder.
@@ -62,23 +63,7 @@ impl Process {
     }
 }
 
-/// Runs one body against both sinks, each in a test of its own.
-macro_rules! on_both {
-    ($($(#[$doc:meta])* async fn $name:ident($rig:ident) $body:block)*) => {
-        mod mysql {
-            use super::*;
-            $($(#[$doc])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { let $rig = Rig::mysql().await; $body })*
-        }
-        mod sqlite {
-            use super::*;
-            $($(#[$doc])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { let $rig = Rig::sqlite().await; $body })*
-        }
-    };
-}
-
-on_both! {
+on_each_sink! {
     async fn a_process_that_starts_again_takes_over_at_once(rig) {
         let mut folder = Folder { id: 7, starts: 0 };
         for seq in 1..=3 {
@@ -201,9 +186,8 @@ async fn run(rig: &Rig, statement: &str) {
 }
 
 /// The claim is waited for: what its holder stores is committed before, or not at all.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_that_is_under_way_is_ended_before_another_takes_its_claim() {
-    let rig = Rig::mysql().await;
+async fn a_transaction_that_is_under_way_is_ended_before_another_takes_its_claim(kind: Kind) {
+    let rig = Rig::start(kind).await;
     let mut folder = Folder { id: 7, starts: 0 };
     let first = start(&rig, &mut folder);
     first.stores(1).await.expect("nobody has it");
@@ -223,11 +207,11 @@ async fn a_transaction_that_is_under_way_is_ended_before_another_takes_its_claim
     assert_eq!(store.await.expect("no panic"), [outcome(1, 0, None)]);
     first.is_blocked().await;
 }
+on_each_server!(a_transaction_that_is_under_way_is_ended_before_another_takes_its_claim);
 
 /// The guard makes a packet longer: near the server's limit it goes ahead alone.
-#[tokio::test]
-async fn transactions_around_the_packet_limit_are_stored_behind_their_guard() {
-    let server = super::support::mariadb::MariaDb::start_with(&["--max-allowed-packet=16384"]).await;
+async fn transactions_around_the_packet_limit_are_stored_behind_their_guard(kind: Kind) {
+    let server = Server::start_with(kind, &["--max-allowed-packet=16384"]).await;
     let rig = Rig::of(server);
     let process = start(&rig, &mut Folder { id: 7, starts: 0 });
     let mut writer = process.writer(&rig);
@@ -238,3 +222,4 @@ async fn transactions_around_the_packet_limit_are_stored_behind_their_guard() {
     }
     assert_eq!(rig.health.outages(), 0);
 }
+on_each_server!(transactions_around_the_packet_limit_are_stored_behind_their_guard);

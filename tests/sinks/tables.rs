@@ -3,6 +3,7 @@
 use forebay::sink::{Connection, Sink, SinkState};
 
 use super::sinks::{Rig, batch, report};
+use super::support::servers::{Kind, on_each_server};
 use super::{Class, outcome};
 
 /// What somebody made of the tables, and what is said of it.
@@ -56,9 +57,8 @@ const FAULTS: &[(&str, &[&str])] = &[
 ];
 
 /// Each fault blocks, and is over once the statement ran that the error itself names.
-#[tokio::test]
-async fn tables_that_cannot_keep_the_promises_are_refused_with_the_statement_that_mends_them() {
-    let mut rig = Rig::mysql().await;
+async fn tables_that_cannot_keep_the_promises_are_refused_with_the_statement_that_mends_them(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     for (alter, parts) in FAULTS {
         rig.make_tables().await;
         let sink = rig.sink();
@@ -75,10 +75,10 @@ async fn tables_that_cannot_keep_the_promises_are_refused_with_the_statement_tha
         rig.server().run(&["DROP TABLE reports, report_streams, report_nodes"]).await;
     }
 }
+on_each_server!(tables_that_cannot_keep_the_promises_are_refused_with_the_statement_that_mends_them);
 
-#[tokio::test]
-async fn tables_that_are_made_more_of_are_taken() {
-    let mut rig = Rig::mysql().await;
+async fn tables_that_are_made_more_of_are_taken(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     for alter in [
         "ALTER TABLE reports DROP PRIMARY KEY, ADD PRIMARY KEY (source, seq, id)",
         "ALTER TABLE reports DROP PRIMARY KEY, ADD UNIQUE KEY k (id, source, seq), \
@@ -105,10 +105,10 @@ async fn tables_that_are_made_more_of_are_taken() {
         rig.server().run(&["DROP TABLE reports, report_streams, report_nodes"]).await;
     }
 }
+on_each_server!(tables_that_are_made_more_of_are_taken);
 
-#[tokio::test]
-async fn all_faults_are_said_at_once() {
-    let mut rig = Rig::mysql().await;
+async fn all_faults_are_said_at_once(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     rig.make_tables().await;
     let alter = "ALTER TABLE reports ENGINE=MyISAM, MODIFY code TINYINT NOT NULL, ADD UNIQUE KEY u (peer)";
     rig.server().run(&[alter, "ALTER TABLE report_streams DROP PRIMARY KEY"]).await;
@@ -117,10 +117,10 @@ async fn all_faults_are_said_at_once() {
         assert!(said.contains(part), "{part}: {said}");
     }
 }
+on_each_server!(all_faults_are_said_at_once);
 
-#[tokio::test]
-async fn a_table_of_somebodys_own_and_a_view_are_told_from_forebays() {
-    let mut rig = Rig::mysql().await;
+async fn a_table_of_somebodys_own_and_a_view_are_told_from_forebays(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     rig.server().run(&["CREATE TABLE reports (id INT PRIMARY KEY, title TEXT)"]).await;
     let said = rig.sink().connect().await.err().expect("it is refused");
     assert_eq!(said.class, Class::Operator);
@@ -131,11 +131,11 @@ async fn a_table_of_somebodys_own_and_a_view_are_told_from_forebays() {
     let said = rig.sink().connect().await.err().expect("it is refused").message;
     assert!(said.contains("`reports` is a view") && said.contains("set sink.table"), "{said}");
 }
+on_each_server!(a_table_of_somebodys_own_and_a_view_are_told_from_forebays);
 
 /// What version 0.1 made. Rows stay, and the columns that it lacks are added; or, where they may not be, named.
-#[tokio::test]
-async fn tables_of_an_earlier_version_are_brought_up_to_this_one_or_the_statements_are_named() {
-    let mut rig = Rig::mysql().await;
+async fn tables_of_an_earlier_version_are_brought_up_to_this_one_or_the_statements_are_named(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     let made = |rig: &Rig| {
         let ddl = forebay::sink::ddl(&rig.settings.target, &rig.settings.table);
         let old = |text: &str| !text.trim_start().starts_with("digest ") && !text.trim_start().starts_with("settled ");
@@ -157,12 +157,12 @@ async fn tables_of_an_earlier_version_are_brought_up_to_this_one_or_the_statemen
     rig.settings.create_tables = true;
     assert_eq!(rig.writer().store(&[batch("a", vec![report(1, 1), report(2, 2)])]).await[0].inserted, 1);
 }
+on_each_server!(tables_of_an_earlier_version_are_brought_up_to_this_one_or_the_statements_are_named);
 
 /// Acknowledged reports wait, and are stored once the table is put right, without a restart; also by a session that was
 /// open before.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_is_put_right_is_written_to_again() {
-    let mut rig = Rig::mysql().await;
+async fn a_table_that_is_put_right_is_written_to_again(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     rig.make_tables().await;
     rig.server().run(&["ALTER TABLE reports DROP PRIMARY KEY"]).await;
     let mut writer = rig.writer();
@@ -176,6 +176,7 @@ async fn a_table_that_is_put_right_is_written_to_again() {
     rig.server().run(&["ALTER TABLE reports ENGINE=MyISAM"]).await;
     assert_eq!(connection.probe().await.expect_err("it is looked at again").class, Class::Operator);
 }
+on_each_server!(a_table_that_is_put_right_is_written_to_again);
 
 /// What somebody made of an SQLite file's tables, by statements that make them.
 #[tokio::test]
