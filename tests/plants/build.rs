@@ -37,6 +37,7 @@ const PLANTS: &[&str] = &[
     "keep_what_is_torn",
     "store_unclaimed",
     "write_to_any_table",
+    "up_while_it_refuses_all",
     "serve_any_host",
     "serve_what_cannot_be_read",
     "take_what_is_not_decoded",
