@@ -45,12 +45,15 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Access, Hosts};
 use crate::config::{self, Settings};
 use crate::engine::Engine;
-use crate::net::{self, Accepted, Caller, Caps, Opening, Tls};
+use crate::net::{self, Accepted, Caller, Caps, Opening, Terms, Tls};
 
 use problem::Problem;
 
 /// How long a TLS handshake, the head of a request, or the client's taking of a piece of an answer may last.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a body of the admin API may have, in bytes: no operation reads one.
+const MAX_BODY_BYTES: u64 = 64 * 1024;
 
 /// The admin listener, bound and not yet serving.
 pub struct Admin {
@@ -127,7 +130,8 @@ impl Admin {
                 let Accepted { socket, place: _place, .. } = accepted;
                 let opened = net::open(socket, &opening, false, REQUEST_TIMEOUT, &stop).await;
                 let Some((stream, _)) = opened else { return };
-                net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
+                let terms = Terms { limit: REQUEST_TIMEOUT, max_body: MAX_BODY_BYTES, half_close: false };
+                net::serve(stream, service, terms, &stop).await;
             });
         };
         let who = |_| Caller::Client;

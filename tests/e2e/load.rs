@@ -200,8 +200,7 @@ async fn a_report_stored_twice_under_two_numbers_of_the_node_is_found() {
     let (output, _) = load(&url(&node), &format!("{flags} --verify {}", sqlite(&node))).await;
     assert_eq!(output.code, Some(0), "{output:?}");
     let connection = rusqlite::Connection::open(node.sqlite_file()).expect("the file opens");
-    let copy =
-        "INSERT INTO reports SELECT id, source, seq + 1, time, code, peer, data, accepted_at FROM reports LIMIT 1";
+    let copy = "INSERT INTO reports SELECT id, source, seq + 1, time, code, peer, data, accepted_at, digest FROM reports LIMIT 1";
     connection.execute(copy, []).expect("a copy");
     let (output, json) = verify(&sqlite(&node), &file).await;
     let found = (output.code, &json["verify"]["doubled"], &json["verify"]["lost"]);

@@ -82,6 +82,7 @@ async fn the_tables_are_as_the_contract_has_them(kind: Kind) {
         "report_streams.first_at datetime(6) ",
         "report_streams.last_at datetime(6) ",
         "report_streams.state_position bigint(20) unsigned ",
+        "report_streams.settled varbinary(240) YES ",
         "reports.id varchar(64) NO PRI",
         "reports.source smallint(5) unsigned NO PRI",
         "reports.seq bigint(20) unsigned NO PRI",
@@ -90,6 +91,7 @@ async fn the_tables_are_as_the_contract_has_them(kind: Kind) {
         "reports.peer varchar(45) YES ",
         "reports.data longtext YES ",
         "reports.accepted_at datetime(6) NO ",
+        "reports.digest binary(16) YES ",
     ];
     assert_eq!(found.len(), wanted.len(), "{found:#?}");
     for (found, wanted) in found.iter().zip(wanted) {

@@ -54,6 +54,11 @@ replay_all               | sink::sqlite::a_row_that_somebody_removed_does_not_co
 store_unclaimed          | sink::claims::mariadb::a_connection_that_was_open_before_stores_nothing_once_another_has_the_claim | a transaction is committed though its node_id is another's
 write_to_any_table       | sink::tables::tables_that_cannot_keep_the_promises_are_refused_with_the_statement_that_mends_them::mariadb | tables are written to whatever they are like
 trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver ends the node
+repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
+listen_late              | e2e::starts::a_hangup_before_the_settings_are_read_ends_nothing              | a signal in the first milliseconds ends the process
+forget_quotas            | lib::access::tests::a_quota_goes_on_counting_when_its_entry_comes_back       | max_ids begins anew when a token comes back
+write_for_all            | e2e::starts::what_a_node_writes_is_its_owners_alone_whatever_the_umask       | the umask says who may read what is written
+wait_for_what_is_claimed | e2e::edges::a_chunk_that_claims_more_than_there_may_be_is_refused_at_once    | a chunk that no body can have is waited for
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 

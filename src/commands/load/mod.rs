@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use forebay::config::{self, Flags};
+use forebay::config::{self, Flags, shown_path};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
@@ -66,7 +66,7 @@ fn sink(url: &str, arguments: &Arguments) -> Result<config::Sink, Failure> {
 }
 
 fn verify_only(sink: &config::Sink, file: &Path, arguments: &Arguments) -> Result<(), Failure> {
-    let name = || format!("the ledger {}", file.display());
+    let name = || format!("the ledger {}", shown_path(file));
     let open = || File::open(file).map(BufReader::new).with_context(name);
     let header = open().and_then(|mut lines| ledger::read_header(&mut lines).with_context(name));
     let header = header.map_err(Failure::Configuration)?;
@@ -114,7 +114,7 @@ fn send(arguments: &Arguments, sink: Option<&config::Sink>) -> Result<(), Failur
 }
 
 fn create(file: &Path) -> anyhow::Result<File> {
-    File::create(file).with_context(|| format!("the ledger {} cannot be written", file.display()))
+    File::create(file).with_context(|| format!("the ledger {} cannot be written", shown_path(file)))
 }
 
 fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
