@@ -271,6 +271,8 @@ on_each_sink! {
 
 #[path = "sinks/claims.rs"]
 mod claims;
+#[path = "sinks/classes.rs"]
+mod classes;
 #[path = "sinks/files.rs"]
 mod files;
 #[path = "sinks/hostile.rs"]

@@ -5,6 +5,7 @@
 //! texts.
 
 mod fault;
+mod mysql_url;
 mod network;
 mod protect;
 mod read;
@@ -17,6 +18,7 @@ mod tests;
 mod values;
 
 pub use fault::{Fault, Faults, Origin};
+pub use mysql_url::MysqlUrl;
 pub use network::{Network, NetworkError, Proxy};
 pub use redact::{HIDDEN, holds_secret, is_harmless, may_be_secret, shown_message, shown_path};
 pub use sources::{Flags, Sources};
@@ -246,7 +248,7 @@ impl std::fmt::Display for SinkTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Self::Mysql(url) => f.write_str(&values::redacted(url)),
+            Self::Mysql(url) => f.write_str(&mysql_url::shown(url)),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::flusher::{Flushers, Limits, Policy};
 use crate::journal::{Append, Journal, JournalError, JournalStatus, Opened, Surroundings};
 use crate::metrics::{Audit, JournalReading, Metrics, Reading, SinkReading};
 use crate::sink;
-use crate::sink::{AnySink, Claim, Class, Health, HealthStatus, SinkError, SinkState, Writer};
+use crate::sink::{AnySink, Claim, Class, Health, HealthStatus, Sink as _, SinkError, SinkState, Writer};
 
 pub use dead_letters::{DeadLetters, Retried, RetryError};
 pub use listing::{Cursor, CursorError, Order, Place};
@@ -48,6 +48,8 @@ pub struct Status {
     pub journal: JournalStatus,
     /// The sink.
     pub sink: HealthStatus,
+    /// By how many seconds the sink's clock is ahead, where it has one and that is known.
+    pub clock_skew: Option<f64>,
     /// Where every report is.
     pub audit: Audit,
 }
@@ -139,6 +141,7 @@ impl Engine {
             not_ready: self.not_ready(),
             journal: self.journal.status(),
             sink: self.health.status(),
+            clock_skew: self.sink.clock_skew(),
             audit: self.audit(),
         }
     }
@@ -151,7 +154,7 @@ impl Engine {
     /// What a scrape is told besides what is counted; what the engine does not know is left at its default. May read
     /// the disk.
     pub fn reading(&self) -> Reading {
-        let Status { not_ready, journal, sink, audit } = self.status();
+        let Status { not_ready, journal, sink, audit, .. } = self.status();
         let state = |state: SinkState| (state.name(), sink.state == state);
         let retries = |class: Class| (class.name(), self.health.retries(class));
         Reading {

@@ -1,5 +1,5 @@
-//! Who may write as a `node_id`: the claim in the sink's table of nodes, and what is done about another's. Pure, but for
-//! the state that a process keeps of its own claim.
+//! Who may write as a `node_id`: the claim in the sink's table of nodes, and what is done about another's. Pure, but
+//! for the state that a process keeps of its own claim.
 //!
 //! Two processes that number reports as one node would give out the same keys, and the sink would take reports of one
 //! for duplicates of the other's. So the row of a `node_id` names its journal, the journal's start and a random number
@@ -146,16 +146,16 @@ impl State {
         let text = if row.journal == self.owner.journal.0 {
             format!(
                 "node_id {node_id} was taken over by another process with a copy of this node's journal ({holder}, start \
-                 {}, at {since} UTC): stop the one of them that should not be there; if this one stays, start it again, \
-                 or run {delete}",
+                 {}, at {since} UTC): stop the one of them that should not be there; if this one stays, start it \
+                 again, or run {delete}",
                 row.start
             )
         } else {
             let became = if verdict == Verdict::Lost { "was taken over" } else { "is held" };
             format!(
                 "node_id {node_id} {became} by another node, with the journal {holder}, at {since} UTC; this node's is {}: \
-                 give each node that shares this sink a node_id of its own; or, where that journal is gone for good, run \
-                 {delete}",
+                 give each node that shares this sink a node_id of its own; or, where that journal is gone for good, \
+                 run {delete}",
                 self.owner.journal
             )
         };

@@ -77,8 +77,8 @@ impl SinkError {
         matches!(self.code, Some(1969 | 3024))
     }
 
-    /// Whether it may be the table, rather than the row, that the server refuses: it says so by a number, and not by one
-    /// that is known to pass.
+    /// Whether it may be the table, rather than the row, that the server refuses: it says so by a number, and not by
+    /// one that is known to pass.
     pub(super) fn may_be_the_tables(&self) -> bool {
         let passes = |code| u16::try_from(code).is_ok_and(is_known_to_pass);
         self.class == Class::Transient && !self.is_too_slow() && self.code.is_some_and(|code| !passes(code))

@@ -91,6 +91,12 @@ pub trait Sink: Send + Sync + 'static {
         "other_sql"
     }
 
+    /// By how many seconds the clock of the sink is ahead of this machine's, as it was when the last connection was
+    /// made; none where it has no clock of its own, or is not known yet.
+    fn clock_skew(&self) -> Option<f64> {
+        None
+    }
+
     /// Opens a connection, within the configured timeout, and makes the tables if they are missing and it may.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, SinkError>> + Send;
 }
@@ -163,6 +169,13 @@ impl Sink for AnySink {
         match self {
             Self::Mysql(_) => "mysql",
             Self::Sqlite(_) => "sqlite",
+        }
+    }
+
+    fn clock_skew(&self) -> Option<f64> {
+        match self {
+            Self::Mysql(sink) => sink.clock_skew(),
+            Self::Sqlite(sink) => sink.clock_skew(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! One node writes as a `node_id` at a time: the claim, and what becomes of it when processes, journals and copies change.
+//! One node writes as a `node_id` at a time: the claim, and what becomes of it when processes, journals and copies
+//! change.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

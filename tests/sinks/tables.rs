@@ -86,8 +86,8 @@ async fn tables_that_are_made_more_of_are_taken(kind: Kind) {
         "ALTER TABLE reports ADD COLUMN tenant INT NULL, ADD COLUMN kind VARCHAR(9) NOT NULL DEFAULT 'x', ADD KEY (peer)",
         "ALTER TABLE reports ADD COLUMN n INT AS (seq + 1) STORED, ADD KEY (n)",
         "ALTER TABLE reports MODIFY id VARCHAR(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL, \
-         MODIFY source INT NOT NULL, MODIFY seq BIGINT NOT NULL, MODIFY time DECIMAL(30,9) NULL, MODIFY code BIGINT NULL, \
-         MODIFY peer TEXT NULL, MODIFY data LONGTEXT CHARACTER SET utf8mb4 NULL",
+         MODIFY source INT NOT NULL, MODIFY seq BIGINT NOT NULL, MODIFY time DECIMAL(30,9) NULL, \
+         MODIFY code BIGINT NULL, MODIFY peer TEXT NULL, MODIFY data LONGTEXT CHARACTER SET utf8mb4 NULL",
         "ALTER TABLE reports MODIFY id VARBINARY(64) NOT NULL, MODIFY data LONGBLOB NULL",
         "ALTER TABLE report_streams MODIFY state VARCHAR(20) NOT NULL, MODIFY reports BIGINT NOT NULL",
         "CREATE TRIGGER copies AFTER INSERT ON reports FOR EACH ROW SET @last = NEW.seq",

@@ -19,11 +19,12 @@ use super::error::{PACKET_TOO_LARGE, quoted};
 use super::mark::{may_be_settled, settled_through, without_settled};
 use super::record::{self, StreamRow, by_key};
 use super::{Claim, Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
-use crate::config::{self, TableName};
+use crate::config::{self, MysqlUrl, TableName};
 use crate::panics::contained;
 use crate::report::{Batch, Id, JournalId, Position, Report};
 
 mod claim;
+mod clock;
 mod keys;
 mod link;
 mod read;
@@ -33,6 +34,7 @@ mod sql;
 mod tables;
 
 use claim::Claimed;
+use clock::Skew;
 use link::Link;
 
 /// A MySQL or MariaDB server.
@@ -49,6 +51,7 @@ struct Shared {
     /// Whether sessions write: then the tables are looked at.
     writes: bool,
     claim: OnceLock<Arc<Claim>>,
+    skew: Skew,
     /// Whose batches are stored, where nobody claims a `node_id`.
     journal: OnceLock<JournalId>,
 }
@@ -71,12 +74,15 @@ impl MysqlSink {
     }
 
     fn open(url: &str, settings: &config::Sink, writes: bool) -> Result<Self, SinkError> {
-        let refuse = |why: String| SinkError::new(Class::Operator, format!("sink.url: {why}"));
-        let opts = Opts::from_url(url).map_err(|error| refuse(error.to_string()))?;
-        if opts.db_name().is_none_or(str::is_empty) {
-            return Err(refuse("names no database; it should be mysql://user:password@host:3306/database".to_owned()));
-        }
-        let opts = OptsBuilder::from_opts(opts)
+        let refuse = |why: &str| SinkError::new(Class::Operator, format!("sink.url: {why}"));
+        let MysqlUrl { user, password, host, port, database, socket } = MysqlUrl::new(url).map_err(refuse)?;
+        let opts = OptsBuilder::default()
+            .user(Some(user))
+            .pass(password)
+            .ip_or_hostname(host)
+            .tcp_port(port)
+            .db_name(Some(database))
+            .socket(socket)
             .prefer_socket(false) // Else the driver moves to the server's socket on its own, past any proxy.
             .client_found_rows(false) // Else a row that was there already counts as one that was inserted.
             .max_allowed_packet(None) // The server's own, so that what it would refuse is not sent.
@@ -84,7 +90,8 @@ impl MysqlSink {
             .tcp_nodelay(true)
             .into();
         let (settings, inspected, claim) = (settings.clone(), AtomicBool::new(false), OnceLock::new());
-        let shared = Shared { settings, inspected, writes, claim, journal: OnceLock::new() };
+        let (skew, journal) = (Skew::default(), OnceLock::new());
+        let shared = Shared { settings, inspected, writes, claim, skew, journal };
         Ok(Self { opts, shared: Arc::new(shared) })
     }
 }
@@ -101,6 +108,10 @@ fn tls(settings: &config::Sink) -> Option<SslOpts> {
 
 impl Sink for MysqlSink {
     type Connection = MysqlConnection;
+
+    fn clock_skew(&self) -> Option<f64> {
+        self.shared.skew.seconds()
+    }
 
     async fn connect(&self) -> Result<MysqlConnection, SinkError> {
         let settings = &self.shared.settings;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 
-use super::{MysqlConnection, read, tables, within};
+use super::{MysqlConnection, clock, read, tables, within};
 use crate::sink::SinkError;
 
 /// Explicit, because each of these changes what is stored: characters, instants, whether a value that does not fit is
@@ -43,6 +43,7 @@ pub(super) async fn prepare(connection: &mut MysqlConnection) -> Result<(), Sink
 async fn set_up(connection: &mut MysqlConnection) -> Result<(), SinkError> {
     let session = format!("{SESSION}, {}", lock_waits(connection.timeout));
     connection.run("setting up the session", &session).await?;
+    clock::measure(connection).await?;
     let query = connection.conn.query::<Row, _>(VARIABLES);
     let rows = within(connection.timeout, "reading the server's settings", query).await?;
     let variables: Variables = rows.iter().filter_map(|row| Some((read::text(row, 0)?, read::text(row, 1)?))).collect();

@@ -1,5 +1,5 @@
-//! The claim of a `node_id` in an SQLite file, see [`crate::sink::claim`]. Who writes has the file's one lock for writing,
-//! so a claim is looked at and taken within one transaction.
+//! The claim of a `node_id` in an SQLite file, see [`crate::sink::claim`]. Who writes has the file's one lock for
+//! writing, so a claim is looked at and taken within one transaction.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -11,8 +11,8 @@ use crate::sink::SinkError;
 use crate::sink::claim::{Claim, Row, Step};
 use crate::sink::health::now;
 
-/// Makes the row of the `node_id` this process's own, or sees that it is. To be called within a transaction that has the
-/// lock for writing; [`Claim::taken`] once that is committed.
+/// Makes the row of the `node_id` this process's own, or sees that it is. To be called within a transaction that has
+/// the lock for writing; [`Claim::taken`] once that is committed.
 ///
 /// # Errors
 /// Of the class operator where it is another's.
