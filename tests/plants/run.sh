@@ -53,6 +53,7 @@ mark_passes_letters      | sink::sqlite::what_is_remembered_as_settled_never_pas
 replay_all               | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | a replay brings back what was removed
 store_unclaimed          | sink::claims::mariadb::a_connection_that_was_open_before_stores_nothing_once_another_has_the_claim | a transaction is committed though its node_id is another's
 write_to_any_table       | sink::tables::tables_that_cannot_keep_the_promises_are_refused_with_the_statement_that_mends_them::mariadb | tables are written to whatever they are like
+up_while_it_refuses_all  | sink::classes::a_table_that_refuses_every_row_blocks_until_it_takes_one::mariadb | the state is up while every row is refused
 trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver ends the node
 repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
 listen_late              | e2e::starts::a_hangup_before_the_settings_are_read_ends_nothing              | a signal in the first milliseconds ends the process
