@@ -113,6 +113,11 @@ impl Grant {
         Self(Some(Arc::clone(token)))
     }
 
+    /// The name of the token; none where none was asked for.
+    pub fn token_name(&self) -> Option<&str> {
+        self.0.as_ref().map(|held| held.token.name.as_str())
+    }
+
     /// Whether the token is in force as it was; always, where none was asked for.
     pub fn is_in_force(&self) -> bool {
         self.0.as_ref().is_none_or(|held| !held.revoked.load(Ordering::Relaxed))

@@ -11,17 +11,17 @@ use crate::sink::SinkError;
 use crate::sink::claim::{Claim, Row, Step};
 use crate::sink::health::now;
 
-/// Makes the row of the `node_id` this process's own, or sees that it is. To be called within a transaction that has
+/// Makes the row of the `node_id` this process's own, or sees that it is; whether it was written. To be called within a transaction that has
 /// the lock for writing; [`Claim::taken`] once that is committed.
 ///
 /// # Errors
 /// Of the class operator where it is another's.
-pub(super) fn take(connection: &Connection, table: &TableName, claim: &Claim) -> Result<(), SinkError> {
+pub(super) fn take(connection: &Connection, table: &TableName, claim: &Claim) -> Result<bool, SinkError> {
     let claiming = |error| classify("claiming the node_id", error).not_for_a_report();
     let found = row(connection, table, claim.owner().node_id).map_err(claiming)?;
     match claim.step(table, found.as_ref())? {
-        Step::Hold(_) => Ok(()),
-        Step::Take(owner) => write(connection, table, &owner).map_err(claiming),
+        Step::Hold(_) => Ok(false),
+        Step::Take(owner) => write(connection, table, &owner).map(|()| true).map_err(claiming),
     }
 }
 

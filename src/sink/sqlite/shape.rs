@@ -20,6 +20,7 @@ const REPORTS: &[(&str, bool)] = &[
     ("data", true),
     ("accepted_at", true),
     ("digest", false),
+    ("time_us", false),
 ];
 const STREAMS: &[(&str, bool)] = &[
     ("id", true),
@@ -32,6 +33,9 @@ const STREAMS: &[(&str, bool)] = &[
 ];
 const NODES: &[(&str, bool)] =
     &[("node_id", false), ("journal", true), ("start", true), ("nonce", true), ("claimed_at", true)];
+
+/// What makes a row of each unique.
+const KEYS: [&[&str]; 3] = [&["id", "source", "seq"], &["id"], &["node_id"]];
 
 struct Column {
     name: String,
@@ -46,19 +50,43 @@ struct UniqueKey {
     is_partial: bool,
 }
 
-/// Adds the columns that tables of an earlier version lack.
+/// Whether what has the names of the tables is Forebay's, as far as it is there: nothing else is changed.
 ///
 /// # Errors
-/// The file's own.
-pub(super) fn bring_up(connection: &Connection, table: &TableName) -> rusqlite::Result<()> {
-    for (name, key, added) in [(table.reports().to_owned(), "seq", "digest"), (table.streams(), "id", "settled")] {
-        let columns = columns(connection, &name)?;
-        let has = |wanted: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(wanted));
-        if has(key) && !has(added) {
-            connection.execute_batch(&format!("ALTER TABLE \"{name}\" ADD COLUMN {added} BLOB NULL"))?;
+/// What is not.
+pub(super) fn check_kind(connection: &Connection, table: &TableName) -> Result<(), SinkError> {
+    let looking = |error| classify("looking at the tables", error).not_for_a_report();
+    let mut faults = Vec::new();
+    for (name, key) in names(table).iter().zip(KEYS) {
+        if let Some(kind) = kind(connection, name).map_err(looking)? {
+            faults.extend(of_kind(connection, name, &kind, key).map_err(looking)?);
         }
     }
-    Ok(())
+    refuse(&faults)
+}
+
+fn names(table: &TableName) -> [String; 3] {
+    [table.reports().to_owned(), table.streams(), table.nodes()]
+}
+
+/// `table` or `view`; none where there is neither.
+fn kind(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    let kind = "SELECT type FROM sqlite_master WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')";
+    connection.query_row(kind, [name], |row| row.get(0)).optional()
+}
+
+fn of_kind(connection: &Connection, name: &str, kind: &str, key: &[&str]) -> rusqlite::Result<Option<Fault>> {
+    if kind != "table" {
+        return Ok(Some(Fault {
+            found: format!("{name} is a {kind}"),
+            needed: "it must be a table: rows are counted as they are inserted".to_owned(),
+            mend: "set sink.table to another name, whose tables are then made".to_owned(),
+        }));
+    }
+    let columns = columns(connection, name)?;
+    let has = |wanted: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(wanted));
+    let lacks: Vec<&str> = key.iter().copied().filter(|column| !has(column)).collect();
+    Ok((!lacks.is_empty()).then(|| foreign(&format!("the table {name}"), &lacks)))
 }
 
 /// Whether the tables can keep what is promised.
@@ -66,11 +94,10 @@ pub(super) fn bring_up(connection: &Connection, table: &TableName) -> rusqlite::
 /// # Errors
 /// All that they cannot, each with what mends it.
 pub(super) fn check(connection: &Connection, target: &SinkTarget, table: &TableName) -> Result<(), SinkError> {
-    let names = [table.reports().to_owned(), table.streams(), table.nodes()];
+    let names = names(table);
     let statements = schema::statements(target, table);
-    let keys: [&[&str]; 3] = [&["id", "source", "seq"], &["id"], &["node_id"]];
     let mut faults = Vec::new();
-    for (((name, statement), columns), key) in names.iter().zip(statements).zip([REPORTS, STREAMS, NODES]).zip(keys) {
+    for (((name, statement), columns), key) in names.iter().zip(statements).zip([REPORTS, STREAMS, NODES]).zip(KEYS) {
         of_table(connection, name, &statement, columns, key, &mut faults)
             .map_err(|error| classify("looking at the tables", error).not_for_a_report())?;
     }
@@ -85,31 +112,21 @@ fn of_table(
     key: &[&str],
     faults: &mut Vec<Fault>,
 ) -> rusqlite::Result<()> {
-    let kind = "SELECT type FROM sqlite_master WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')";
-    let kind: Option<String> = connection.query_row(kind, [name], |row| row.get(0)).optional()?;
     let anew = format!("rename it; what makes it anew is {}", statement.replace('\n', " "));
     let mut fault = |found: String, needed: &str, mend: String| {
         faults.push(Fault { found, needed: needed.to_owned(), mend });
     };
-    match kind.as_deref() {
-        Some("table") => {}
-        None => {
-            let needed = "Forebay makes tables at its start only, and with create_tables";
-            fault(format!("there is no table {name}"), needed, statement.replace('\n', " "));
-            return Ok(());
-        }
-        Some(_) => {
-            fault(format!("{name} is a view"), "it must be a table: rows are counted as they are inserted", anew);
-            return Ok(());
-        }
+    let Some(kind) = kind(connection, name)? else {
+        let needed = "Forebay makes tables at its start only, and with create_tables";
+        fault(format!("there is no table {name}"), needed, statement.replace('\n', " "));
+        return Ok(());
+    };
+    if let Some(fault) = of_kind(connection, name, &kind, key)? {
+        faults.push(fault);
+        return Ok(());
     }
     let columns = columns(connection, name)?;
     let find = |wanted: &str| columns.iter().find(|column| column.name.eq_ignore_ascii_case(wanted));
-    let lacks: Vec<&str> = key.iter().copied().filter(|column| find(column).is_none()).collect();
-    if !lacks.is_empty() {
-        faults.push(foreign(&format!("the table {name}"), &lacks));
-        return Ok(());
-    }
     for (column, is_text) in wanted {
         match find(column) {
             None => fault(format!("{name} has no column {column}"), "Forebay writes it", anew.clone()),
