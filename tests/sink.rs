@@ -284,6 +284,10 @@ on_each_sink! {
     }
 }
 
+#[path = "sinks/claims.rs"]
+mod claims;
+#[path = "sinks/classes.rs"]
+mod classes;
 #[path = "sinks/files.rs"]
 mod files;
 #[path = "sinks/hostile.rs"]
@@ -298,3 +302,5 @@ mod outages;
 mod set_up;
 #[path = "sinks/speed.rs"]
 mod speed;
+#[path = "sinks/tables.rs"]
+mod tables;

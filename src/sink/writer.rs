@@ -189,8 +189,12 @@ impl<S: Sink> Writer<S> {
                     }
                 },
                 Err(GivenUp::Lasting(error)) => {
-                    doubtful = true;
-                    let parts = if doubt == Doubt::Record { piece.split(batches) } else { piece.split_batches() };
+                    doubtful |= !error.is_too_slow();
+                    let parts = if doubt == Doubt::Record || error.is_too_slow() {
+                        piece.split(batches)
+                    } else {
+                        piece.split_batches()
+                    };
                     match parts {
                         Some((earlier, later)) => pieces.extend([later, earlier]),
                         None => {
@@ -259,12 +263,14 @@ impl<S: Sink> Writer<S> {
             }
             if probed && error.class == Class::Transient {
                 // It would have taken a write: the outage is over, whatever becomes of these rows.
-                health.works();
+                health.took_probe();
                 probing.iter_mut().for_each(|delays| delays.reset());
             }
             let may_be_a_rows = error.class == Class::Transient || error.class == Class::Outage && (probed || doubtful);
             failing_since = may_be_a_rows.then(|| failing_since.unwrap_or_else(Instant::now));
-            let lasts = failing_since.is_some_and(|since| doubtful || since.elapsed() >= LASTS_AFTER);
+            // What the server gave too little time for is tried in parts, at once.
+            let lasts =
+                error.is_too_slow() || failing_since.is_some_and(|since| doubtful || since.elapsed() >= LASTS_AFTER);
             if lasts && !batches.is_empty() && cfg!(not(forebay_plant = "retry_for_ever")) {
                 health.count(error.class);
                 return Err(GivenUp::Lasting(error));
