@@ -18,7 +18,7 @@ use super::view::{instant, raw_json};
 use super::{Node, Problem};
 use crate::engine::{DeadLetters, Retried, RetryError};
 use crate::journal::{DeadLetter, JournalError};
-use crate::report::{Id, Key};
+use crate::report::{Holder, Id, LetterKey};
 
 /// Letters that an export reads at a time.
 const EXPORT_PAGE: usize = 200;
@@ -57,6 +57,8 @@ pub(super) struct LetterView {
     id: String,
     source: u16,
     seq: u64,
+    /// `refused`, `key_taken`, `no_table`, `set_aside` or `damaged`.
+    kind: &'static str,
     error_code: Option<u32>,
     reason: String,
     dead_at: String,
@@ -71,6 +73,21 @@ pub(super) struct LetterView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
+    /// What the sink has under its key, where that is why it is dead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<HolderView>,
+}
+
+/// A row of the sink, as its text.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Holder)]
+struct HolderView {
+    time: Option<String>,
+    code: Option<String>,
+    accepted_at: Option<String>,
+    data_bytes: u64,
+    /// At most 4096 bytes of it.
+    data: Option<String>,
 }
 
 /// A page of a list.
@@ -121,7 +138,7 @@ pub(super) async fn list(
     Asked(ListQuery { id, limit, after }): Asked<ListQuery>,
 ) -> Result<Json<Page>, Problem> {
     let limit = page_limit(limit.as_deref())?;
-    let after = parsed_or_empty::<Key>("after", after.as_deref())?;
+    let after = parsed_or_empty::<LetterKey>("after", after.as_deref())?;
     let letters = node.engine.dead_letters();
     let mut letters = letters.list(parsed::<Id>("id", id.as_deref())?, after, limit + 1).await.map_err(unreadable)?;
     let has_more = letters.len() > limit;
@@ -160,7 +177,7 @@ pub(super) async fn export(
 )]
 pub(super) async fn show(
     State(node): State<Arc<Node>>,
-    Named(key): Named<Key>,
+    Named(key): Named<LetterKey>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<LetterView>, Problem> {
     let letter = node.engine.dead_letters().get(key).await.map_err(unreadable)?;
@@ -179,7 +196,7 @@ pub(super) async fn show(
 )]
 pub(super) async fn discard(
     State(node): State<Arc<Node>>,
-    Named(key): Named<Key>,
+    Named(key): Named<LetterKey>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<Discarded>, Problem> {
     let was_there = node.engine.dead_letters().discard(key).await.map_err(not_tried)?;
@@ -197,7 +214,7 @@ pub(super) async fn discard(
 )]
 pub(super) async fn retry(
     State(node): State<Arc<Node>>,
-    Named(key): Named<Key>,
+    Named(key): Named<LetterKey>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<RetriedView>, Problem> {
     let retried = node.engine.dead_letters().retry(key).await.map_err(not_tried)?;
@@ -228,7 +245,7 @@ pub(super) async fn retry_all(
 struct Lines {
     letters: DeadLetters,
     of: Option<Id>,
-    after: Option<Key>,
+    after: Option<LetterKey>,
 }
 
 impl Lines {
@@ -249,13 +266,14 @@ impl Lines {
 
 impl LetterView {
     pub(super) fn new(letter: &DeadLetter, with_data: bool) -> Self {
-        let DeadLetter { id, report, code, reason, dead_at } = letter;
+        let DeadLetter { id, report, kind, holder, code, reason, dead_at, .. } = letter;
         let data = report.data.as_deref().filter(|_| with_data).and_then(raw_json);
         Self {
             key: letter.key().to_string(),
             id: id.to_string(),
             source: report.number.source,
             seq: report.number.seq,
+            kind: kind.name(),
             error_code: *code,
             reason: reason.clone(),
             dead_at: instant(*dead_at),
@@ -265,7 +283,15 @@ impl LetterView {
             peer: report.peer,
             data_bytes: report.data.as_ref().map_or(0, Bytes::len),
             data,
+            holder: holder.as_deref().map(HolderView::new),
         }
+    }
+}
+
+impl HolderView {
+    fn new(holder: &Holder) -> Self {
+        let Holder { time, code, data, data_bytes, accepted_at } = holder.clone();
+        Self { time, code, accepted_at, data_bytes, data }
     }
 }
 
@@ -281,7 +307,7 @@ impl RetriedView {
     }
 }
 
-fn not_there(key: Key) -> Problem {
+fn not_there(key: LetterKey) -> Problem {
     Problem::not_found(RetryError::Unknown(key).to_string())
 }
 

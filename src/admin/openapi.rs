@@ -19,14 +19,14 @@ pub(super) struct IdText(#[expect(dead_code, reason = "describes only")] String)
 /// A key: id, source (0 to 65535) and seq.
 #[derive(ToSchema)]
 #[schema(
-    pattern = "^[A-Za-z0-9._:-]{1,64}~([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])~[0-9]{1,16}$"
+    pattern = "^[A-Za-z0-9._:-]{1,64}~([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])~[0-9]{1,16}(~[0-9a-f]{16})?$"
 )]
 pub(super) struct KeyText(#[expect(dead_code, reason = "describes only")] String);
 
 /// The key that a page ended with, or nothing for the first page.
 #[derive(ToSchema)]
 #[schema(
-    pattern = "^([A-Za-z0-9._:-]{1,64}~([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])~[0-9]{1,16})?$"
+    pattern = "^([A-Za-z0-9._:-]{1,64}~([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])~[0-9]{1,16}(~[0-9a-f]{16})?)?$"
 )]
 pub(super) struct AfterText(#[expect(dead_code, reason = "describes only")] String);
 

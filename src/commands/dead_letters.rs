@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, anyhow};
-use forebay::report::{Id, Key};
+use forebay::report::{Id, LetterKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -43,13 +43,13 @@ enum Command {
     /// Show one with its data.
     Show {
         /// Its key, id~source~seq.
-        key: Key,
+        key: LetterKey,
     },
     /// Give them to the sink again; fails where the sink refuses one again.
     #[command(group = clap::ArgGroup::new("which").required(true).args(["key", "all"]))]
     Retry {
         /// The key of one, id~source~seq.
-        key: Option<Key>,
+        key: Option<LetterKey>,
         /// All of them.
         #[arg(long)]
         all: bool,
@@ -60,7 +60,7 @@ enum Command {
     /// Discard one for good.
     Discard {
         /// Its key, id~source~seq.
-        key: Key,
+        key: LetterKey,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -154,7 +154,7 @@ async fn list(client: &Client, id: Option<Id>, limit: u64) -> anyhow::Result<()>
     write_out(format!("{table}{}\n", listed.footer("dead letter")).as_bytes())
 }
 
-async fn show(client: &Client, key: Key, json: bool) -> anyhow::Result<()> {
+async fn show(client: &Client, key: LetterKey, json: bool) -> anyhow::Result<()> {
     let text = client.get(&format!("{PATH}/{key}")).await?;
     if json {
         return print_json(&text);
@@ -193,7 +193,7 @@ async fn export(client: &Client, path: &str) -> anyhow::Result<()> {
     client.stream(path, write).await
 }
 
-async fn discard(client: &Client, key: Key, yes: bool, json: bool) -> anyhow::Result<()> {
+async fn discard(client: &Client, key: LetterKey, yes: bool, json: bool) -> anyhow::Result<()> {
     if !yes {
         let about = match client.get(&format!("{PATH}/{key}")).await {
             Ok(text) => client.read::<Letter>(&text)?.for_people(),

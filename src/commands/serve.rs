@@ -8,6 +8,8 @@ use super::{Failure, logging, settings};
 
 /// Runs a node until it is told to stop.
 pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
+    // What the libraries below make while the node runs is nobody else's business either.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let arguments = arguments.settled();
     let settings = arguments.clone().load()?;
     let files = settings::files(&settings)?;
@@ -15,6 +17,7 @@ pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let traces = Traces::start(&settings.trace, settings.node_id, runtime.handle()).map_err(Failure::Configuration)?;
     let level = Box::new(logging::start(&settings.log, traces.as_ref()));
+    forebay::panics::end_the_process();
     let again = move || arguments.clone().load().map_err(anyhow::Error::from);
     let reload = Reload { settings: Box::new(again), level };
     let served = runtime.block_on(forebay::serve(settings, files, reload));

@@ -6,8 +6,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use crate::config;
 use crate::journal::{DeadLetter, Journal, JournalError, Revision};
-use crate::report::{Batch, Body, Id, Key, Position, Record};
-use crate::sink::{AnySink, Class, Connection, Sink, SinkError, Stored};
+use crate::report::{Batch, Body, Id, LetterKey, Position, Record};
+use crate::sink::{AnySink, Class, Connection, Refused, Sink, SinkError, StoreError, Stored};
 
 /// Letters that a retry reads at a time, and how many may be reading at a time: each letter is up to 100 KiB.
 const MAX_READ: usize = 200;
@@ -38,7 +38,7 @@ pub struct Retried {
     /// Reports that the sink refused again; they are dead letters as before, with the new reason.
     pub refused: u64,
     /// The last of those.
-    pub last_refusal: Option<(Key, SinkError)>,
+    pub last_refusal: Option<(LetterKey, SinkError)>,
 }
 
 /// Why dead letters could not be tried, or not all of them.
@@ -46,7 +46,7 @@ pub struct Retried {
 pub enum RetryError {
     /// No such letter.
     #[error("there is no dead letter with the key {0}")]
-    Unknown(Key),
+    Unknown(LetterKey),
     /// The sink takes nothing now; what was not stored is a dead letter as before.
     #[error("the sink takes nothing now ({error}); {} were stored before, the rest are dead letters as before", .so_far.stored + .so_far.duplicates)]
     Sink {
@@ -78,7 +78,7 @@ impl DeadLetters {
     pub async fn list(
         &self,
         of: Option<Id>,
-        after: Option<Key>,
+        after: Option<LetterKey>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
         self.reading(move |journal| journal.dead_letters(of.as_ref(), after, limit)).await
@@ -88,7 +88,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub async fn get(&self, key: Key) -> Result<Option<DeadLetter>, JournalError> {
+    pub async fn get(&self, key: LetterKey) -> Result<Option<DeadLetter>, JournalError> {
         self.reading(move |journal| journal.dead_letter(key)).await
     }
 
@@ -96,7 +96,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When the journal cannot be read, or the node stops.
-    pub async fn discard(&self, key: Key) -> Result<bool, RetryError> {
+    pub async fn discard(&self, key: LetterKey) -> Result<bool, RetryError> {
         let _turn = self.turn.lock().await;
         // A damaged one, too.
         let is_there = self.reading(move |journal| journal.has_dead_letter(key)).await?;
@@ -111,7 +111,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`RetryError`]; that the sink refuses it is none, see [`Retried`].
-    pub async fn retry(&self, key: Key) -> Result<Retried, RetryError> {
+    pub async fn retry(&self, key: LetterKey) -> Result<Retried, RetryError> {
         let turn = self.turn().await;
         let letter = self.get(key).await?.ok_or(RetryError::Unknown(key))?;
         let mut retried = Retried::default();
@@ -157,14 +157,16 @@ impl DeadLetters {
     async fn store_or_refuse(&self, letters: Vec<DeadLetter>, retried: &mut Retried) -> Result<(), RetryError> {
         match self.store(&letters).await {
             Ok(stored) => self.settle(&letters, &stored, retried).await,
-            Err(error) if takes_nothing(&error) => Err(sink_error(error, retried)),
+            Err(StoreError::Failed(error)) if takes_nothing(&error) => Err(sink_error(error, retried)),
             Err(error) if letters.len() == 1 => self.refused(letters, error, retried).await,
             Err(_) => {
                 for letter in letters {
                     let letter = vec![letter];
                     match self.store(&letter).await {
                         Ok(stored) => self.settle(&letter, &stored, retried).await?,
-                        Err(error) if takes_nothing(&error) => return Err(sink_error(error, retried)),
+                        Err(StoreError::Failed(error)) if takes_nothing(&error) => {
+                            return Err(sink_error(error, retried));
+                        }
                         Err(error) => self.refused(letter, error, retried).await?,
                     }
                 }
@@ -174,8 +176,8 @@ impl DeadLetters {
     }
 
     /// One transaction on a connection of its own: those of the drainers may be waiting out an outage.
-    async fn store(&self, letters: &[DeadLetter]) -> Result<Vec<Stored>, SinkError> {
-        self.sink.connect().await?.store(&batches(letters)).await
+    async fn store(&self, letters: &[DeadLetter]) -> Result<Vec<Stored>, StoreError> {
+        self.sink.connect().await?.store(&batches(letters), false).await
     }
 
     /// Which letter of an id was new is not known where only some were: new ones are counted first, the sums are right.
@@ -195,13 +197,15 @@ impl DeadLetters {
     async fn refused(
         &self,
         letters: Vec<DeadLetter>,
-        error: SinkError,
+        error: StoreError,
         retried: &mut Retried,
     ) -> Result<(), RetryError> {
         for letter in letters {
-            retried.last_refusal = Some((letter.key(), error.clone()));
+            let Refused { kind, holder, code, reason, .. } = Refused::because(0, error.clone());
+            retried.last_refusal =
+                Some((letter.key(), SinkError { class: Class::Poison, code, message: reason.clone() }));
             retried.refused += 1;
-            let letter = DeadLetter { code: error.code, reason: error.message.clone(), ..letter };
+            let letter = DeadLetter { kind, holder, code, reason, ..letter };
             self.revise(vec![Revision::Refused(Box::new(letter))]).await?;
         }
         Ok(())
@@ -242,9 +246,13 @@ fn fitting(letters: &[DeadLetter], max_bytes: usize) -> usize {
     letters.iter().take_while(fits).count().max(1)
 }
 
-/// A batch an id. Position 0 is below any of the stream, so its state stays as it is.
+/// A batch an id. Position 0 is below any of the stream, so its state stays as it is, and nothing is said of what is
+/// settled.
 fn batches(letters: &[DeadLetter]) -> Vec<Batch> {
     let record = |letter: &DeadLetter| Record { position: Position(0), body: Body::Report(letter.report.clone()) };
-    let batch = |letters: &[DeadLetter]| Batch { id: letters[0].id, records: letters.iter().map(record).collect() };
+    let batch = |letters: &[DeadLetter]| Batch {
+        is_gapless: false,
+        ..Batch::new(letters[0].id, letters.iter().map(record).collect())
+    };
     letters.chunk_by(|a, b| a.id == b.id).map(batch).collect()
 }

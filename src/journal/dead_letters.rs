@@ -1,7 +1,7 @@
 //! Dead letters on disk: reports that the sink refuses for what they are, each with its reason.
 //!
 //! ```text
-//! key    id (ASCII) | 0x00 | source (u16, big-endian) | seq (u64, big-endian)
+//! key    id (ASCII) | 0x00 | source (u16) | seq (u64) | twin (u64), where it has one; numbers big-endian
 //! value  header as an entry's | bincode of the report, the sink's code and reason, and the time
 //! ```
 
@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 
 use super::Journal;
 use super::commit::Committer;
-use super::entry::{Appender, HEADER_BYTES, MAX_BODY_BYTES, Magic, frame, unframe};
+use super::entry::{Appender, MAX_BODY_BYTES, Magic, frame, unframe};
 use super::error::{Damage, JournalError};
 use super::queue::{Buried, Command, Revision};
 use crate::metrics::Revised;
-use crate::report::{Id, Key, Number, Report};
+use crate::report::{Holder, Id, LetterKey, LetterKind, Number, Report};
 
 /// The longest reason that is kept, in bytes.
 pub const MAX_REASON_BYTES: usize = 1024;
@@ -38,18 +38,33 @@ pub struct DeadLetter {
     pub id: Id,
     /// The report.
     pub report: Report,
+    /// Why it is one.
+    pub kind: LetterKind,
+    /// What the sink has under its key, where that is the reason.
+    pub holder: Option<Box<Holder>>,
     /// The sink's error number.
     pub code: Option<u32>,
     /// What the sink said; at most 1 KiB of it is kept.
     pub reason: String,
     /// When it was refused, in microseconds of the epoch.
     pub dead_at: u64,
+    /// Whether there was a letter of other content under its report's key when it became one.
+    pub is_twin: bool,
 }
 
 impl DeadLetter {
     /// What names it.
-    pub fn key(&self) -> Key {
-        Key { id: self.id, number: self.report.number }
+    pub fn key(&self) -> LetterKey {
+        let twin = self.is_twin.then(|| {
+            let digest = self.report.digest();
+            u64::from_be_bytes(*digest.first_chunk().expect("a digest has 16 bytes"))
+        });
+        LetterKey { id: self.id, number: self.report.number, twin }
+    }
+
+    /// Whether it is the same report, sent again.
+    fn repeats(&self, other: &Self) -> bool {
+        self.report.digest() == other.report.digest()
     }
 }
 
@@ -61,12 +76,11 @@ impl Journal {
     pub fn dead_letters(
         &self,
         of: Option<&Id>,
-        after: Option<Key>,
+        after: Option<LetterKey>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
-        let first =
-            of.map_or_else(Vec::new, |id| key(id, Number { source: 0, seq: 0 })[..=id.as_bytes().len()].to_vec());
-        let after = after.map_or_else(Vec::new, |after| key(&after.id, after.number)).max(first);
+        let first = of.map_or_else(Vec::new, |id| stored_key(&least(*id))[..=id.as_bytes().len()].to_vec());
+        let after = after.map_or_else(Vec::new, |after| stored_key(&after)).max(first);
         let mut letters = Vec::new();
         for pair in self.shared.store.dead_after(&after) {
             let (key, value) = pair?;
@@ -83,8 +97,8 @@ impl Journal {
     ///
     /// # Errors
     /// When the storage cannot be read; [`JournalError::DeadLetter`] where the letter is damaged.
-    pub fn dead_letter(&self, of: Key) -> Result<Option<DeadLetter>, JournalError> {
-        let key = key(&of.id, of.number);
+    pub fn dead_letter(&self, of: LetterKey) -> Result<Option<DeadLetter>, JournalError> {
+        let key = stored_key(&of);
         let value = self.shared.store.dead_letter(&key)?;
         let letter = value.map(|value| decode(&key, &value)).transpose();
         letter.map_err(|damage| JournalError::DeadLetter { key: of, damage })
@@ -94,8 +108,8 @@ impl Journal {
     ///
     /// # Errors
     /// When the storage cannot be read.
-    pub fn has_dead_letter(&self, of: Key) -> Result<bool, JournalError> {
-        Ok(self.shared.store.dead_letter(&key(&of.id, of.number))?.is_some())
+    pub fn has_dead_letter(&self, of: LetterKey) -> Result<bool, JournalError> {
+        Ok(self.shared.store.dead_letter(&stored_key(&of))?.is_some())
     }
 
     /// Changes dead letters, those that are still there. Durable and counted when it returns true; false when the
@@ -122,21 +136,55 @@ struct LetterBody<'a> {
     dead_at: u64,
 }
 
+/// What follows the body; a letter of the first version has none of it.
+#[derive(Serialize, Deserialize)]
+struct Addition<'a> {
+    kind: &'a str,
+    is_twin: bool,
+    holder: Option<HolderBody<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HolderBody<'a> {
+    time: Option<&'a str>,
+    code: Option<&'a str>,
+    data: Option<&'a str>,
+    data_bytes: u64,
+    accepted_at: Option<&'a str>,
+}
+
 impl Committer {
     /// Keeps these as dead letters, those that are none yet.
     pub(super) fn bury(&mut self, letters: &[DeadLetter]) -> Result<Buried, JournalError> {
         let mut buried = Buried { new: 0, known: 0 };
         for letter in letters {
-            let key = self::key(&letter.id, letter.report.number);
-            encode(letter, &mut self.value);
-            if self.shared.store.keep_dead(&key, &self.value)? {
+            if self.bury_one(letter)? {
                 buried.new += 1;
-                self.shared.dead_changed((key.len() + self.value.len()) as u64, 0);
             } else {
                 buried.known += 1;
             }
         }
         Ok(buried)
+    }
+
+    /// Keeps one, beside a letter of other content that has its report's key; false where it is there already.
+    fn bury_one(&mut self, letter: &DeadLetter) -> Result<bool, JournalError> {
+        let mut key = stored_key(&letter.key());
+        let found = self.shared.store.dead_letter(&key)?;
+        // One that is damaged has some content that nobody knows.
+        let is_other = |found: &Bytes| !decode(&key, found).is_ok_and(|found| found.repeats(letter));
+        if found.as_ref().is_some_and(is_other) {
+            let twin = DeadLetter { is_twin: true, ..letter.clone() };
+            key = stored_key(&twin.key());
+            encode(&twin, &mut self.value);
+        } else {
+            encode(letter, &mut self.value);
+        }
+        let is_new = self.shared.store.keep_dead(&key, &self.value)?;
+        if is_new {
+            self.shared.dead_changed((key.len() + self.value.len()) as u64, 0);
+        }
+        Ok(is_new)
     }
 
     /// Does what a revision says, if its letter is still there; in `revised` what is to be counted.
@@ -145,7 +193,7 @@ impl Committer {
             Revision::Stored { key, .. } | Revision::Discarded(key) => (*key, None),
             Revision::Refused(letter) => (letter.key(), Some(letter)),
         };
-        let key = self::key(&key.id, key.number);
+        let key = stored_key(&key);
         if let Some(letter) = letter {
             if self.shared.store.dead_letter(&key)?.is_some() {
                 encode(letter, &mut self.value);
@@ -164,26 +212,36 @@ impl Committer {
     }
 }
 
-/// The key of a dead letter.
-pub(super) fn key(id: &Id, number: Number) -> Vec<u8> {
-    let mut key = id.as_bytes().to_vec();
-    key.push(0);
-    key.extend_from_slice(&number.source.to_be_bytes());
-    key.extend_from_slice(&number.seq.to_be_bytes());
-    key
+/// The least key of an id.
+fn least(id: Id) -> LetterKey {
+    LetterKey { id, number: Number { source: 0, seq: 0 }, twin: None }
+}
+
+/// The key under which a dead letter is stored.
+pub(super) fn stored_key(key: &LetterKey) -> Vec<u8> {
+    let LetterKey { id, number, twin } = key;
+    let mut stored = id.as_bytes().to_vec();
+    stored.push(0);
+    stored.extend_from_slice(&number.source.to_be_bytes());
+    stored.extend_from_slice(&number.seq.to_be_bytes());
+    stored.extend(twin.map(u64::to_be_bytes).into_iter().flatten());
+    stored
 }
 
 /// What a stored key names; `None` where it is none of a dead letter.
-pub(super) fn named(stored_key: &[u8]) -> Option<Key> {
-    let (id, number) = stored_key.split_at_checked(stored_key.len().checked_sub(11)?)?;
-    let (source, seq) = number.strip_prefix(&[0])?.split_first_chunk::<2>()?;
-    let number = Number { source: u16::from_be_bytes(*source), seq: u64::from_be_bytes(seq.try_into().ok()?) };
-    Some(Key { id: Id::new(std::str::from_utf8(id).ok()?).ok()?, number })
+pub(super) fn named(stored_key: &[u8]) -> Option<LetterKey> {
+    let end = stored_key.iter().position(|byte| *byte == 0)?;
+    let (id, number) = (&stored_key[..end], &stored_key[end + 1..]);
+    let (source, number) = number.split_first_chunk()?;
+    let (seq, twin) = number.split_first_chunk()?;
+    let twin = if twin.is_empty() { None } else { Some(u64::from_be_bytes(twin.try_into().ok()?)) };
+    let number = Number { source: u16::from_be_bytes(*source), seq: u64::from_be_bytes(*seq) };
+    Some(LetterKey { id: Id::new(std::str::from_utf8(id).ok()?).ok()?, number, twin })
 }
 
 /// Writes the value of a dead letter into `value`.
 pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
-    let DeadLetter { id, report, code, reason, dead_at } = letter;
+    let DeadLetter { id, report, kind, holder, code, reason, dead_at, is_twin } = letter;
     let body = LetterBody {
         id: id.as_str(),
         source: report.number.source,
@@ -200,9 +258,19 @@ pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
         reason: &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)],
         dead_at: *dead_at,
     };
+    let holder = holder.as_deref().map(|Holder { time, code, data, data_bytes, accepted_at }| HolderBody {
+        time: time.as_deref(),
+        code: code.as_deref(),
+        data: data.as_deref(),
+        data_bytes: *data_bytes,
+        accepted_at: accepted_at.as_deref(),
+    });
+    let addition = Addition { kind: kind.name(), is_twin: *is_twin, holder };
     value.clear();
     frame(LETTER, value, |value| {
         bincode::serde::encode_into_writer(&body, Appender(value), ENCODING).expect("writing to memory cannot fail");
+        bincode::serde::encode_into_writer(&addition, Appender(value), ENCODING)
+            .expect("writing to memory cannot fail");
     });
 }
 
@@ -212,7 +280,7 @@ pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
 /// [`Damage`], whatever the bytes are.
 pub(super) fn decode(stored_key: &[u8], value: &Bytes) -> Result<DeadLetter, Damage> {
     let letter = decode_value(value)?;
-    let is_its_own = key(&letter.id, letter.report.number) == stored_key;
+    let is_its_own = self::stored_key(&letter.key()) == stored_key;
     if is_its_own { Ok(letter) } else { Err(Damage::Key) }
 }
 
@@ -221,12 +289,13 @@ pub(super) fn decode(stored_key: &[u8], value: &Bytes) -> Result<DeadLetter, Dam
 /// # Errors
 /// As [`decode`].
 pub(super) fn decode_value(value: &Bytes) -> Result<DeadLetter, Damage> {
-    let body = unframe(LETTER, value)?;
+    let bytes = unframe(LETTER, value)?;
     let (body, used): (LetterBody<'_>, usize) =
-        bincode::serde::borrow_decode_from_slice(body, ENCODING).map_err(|_| Damage::Content)?;
-    if used + HEADER_BYTES != value.len() || body.reason.len() > MAX_REASON_BYTES {
+        bincode::serde::borrow_decode_from_slice(bytes, ENCODING).map_err(|_| Damage::Content)?;
+    if body.reason.len() > MAX_REASON_BYTES {
         return Err(Damage::Content);
     }
+    let (kind, is_twin, holder) = decode_addition(&bytes[used..])?;
     let id = Id::new(body.id).map_err(|_| Damage::Content)?;
     let number = Number { source: body.source, seq: body.seq };
     let report = Report {
@@ -237,29 +306,66 @@ pub(super) fn decode_value(value: &Bytes) -> Result<DeadLetter, Damage> {
         data: body.data.map(|d| value.slice_ref(d.as_bytes())),
         accepted_at: body.accepted_at,
     };
-    Ok(DeadLetter { id, report, code: body.sink_code, reason: body.reason.to_owned(), dead_at: body.dead_at })
+    let (code, reason, dead_at) = (body.sink_code, body.reason.to_owned(), body.dead_at);
+    Ok(DeadLetter { id, report, kind, holder, code, reason, dead_at, is_twin })
+}
+
+/// Reads what follows the body. Letters of the first version, which end there, are of reports that the sink refused.
+fn decode_addition(bytes: &[u8]) -> Result<(LetterKind, bool, Option<Box<Holder>>), Damage> {
+    if bytes.is_empty() {
+        return Ok((LetterKind::Refused, false, None));
+    }
+    let (addition, used): (Addition<'_>, usize) =
+        bincode::serde::borrow_decode_from_slice(bytes, ENCODING).map_err(|_| Damage::Content)?;
+    if used != bytes.len() {
+        return Err(Damage::Content);
+    }
+    let holder = addition.holder.map(|HolderBody { time, code, data, data_bytes, accepted_at }| {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let (time, code, data) = (owned(time), owned(code), owned(data));
+        Box::new(Holder { time, code, data, data_bytes, accepted_at: owned(accepted_at) })
+    });
+    let kind = LetterKind::of_name(addition.kind).ok_or(Damage::Content)?;
+    Ok((kind, addition.is_twin, holder))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::HEADER_BYTES;
     use super::*;
 
     fn letter(reason: &str) -> DeadLetter {
         let number = Number { source: 0, seq: 42 };
         let data = Some(Bytes::from_static(b"{\"a\": 1}"));
         let report = Report { number, time: Some(-5), code: -1, peer: None, data, accepted_at: 7 };
-        DeadLetter { id: Id::new("x").expect("an id"), report, code: Some(4025), reason: reason.into(), dead_at: 9 }
+        let (kind, holder) = (LetterKind::KeyTaken, Some(Box::new(Holder { data_bytes: 3, ..Holder::default() })));
+        let id = Id::new("x").expect("an id");
+        DeadLetter { id, report, kind, holder, code: Some(4025), reason: reason.into(), dead_at: 9, is_twin: false }
+    }
+
+    #[test]
+    fn a_letter_of_the_first_version_is_read_as_one_that_was_refused() {
+        let mut value = Vec::new();
+        encode(&letter("CONSTRAINT failed"), &mut value);
+        let (_, used): (LetterBody<'_>, usize) =
+            bincode::serde::borrow_decode_from_slice(&value[HEADER_BYTES..], ENCODING).expect("just written");
+        let mut first = Vec::new();
+        frame(LETTER, &mut first, |first| first.extend_from_slice(&value[HEADER_BYTES..HEADER_BYTES + used]));
+        let read = decode_value(&Bytes::from(first)).expect("a letter of the first version");
+        assert_eq!(read, DeadLetter { kind: LetterKind::Refused, holder: None, ..letter("CONSTRAINT failed") });
     }
 
     #[test]
     fn a_dead_letter_reads_back_as_it_was_written() {
         let mut value = Vec::new();
         encode(&letter("CONSTRAINT failed"), &mut value);
-        let stored_key = key(&letter("").id, letter("").report.number);
+        let stored_key = stored_key(&letter("").key());
         assert_eq!(decode(&stored_key, &Bytes::from(value.clone())), Ok(letter("CONSTRAINT failed")));
         assert_eq!(decode(b"another key", &Bytes::from(value.clone())), Err(Damage::Key));
         assert_eq!(named(&stored_key), Some(letter("").key()));
         assert_eq!([named(b""), named(b"another key of this length"), named(&stored_key[1..])], [None; 3]);
+        let twin = LetterKey { twin: Some(7), ..letter("").key() };
+        assert_eq!(named(&self::stored_key(&twin)), Some(twin));
         value[20] ^= 1;
         assert_eq!(decode(&stored_key, &Bytes::from(value)), Err(Damage::Checksum));
     }
@@ -269,7 +375,7 @@ mod tests {
         let mut value = Vec::new();
         let long = letter(&"é".repeat(MAX_REASON_BYTES));
         encode(&long, &mut value);
-        let read = decode(&key(&long.id, long.report.number), &Bytes::from(value)).expect("just written");
+        let read = decode(&stored_key(&long.key()), &Bytes::from(value)).expect("just written");
         assert_eq!(read.reason.len(), MAX_REASON_BYTES);
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::report::Key;
+use crate::report::LetterKey;
 
 /// An error of the journal.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ pub enum JournalError {
     #[error("the dead letter {key} is damaged: {damage}. It can only be discarded")]
     DeadLetter {
         /// The letter's key.
-        key: Key,
+        key: LetterKey,
         /// What is wrong with it.
         damage: Damage,
     },

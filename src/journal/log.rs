@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::entry::{HEADER_BYTES, Magic, body_length, frame, unframe};
@@ -59,7 +59,7 @@ pub(super) struct Synced(File);
 
 impl Synced {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        let file = File::options().write(true).create(true).truncate(false).open(dir.join(SYNCED_FILE))?;
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(dir.join(SYNCED_FILE))?;
         Ok(Self(file))
     }
 

@@ -30,6 +30,7 @@ mod commit;
 mod dead_letters;
 mod entry;
 mod error;
+mod identity;
 mod index;
 mod lanes;
 mod limits;
@@ -37,9 +38,11 @@ mod log;
 #[cfg(all(test, feature = "models"))]
 mod models;
 pub mod offline;
+mod owner;
 mod pauses;
 mod peek;
 mod positions;
+mod private;
 mod progress;
 mod queue;
 mod read;
@@ -77,12 +80,14 @@ pub use value::Value;
 
 use crate::config;
 use crate::metrics::Metrics;
-use crate::report::Id;
+use crate::panics::contain;
+use crate::report::{Id, Position};
 use crate::sync::thread::{self, JoinHandle};
 use bundle::Bundles;
 use commit::Committer;
 use index::Index;
 use limits::Limits;
+use owner::Held;
 use positions::Positions;
 use queue::{Command, Queue};
 use store::Store;
@@ -118,6 +123,10 @@ struct Shared {
     metrics: Arc<Metrics>,
     limits: Limits,
     node_id: u16,
+    /// Whose journal it is.
+    held: Mutex<Held>,
+    /// The highest position that was found at open.
+    recovered_through: Position,
     max_entry_records: usize,
     /// Bytes of bundles beyond which the oldest are emptied into lanes.
     recent_bytes: u64,
@@ -166,8 +175,7 @@ fn open_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Foun
 
 /// Runs what reads files that may be damaged; a panic of the storage is damage, too.
 fn guarded<T>(read: impl FnOnce() -> Result<T, JournalError>) -> Result<T, JournalError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(JournalError::Damaged("the storage gave up on them".to_owned())))
+    contain(read).unwrap_or_else(|_| Err(JournalError::Damaged("the storage gave up on them".to_owned())))
 }
 
 /// Salvages what sled would skip without a word; whether there was anything.
@@ -211,6 +219,7 @@ impl Opened {
     /// When the folder or the storage cannot be used; not for damaged entries, which are set aside.
     pub fn open(settings: &config::Journal, around: Surroundings, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
         salvage::finish_interrupted(&settings.dir)?;
+        private::protect(&settings.dir)?;
         if mend(settings)? {
             metrics.salvages.add(1);
         }
@@ -222,6 +231,7 @@ impl Opened {
             }
             opened => opened?,
         };
+        let held = Held::count_start(&store)?;
         let mut positions = Positions::new(store.stamp()?, found.highest);
         positions.take(1, commit::now_micros());
         store.sync_trees(positions.last())?;
@@ -246,6 +256,8 @@ impl Opened {
                 min_free_disk: settings.min_free_disk,
             },
             node_id: around.node_id,
+            held: Mutex::new(held),
+            recovered_through: Position(found.highest),
             max_entry_records: around.max_entry_records,
             recent_bytes: settings.recent_bytes,
             reservations: Semaphore::new(around.max_queued_bytes),
@@ -270,8 +282,11 @@ impl Opened {
         let commit = move || {
             // Its moment of looking out for more is about as long as the system rounds times up to.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));
-            if let Err(error) = ended.unwrap_or(Err(JournalError::Panicked)) {
+            let ended = contain(|| committer.run()).unwrap_or_else(|panicked| {
+                tracing::error!(%panicked, "the commit thread ended");
+                Err(JournalError::Panicked)
+            });
+            if let Err(error) = ended {
                 failed_by.fail(error);
             }
             failed_by.queue.close();

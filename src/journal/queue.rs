@@ -12,7 +12,7 @@ use super::error::{Damage, JournalError};
 use super::lanes::{self, Lane};
 use super::pauses::PauseError;
 use super::store::Store;
-use crate::report::{Id, Key, Position};
+use crate::report::{Id, LetterKey, Position};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What the commit thread is asked to do; it does it in the order of the asking.
@@ -99,14 +99,14 @@ pub enum Revision {
     /// The sink took it: as a new row, or it had it already.
     Stored {
         /// The letter's key.
-        key: Key,
+        key: LetterKey,
         /// Whether the row is new.
         is_new: bool,
     },
     /// The sink refused it again, for a reason that takes the place of the former.
     Refused(Box<DeadLetter>),
     /// The operator wants it gone.
-    Discarded(Key),
+    Discarded(LetterKey),
 }
 
 /// How long the commit thread looks out for appends before it goes to work. Less than a sync takes.

@@ -13,8 +13,11 @@ use bytes::Bytes;
 use super::bundle::{Heading, Spot};
 use super::entry;
 use super::error::JournalError;
+use super::identity::{self, Identity};
 use super::lanes::{self, Lane};
 use super::log::{self, SEGMENT_BYTES, Synced};
+use super::private;
+use crate::panics::{Panicked, contain};
 use crate::report::{Id, Position};
 use recent::Recent;
 
@@ -56,7 +59,7 @@ impl Store {
     /// Opens the files, making what is missing, and syncs all names that sled made but did not sync.
     pub(super) fn open(dir: &Path, lanes: Lane, cache_bytes: u64) -> Result<Self, JournalError> {
         let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
-        fs::create_dir_all(dir).map_err(folder("make the folder"))?;
+        private::make_folder(dir).map_err(folder("make the folder"))?;
         remove_half_made_files(dir).map_err(folder("remove half-made files"))?;
         let config =
             sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
@@ -83,8 +86,30 @@ impl Store {
             trees_changed: AtomicBool::new(true),
         };
         store.flush()?;
+        private::protect(dir)?;
         sync_names(dir).map_err(folder("sync the names in"))?;
         Ok(store)
+    }
+
+    /// Who the journal is; made up and not yet written where nothing says it.
+    pub(super) fn identity(&self) -> Result<Identity, JournalError> {
+        let found = Identity::read(&self.dir).and_then(|found| found.map_or_else(Identity::new, Ok));
+        found.map_err(self.identity_failed("read the file"))
+    }
+
+    /// Keeps who the journal is, durably.
+    pub(super) fn keep_identity(&self, identity: &Identity) -> Result<(), JournalError> {
+        identity.write(&self.dir).map_err(self.identity_failed("write the file"))
+    }
+
+    /// A random number.
+    pub(super) fn random(&self) -> Result<u64, JournalError> {
+        identity::random().map_err(self.identity_failed("choose a random number for the file"))
+    }
+
+    fn identity_failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> JournalError {
+        let path = self.dir.join(identity::FILE);
+        move |source| JournalError::Folder { path, action, source }
     }
 
     /// How many lanes there are, leased or not.
@@ -317,14 +342,11 @@ impl Store {
     /// sled writes and syncs once more when its last handle goes, and panics where that fails.
     fn close_trees(&mut self) -> Result<(), JournalError> {
         let trees = self.trees.take();
-        let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(trees)));
-        closed.map_err(|panic| JournalError::Close {
-            path: self.dir.clone(),
-            said: match panic.downcast_ref::<String>() {
-                Some(said) => said.clone(),
-                None => panic.downcast_ref::<&str>().copied().unwrap_or("the storage gave up").to_owned(),
-            },
-        })
+        if let Err(error) = private::protect(&self.dir) {
+            tracing::warn!(%error, "others may read a part of the journal");
+        }
+        let closed = contain(|| drop(trees));
+        closed.map_err(|Panicked(said)| JournalError::Close { path: self.dir.clone(), said })
     }
 
     /// The trees, of which one is about to change.
@@ -429,7 +451,7 @@ fn remove_half_made_files(dir: &Path) -> io::Result<()> {
 
 /// sled syncs neither its `conf` nor any folder; a power cut could leave a journal without a name.
 fn sync_names(dir: &Path) -> io::Result<()> {
-    for name in ["conf", "db", "blobs", "synced", recent::FOLDER, "."] {
+    for name in ["conf", "db", "blobs", "synced", identity::FILE, recent::FOLDER, "."] {
         let path = dir.join(name);
         if path.exists() {
             File::open(path)?.sync_all()?;

@@ -2,6 +2,8 @@
 
 mod bundles;
 mod damage;
+mod letters;
+mod owner;
 mod pauses;
 
 use std::sync::mpsc;
@@ -11,7 +13,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::report::{Body, Draft, Id, Marker, Number, Position, RefusalKind, Report};
+use crate::report::{Body, Draft, Id, Marker, Number, Position, RefusalKind};
 
 struct Idle;
 
@@ -314,17 +316,6 @@ fn what_is_not_synced_is_not_read() {
     entry::encode(&stream.id, stamp, [report(None, "written")].iter(), &mut value);
     bench.journal().shared.store.insert(lane, &key, &value).expect("a sound tree");
     assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
-}
-
-#[tokio::test]
-async fn a_dead_letter_is_kept_once_and_counted_after_a_restart() {
-    let mut bench = Bench::new();
-    let number = Number { source: 0, seq: 1 };
-    let report = Report { number, time: None, code: 0, peer: None, data: None, accepted_at: 1 };
-    let letter = DeadLetter { id: id_of("a"), report, code: Some(1), reason: "no".into(), dead_at: 2 };
-    assert_eq!(bench.journal().bury(vec![letter.clone(), letter]).await, Some(Buried { new: 1, known: 1 }));
-    bench.reopen();
-    assert_eq!(bench.metrics.audit.snapshot().dead, 1);
 }
 
 #[test]

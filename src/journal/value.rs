@@ -45,7 +45,7 @@ impl Value {
                 entry::encode_key(&entry.id, entry.first, &mut key);
                 key
             }
-            Self::DeadLetter(letter) => dead_letters::key(&letter.id, letter.report.number),
+            Self::DeadLetter(letter) => dead_letters::stored_key(&letter.key()),
         }
     }
 

@@ -1,18 +1,19 @@
 //! Stores batches for as long as it takes: retries, waits out outages, and splits until poison stands alone.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 use tracing::field::{Empty, display};
 
 use super::backoff::{Backoff, jitter};
 use super::health::{Health, Lasting, Turn};
-use super::{Class, Connection, Sink, SinkError, Stored};
+use super::split::{Piece, part};
+use super::{Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
 use crate::metrics::Metrics;
-use crate::report::{Batch, Body};
+use crate::report::{Batch, Holder, LetterKind};
 use crate::trace;
 
 /// The first and the longest delay before a transaction that met a transient error is sent again.
@@ -31,25 +32,46 @@ pub struct Outcome {
     pub duplicates: u64,
     /// All rows of the id, after the transaction of the batch's last marker; where it has one.
     pub total: Option<u64>,
-    /// Reports that the sink refuses for what they are, in the order of the batch. All others are stored.
+    /// Reports that cannot be stored, in the order of the batch. All others are stored.
     pub refused: Vec<Refused>,
+    /// What became of those.
+    pub buried: Burial,
     /// The sink keeps failing over this batch alone: it is neither stored nor refused, or not all of it, and is to be
     /// stored again later, all of it. To be held until then, so that an operator sees why.
     pub put_back: Option<Arc<Lasting>>,
 }
 
 impl Outcome {
-    /// Whether every record is in the sink.
-    pub fn is_whole(&self) -> bool {
-        self.put_back.is_none() && self.refused.is_empty()
+    /// Whether every record is in the sink or a dead letter.
+    pub fn is_settled(&self) -> bool {
+        self.put_back.is_none() && self.buried.new + self.buried.known == self.refused.len() as u64
     }
 }
 
-/// A report that the sink refuses for what it is.
+/// Who keeps reports that cannot be stored.
+pub trait Bury: Send + Sync {
+    /// Makes dead letters of these records of the batch, durably; none where it cannot, because the node ends.
+    fn bury<'a>(&'a self, batch: &'a Batch, refused: &'a [Refused]) -> BoxFuture<'a, Option<Burial>>;
+}
+
+/// What became of reports that were to be dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Burial {
+    /// Dead letters that are new.
+    pub new: u64,
+    /// Reports that were dead letters already.
+    pub known: u64,
+}
+
+/// A report that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The index of its record in its batch.
     pub index: usize,
+    /// In which way.
+    pub kind: LetterKind,
+    /// What the sink has under its key, where that is why.
+    pub holder: Option<Box<Holder>>,
     /// The server's error number, where it gave one.
     pub code: Option<u32>,
     /// Why, for a person.
@@ -61,11 +83,25 @@ pub struct Writer<S: Sink> {
     sink: Arc<S>,
     health: Arc<Health>,
     connection: Option<S::Connection>,
+    graves: Option<Arc<dyn Bury>>,
+    /// What is stored now may be in the sink already: the outcome of a try is not known.
+    again: bool,
+}
+
+/// How much is known against the batches that are to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing.
+    None,
+    /// The sink failed over them before: what fails is put back at once, so that nobody waits for it.
+    Batch,
+    /// It did so again and again: one of their records may be the cause, so all before it are stored without it.
+    Record,
 }
 
 /// Why a transaction did not happen.
 struct Failure {
-    error: SinkError,
+    error: StoreError,
     /// Whether a connection from an earlier transaction failed, rather than one just made.
     stale: bool,
     /// Whether the sink had said just before that it would take a write.
@@ -77,23 +113,23 @@ struct Failure {
 enum GivenUp {
     /// A row is refused for what it is.
     Poison(SinkError),
+    /// The sink has other reports under these keys.
+    Taken(Vec<Taken>),
     /// It keeps failing and the sink is there: one of its rows may be the cause.
     Lasting(SinkError),
-}
-
-/// What one transaction takes of the batches at hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    /// Whole batches.
-    Batches(Range<usize>),
-    /// Some records of one batch.
-    Records(usize, Range<usize>),
 }
 
 impl<S: Sink> Writer<S> {
     /// A writer; it connects when it is first used. All writers of a sink share one health.
     pub fn new(sink: Arc<S>, health: Arc<Health>) -> Self {
-        Self { sink, health, connection: None }
+        Self { sink, health, connection: None, graves: None, again: false }
+    }
+
+    /// Lets `graves` have what cannot be stored, before anything that comes after it in its id is stored: so what the
+    /// sink remembers as settled never passes a report that is neither a row nor a dead letter. Without, such reports
+    /// are only told of, and nothing behind them is remembered.
+    pub fn bury_with(self, graves: Arc<dyn Bury>) -> Self {
+        Self { graves: Some(graves), ..self }
     }
 
     /// Waits until the sink would take a write, so that its health is known before there is anything to store.
@@ -107,15 +143,13 @@ impl<S: Sink> Writer<S> {
     /// sink, though it is there, keeps failing over: that one alone is put back. Dropping the future cancels it and
     /// drops the connection; what was under way may then be stored or not, and storing it again changes nothing.
     pub async fn store(&mut self, batches: &[Batch]) -> Vec<Outcome> {
-        self.store_or_put_back(batches, false).await
+        self.store_in_doubt(batches, Doubt::None).await
     }
 
-    /// The same for batches that were put back before: what fails is put back at once, so that nobody waits for it.
-    pub async fn store_again(&mut self, batches: &[Batch]) -> Vec<Outcome> {
-        self.store_or_put_back(batches, true).await
-    }
-
-    async fn store_or_put_back(&mut self, batches: &[Batch], mut doubtful: bool) -> Vec<Outcome> {
+    /// The same for batches that were put back before.
+    pub async fn store_in_doubt(&mut self, batches: &[Batch], doubt: Doubt) -> Vec<Outcome> {
+        let mut doubtful = doubt != Doubt::None;
+        self.again = doubtful;
         let mut outcomes = vec![Outcome::default(); batches.len()];
         let whole = Piece::Batches(0..batches.len());
         // The last is next. Splits push the later half first, so records of one id are committed in order.
@@ -124,10 +158,18 @@ impl<S: Sink> Writer<S> {
         while let Some(piece) = pieces.pop() {
             let committed = match &piece {
                 Piece::Batches(range) => self.commit(&batches[range.clone()], doubtful).await,
-                Piece::Records(index, range) => self.commit(&[part(&batches[*index], range.clone())], doubtful).await,
+                Piece::Records(index, range) => {
+                    let is_gapless = outcomes[*index].is_settled() || cfg!(forebay_plant = "mark_passes_letters");
+                    self.commit(&[part(&batches[*index], range.clone(), is_gapless)], doubtful).await
+                }
+                Piece::Refused(index, refused) => {
+                    bury(self.graves.clone(), &batches[*index], refused, &mut outcomes[*index]).await;
+                    continue;
+                }
             };
             match committed {
                 Ok(stored) => piece.settle(stored, &mut outcomes),
+                Err(GivenUp::Taken(taken)) => pieces.extend(piece.without(taken, batches).into_iter().rev()),
                 Err(GivenUp::Poison(poison)) => match piece.split(batches) {
                     Some((earlier, later)) => pieces.extend([later, earlier]),
                     None if piece.is_marker(batches) => {
@@ -135,13 +177,14 @@ impl<S: Sink> Writer<S> {
                         pieces.push(piece);
                     }
                     None => {
-                        let ((batch, index), SinkError { code, message: reason, .. }) = (piece.first(), poison);
-                        outcomes[batch].refused.push(Refused { index, code, reason });
+                        let (batch, index) = piece.first();
+                        pieces.push(Piece::Refused(batch, vec![Refused::because(index, poison.into())]));
                     }
                 },
                 Err(GivenUp::Lasting(error)) => {
                     doubtful = true;
-                    match piece.split_batches() {
+                    let parts = if doubt == Doubt::Record { piece.split(batches) } else { piece.split_batches() };
+                    match parts {
                         Some((earlier, later)) => pieces.extend([later, earlier]),
                         None => {
                             let (batch, _) = piece.first();
@@ -192,7 +235,16 @@ impl<S: Sink> Writer<S> {
                 Err(failure) => failure,
             };
             let Failure { error, probed, .. } = failure;
+            let error = match error {
+                StoreError::Failed(error) => error,
+                StoreError::Taken(taken) => {
+                    health.works();
+                    probing.into_iter().for_each(|mut delays| delays.reset());
+                    return Err(GivenUp::Taken(taken));
+                }
+            };
             stale = failure.stale;
+            self.again |= error.class != Class::Poison;
             if error.class == Class::Poison {
                 health.works();
                 probing.into_iter().for_each(|mut delays| delays.reset());
@@ -237,7 +289,7 @@ impl<S: Sink> Writer<S> {
             error.type = Empty,
         );
         let tried = self.try_once(batches, probe).instrument(span.clone()).await;
-        if let Err(Failure { error, .. }) = &tried {
+        if let Err(Failure { error: StoreError::Failed(error), .. }) = &tried {
             span.record("otel.status_code", "ERROR").record("error.type", error.class.name());
             if let Some(code) = error.code {
                 span.record("db.response.status_code", display(code));
@@ -250,7 +302,7 @@ impl<S: Sink> Writer<S> {
     async fn try_once(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
         let kept = self.connection.take();
         let stale = kept.is_some();
-        let fail = |error| Failure { error, stale, probed: false };
+        let fail = |error: SinkError| Failure { error: error.into(), stale, probed: false };
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.sink.connect().await.map_err(SinkError::not_for_a_report).map_err(fail)?,
@@ -261,7 +313,7 @@ impl<S: Sink> Writer<S> {
         let outcome = if batches.is_empty() {
             Ok(Vec::new())
         } else {
-            transact(&mut connection, batches, &self.health.metrics).await
+            transact(&mut connection, batches, self.again, &self.health.metrics).await
         };
         if connection.usable() {
             self.connection = Some(connection);
@@ -270,75 +322,47 @@ impl<S: Sink> Writer<S> {
     }
 }
 
+/// Makes dead letters of reports that cannot be stored.
+async fn bury(graves: Option<Arc<dyn Bury>>, batch: &Batch, refused: &[Refused], outcome: &mut Outcome) {
+    if let Some(graves) = graves {
+        let Burial { new, known } = graves.bury(batch, refused).await.unwrap_or_default();
+        outcome.buried.new += new;
+        outcome.buried.known += known;
+    }
+    outcome.refused.extend_from_slice(refused);
+}
+
 /// One transaction, which is counted if it is committed.
 async fn transact(
     connection: &mut impl Connection,
     batches: &[Batch],
+    again: bool,
     metrics: &Metrics,
-) -> Result<Vec<Stored>, SinkError> {
+) -> Result<Vec<Stored>, StoreError> {
     let began = Instant::now();
-    let stored = connection.store(batches).await?;
+    let stored = connection.store(batches, again).await?;
     metrics.transactions.observe(began.elapsed());
     metrics.transaction_rows.observe(batches.iter().map(|batch| batch.records.len() as u64).sum());
     metrics.batches.add(batches.len() as u64);
     Ok(stored)
 }
 
-impl Piece {
-    /// The batch and the record that it begins with.
-    fn first(&self) -> (usize, usize) {
-        match self {
-            Self::Batches(range) => (range.start, 0),
-            Self::Records(batch, range) => (*batch, range.start),
-        }
-    }
-
-    /// The earlier and the later half; `None` where one record stands alone.
-    fn split(&self, batches: &[Batch]) -> Option<(Self, Self)> {
-        match self {
-            Self::Batches(range) if range.len() > 1 => self.split_batches(),
-            Self::Batches(range) => Self::Records(range.start, 0..batches[range.start].records.len()).split(batches),
-            Self::Records(batch, range) if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                Some((Self::Records(*batch, range.start..middle), Self::Records(*batch, middle..range.end)))
+impl Refused {
+    /// A report that stood alone in a transaction that failed for what it is.
+    pub fn because(index: usize, error: StoreError) -> Self {
+        match error {
+            StoreError::Failed(SinkError { code, message: reason, .. }) => {
+                Self { index, kind: LetterKind::Refused, holder: None, code, reason }
             }
-            Self::Records(..) => None,
+            StoreError::Taken(mut taken) => Self::by(index, taken.pop().map(|taken| taken.holder).unwrap_or_default()),
         }
     }
 
-    /// The earlier and the later half of its batches; `None` where it is one or a part of one.
-    fn split_batches(&self) -> Option<(Self, Self)> {
-        match self {
-            Self::Batches(range) if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                Some((Self::Batches(range.start..middle), Self::Batches(middle..range.end)))
-            }
-            _ => None,
-        }
+    /// One whose key is taken.
+    pub(super) fn by(index: usize, holder: Holder) -> Self {
+        let reason = "the sink has another report under this key: its client numbered two reports alike".to_owned();
+        Self { index, kind: LetterKind::KeyTaken, holder: Some(Box::new(holder)), code: None, reason }
     }
-
-    /// Whether it begins with a marker.
-    fn is_marker(&self, batches: &[Batch]) -> bool {
-        let (batch, index) = self.first();
-        matches!(batches[batch].records[index].body, Body::Marker(..))
-    }
-
-    /// Enters what was stored into the outcomes of its batches.
-    fn settle(self, stored: Vec<Stored>, outcomes: &mut [Outcome]) {
-        let range = match self {
-            Self::Batches(range) => range,
-            Self::Records(batch, _) => batch..batch + 1,
-        };
-        for (outcome, stored) in outcomes[range].iter_mut().zip(stored) {
-            outcome.inserted += stored.inserted;
-            outcome.duplicates += stored.duplicates;
-            outcome.total = stored.total.or(outcome.total);
-        }
-    }
-}
-
-fn part(batch: &Batch, records: Range<usize>) -> Batch {
-    Batch { id: batch.id, records: batch.records[records].to_vec() }
 }
 
 #[cfg(test)]

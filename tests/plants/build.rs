@@ -35,6 +35,20 @@ const PLANTS: &[&str] = &[
     "take_back_oldest_first",
     "reuse_too_soon",
     "keep_what_is_torn",
+    "serve_any_host",
+    "serve_what_cannot_be_read",
+    "take_what_is_not_decoded",
+    "end_with_tls_alone",
+    "believe_anybody",
+    "believe_the_client",
+    "guess_the_proxy_header",
+    "count_the_proxy",
+    "trust_the_driver",
+    "any_content_is_a_duplicate",
+    "a_number_is_ours",
+    "mark_of_any_journal",
+    "mark_passes_letters",
+    "replay_all",
 ];
 
 fn main() {

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -26,6 +26,7 @@ use bytes::Bytes;
 use super::super::bundle::Heading;
 use super::super::entry::{HEADER_BYTES, MAX_BODY_BYTES, Magic, body_length, frame, unframe};
 use super::super::error::JournalError;
+use super::super::private;
 
 mod segment;
 
@@ -108,7 +109,7 @@ impl Recent {
     pub(super) fn open(dir: &Path, synced: u64) -> Result<Self, JournalError> {
         let folder = dir.join(FOLDER);
         let failed = |action| failed(&folder, action);
-        let made = fs::create_dir_all(&folder).and_then(|()| File::open(dir)?.sync_all());
+        let made = private::make_folder(&folder).and_then(|()| File::open(dir)?.sync_all());
         made.map_err(failed("make the folder"))?;
         let (mut state, mut found) = (State::default(), Frames::default());
         let mut names: Vec<_> = fs::read_dir(&folder)
@@ -333,7 +334,9 @@ impl State {
             None => {
                 let mut paths = (0..).map(|number| folder.join(format!("{number:04}")));
                 let path = paths.find(|path| !path.exists()).expect("some number is free");
-                let file = opened(File::options().read(true).write(true).create(true).truncate(true).open(&path)?)?;
+                let file = opened(
+                    File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?,
+                )?;
                 if self.current.is_none() || self.last.number - self.begun >= FEW_FRAMES || !reserve(&file)? {
                     fill(&file, 0)?;
                 }

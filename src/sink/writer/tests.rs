@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 
 use super::*;
-use crate::report::{Id, Marker, Number, Position, Record, Report};
+use crate::report::{Body, Id, Marker, Number, Position, Record, Report};
 use crate::sink::SinkState;
 
 /// A sink that answers its script first, then refuses transactions with a poisoned code and takes all others.
@@ -23,6 +23,8 @@ struct Script {
     /// The same of all ids that begin so.
     refuses_all_of: Mutex<Option<String>>,
     as_class: Mutex<Option<Class>>,
+    /// The record whose every transaction fails.
+    fails_over: Mutex<Option<Position>>,
 }
 
 const POISONED: i32 = 13;
@@ -47,9 +49,9 @@ impl Sink for ScriptedSink {
 }
 
 impl Connection for Scripted {
-    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    async fn store(&mut self, batches: &[Batch], _again: bool) -> Result<Vec<Stored>, StoreError> {
         if let Some(class) = self.0.answers.lock().expect("no panic").pop_front() {
-            return Err(SinkError::new(class, "scripted"));
+            return Err(SinkError::new(class, "scripted").into());
         }
         let refuses = *self.0.refuses.lock().expect("no panic");
         let all_of = self.0.refuses_all_of.lock().expect("no panic").clone();
@@ -57,11 +59,15 @@ impl Connection for Scripted {
             |id: Id| Some(id) == refuses || all_of.as_deref().is_some_and(|of| id.as_str().starts_with(of));
         if batches.iter().any(|batch| is_refused(batch.id)) {
             let class = self.0.as_class.lock().expect("no panic").unwrap_or(Class::Transient);
-            return Err(SinkError::new(class, "a code that nobody knows"));
+            return Err(SinkError::new(class, "a code that nobody knows").into());
+        }
+        let fails_over = *self.0.fails_over.lock().expect("no panic");
+        if batches.iter().flat_map(|batch| &batch.records).any(|record| Some(record.position) == fails_over) {
+            return Err(SinkError::new(Class::Transient, "a trigger says no").into());
         }
         let poisoned = |body: &Body| matches!(body, Body::Report(report) if report.code == POISONED);
         if batches.iter().flat_map(|batch| &batch.records).any(|record| poisoned(&record.body)) {
-            return Err(SinkError { class: Class::Poison, code: Some(1366), message: "bad".to_owned() });
+            return Err(SinkError { class: Class::Poison, code: Some(1366), message: "bad".to_owned() }.into());
         }
         let mut committed = self.0.committed.lock().expect("no panic");
         Ok(batches
@@ -69,7 +75,7 @@ impl Connection for Scripted {
             .map(|batch| {
                 committed.extend(batch.records.iter().map(|record| (batch.id, record.position)));
                 let total = crate::sink::record::has_marker(batch).then_some(99);
-                Stored { inserted: crate::sink::record::reports(batch), duplicates: 0, total }
+                Stored { inserted: crate::sink::record::reports(&batch.records), duplicates: 0, total }
             })
             .collect())
     }
@@ -104,10 +110,7 @@ fn batch(id: &str, poisoned: &[bool]) -> Batch {
     };
     let end = poisoned.len() as u64 + 1;
     let marker = Record { position: Position(end), body: Body::Marker(Marker::Done, end) };
-    Batch {
-        id: Id::new(id).expect("an id"),
-        records: poisoned.iter().enumerate().map(report).chain([marker]).collect(),
-    }
+    Batch::new(Id::new(id).expect("an id"), poisoned.iter().enumerate().map(report).chain([marker]).collect())
 }
 
 proptest! {
@@ -153,10 +156,10 @@ async fn a_code_that_nobody_knows_is_never_poison_and_holds_up_its_own_id_only()
         let status = health.status();
         assert_eq!(status.state, SinkState::Up);
         assert!(status.last_error.is_some(), "that others succeed must not hide it");
-        outcomes[1] = writer.store_again(&batches[1..2]).await.remove(0);
+        outcomes[1] = writer.store_in_doubt(&batches[1..2], Doubt::Batch).await.remove(0);
     }
     *script.refuses.lock().expect("no panic") = None;
-    outcomes[1] = writer.store_again(&batches[1..2]).await.remove(0);
+    outcomes[1] = writer.store_in_doubt(&batches[1..2], Doubt::Batch).await.remove(0);
     assert_eq!((outcomes[1].inserted, outcomes[1].refused.len(), outcomes[1].put_back.is_some()), (1, 1, false));
     assert_eq!(health.status().last_error, None);
 }
@@ -171,8 +174,24 @@ async fn a_sink_that_comes_back_is_up_even_where_it_fails_over_many_batches() {
         (0..20).map(|n| batch(&format!("bad-{n}"), &[false])).chain([batch("good", &[false])]).collect();
     let began = Instant::now();
     let outcomes = writer(&script, &health).store(&batches).await;
-    assert!(outcomes[..20].iter().all(|outcome| outcome.put_back.is_some()) && outcomes[20].is_whole());
+    assert!(outcomes[..20].iter().all(|outcome| outcome.put_back.is_some()) && outcomes[20].is_settled());
     assert!(began.elapsed() < LASTS_AFTER * 3, "the good one waited for {:?}", began.elapsed());
+}
+
+/// Invariants 5 and 6: what comes before it is stored, and what comes after it waits.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_the_sink_never_takes_holds_up_only_what_comes_after_it() {
+    let script = sink(&[]);
+    *script.fails_over.lock().expect("no panic") = Some(Position(6));
+    let health: Arc<Health> = Arc::default();
+    let mut writer = writer(&script, &health);
+    let batches = [batch("a", &[false; 9])];
+    let whole = writer.store_in_doubt(&batches, Doubt::Batch).await;
+    assert_eq!((whole[0].inserted, whole[0].put_back.is_some()), (0, true), "{whole:?}");
+    let parted = writer.store_in_doubt(&batches, Doubt::Record).await;
+    assert_eq!((parted[0].inserted, parted[0].put_back.is_some()), (5, true), "{parted:?}");
+    let committed = script.committed.lock().expect("no panic").clone();
+    assert_eq!(committed, (1..=5).map(|at| (batches[0].id, Position(at))).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]

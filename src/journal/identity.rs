@@ -1,0 +1,141 @@
+//! Who this journal is: its name, how often it was opened, and the secret that its bytes are sealed with.
+//!
+//! ```text
+//! identity  version (1) | "FBI" | crc32 of the body (u32, LE) | length of the body (u32, LE) | body
+//! body      journal id | starts (u64, BE, each) | secret (32 bytes)
+//! ```
+//!
+//! The file is replaced as a whole: written under another name, synced, renamed, and its folder synced. A start counts
+//! itself on disk before it tells anybody its number, so no two starts have one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use super::entry::{HEADER_BYTES, Magic, frame, unframe};
+use crate::report::JournalId;
+
+/// The file in the journal's folder.
+pub(super) const FILE: &str = "identity";
+/// What the file begins with, behind its version.
+const IDENTITY: Magic = *b"FBI";
+/// Bytes of the secret.
+const SECRET_BYTES: usize = 32;
+/// Bytes of a stored identity.
+pub(super) const IDENTITY_BYTES: usize = HEADER_BYTES + 8 + 8 + SECRET_BYTES;
+
+/// What a journal is known by. Not shown as a whole: the secret is nobody's business.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Its name.
+    pub(super) id: JournalId,
+    /// How often it was opened to be written.
+    pub(super) starts: u64,
+    /// Random, and never seen by a client.
+    pub(super) secret: [u8; SECRET_BYTES],
+}
+
+impl Identity {
+    /// That of a journal that is made now.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub(super) fn new() -> io::Result<Self> {
+        let mut secret = [0; SECRET_BYTES];
+        fill_randomly(&mut secret)?;
+        Ok(Self { id: JournalId(random()?), starts: 0, secret })
+    }
+
+    /// The one that is stored in these bytes, if they are whole.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let body = unframe(IDENTITY, bytes).ok()?;
+        let (id, body) = body.split_first_chunk()?;
+        let (starts, secret) = body.split_first_chunk()?;
+        let (id, starts) = (JournalId(u64::from_be_bytes(*id)), u64::from_be_bytes(*starts));
+        Some(Self { id, starts, secret: secret.try_into().ok()? })
+    }
+
+    /// Its bytes, as they are stored.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(IDENTITY_BYTES);
+        frame(IDENTITY, &mut bytes, |body| {
+            body.extend_from_slice(&self.id.0.to_be_bytes());
+            body.extend_from_slice(&self.starts.to_be_bytes());
+            body.extend_from_slice(&self.secret);
+        });
+        bytes
+    }
+
+    /// The one of the journal in `dir`; none where the file is missing or damaged.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
+        match fs::read(dir.join(FILE)) {
+            Ok(bytes) => Ok(Self::decode(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores it in the folder of its journal, durably.
+    ///
+    /// # Errors
+    /// What the system says. The file is as it was then, or has this identity.
+    pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
+        let new = dir.join("identity.new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&self.encode())?;
+        file.sync_all()?;
+        fs::rename(&new, dir.join(FILE))?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("id", &self.id).field("starts", &self.starts).finish_non_exhaustive()
+    }
+}
+
+/// A random number.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub(super) fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    fill_randomly(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn fill_randomly(bytes: &mut [u8]) -> io::Result<()> {
+    let got =
+        rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty()))?;
+    if got == bytes.len() { Ok(()) } else { Err(io::Error::other("the system gave too few random bytes")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_reads_back_as_it_was_written_and_a_damaged_one_is_none() {
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        assert_eq!(Identity::read(dir.path()).expect("readable"), None);
+        let identity = Identity { starts: 7, ..Identity::new().expect("random bytes") };
+        identity.write(dir.path()).expect("written");
+        assert_eq!(Identity::read(dir.path()).expect("readable"), Some(identity.clone()));
+        let mut bytes = identity.encode();
+        assert_eq!(bytes.len(), IDENTITY_BYTES);
+        bytes[30] ^= 1;
+        assert_eq!(Identity::decode(&bytes), None);
+        assert_ne!(Identity::new().expect("random bytes"), Identity::new().expect("random bytes"));
+    }
+
+    #[test]
+    fn no_log_shows_a_secret() {
+        let identity = Identity { id: JournalId(1), starts: 2, secret: [0xab; 32] };
+        assert_eq!(format!("{identity:?}"), "Identity { id: JournalId(1), starts: 2, .. }");
+    }
+}
