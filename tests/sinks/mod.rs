@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay::config::{self, SinkTarget, TableName};
 use forebay::report::{Batch, Body, Id, Marker, Number, Position, Record, Report};
-use forebay::sink::{self, AnySink, Health, Writer};
+use forebay::sink::{self, AnySink, Health, SinkState, Writer};
 
 use crate::support::servers::{Kind, Server};
 use crate::support::stored::Form;
@@ -163,6 +163,30 @@ impl Rig {
             SinkTarget::Sqlite(path) => path.clone(),
             SinkTarget::Mysql(_) => panic!("not a file"),
         }
+    }
+
+    /// A file beside that of the sink.
+    pub fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.path().into_os_string();
+        name.push(ending);
+        name.into()
+    }
+
+    /// Carries the `-wal` into the file and empties it.
+    pub fn checkpoint(&self) {
+        let busy = self.file().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        assert_eq!(busy, Ok(0), "nobody reads");
+    }
+
+    /// A JSON text of so many bytes.
+    pub fn json(&self, length: usize) -> String {
+        format!("\"{}\"", "x".repeat(length - 2))
+    }
+
+    /// Waits until the sink is blocked; why.
+    pub async fn blocked(&self) -> String {
+        let status = self.health.until(|status| status.state == SinkState::Blocked).await;
+        status.last_error.expect("it says why")
     }
 
     fn file_rows<T>(&self, query: &str, read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
