@@ -24,6 +24,7 @@ mod flushing;
 mod frames;
 mod limits;
 mod load;
+mod memory;
 mod metrics;
 mod moves;
 mod openapi;
