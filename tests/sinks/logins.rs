@@ -38,7 +38,8 @@ async fn is_waited_out(sets: &str, resets: &str, state: SinkState, code: &str) {
     rig.server().run(&[sets]).await;
     let mut writer = rig.writer();
     let store = tokio::spawn(async move { writer.store(&[batch("a", vec![report(2, 2)])]).await });
-    let seen = rig.health.until(|status| status.state == state).await;
+    let seen = rig.health.until(|status| status.state != SinkState::Up).await;
+    assert_eq!(seen.state, state, "{seen:?}");
     let said = seen.last_error.expect("it says why");
     assert!(said.contains(code) && !said.contains("s3cret"), "{sets}: {said}");
     rig.server().run(&[resets]).await;
@@ -68,7 +69,7 @@ async fn an_account_that_is_locked_blocks_until_it_is_unlocked() {
 async fn a_password_that_expired_blocks_until_it_is_set_anew() {
     let expire = "ALTER USER app@'127.0.0.1' PASSWORD EXPIRE";
     let anew = "ALTER USER app@'127.0.0.1' IDENTIFIED BY 's3cret'";
-    is_waited_out(expire, anew, SinkState::Blocked, "18").await;
+    is_waited_out(expire, anew, SinkState::Blocked, "1862").await;
 }
 
 /// Root logs in over TCP as well, so the setting is made to end by itself: over a session that is open.
