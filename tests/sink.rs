@@ -294,6 +294,8 @@ mod files;
 mod hostile;
 #[path = "sinks/keys.rs"]
 mod keys;
+#[path = "sinks/logins.rs"]
+mod logins;
 #[path = "sinks/logs.rs"]
 mod logs;
 #[path = "sinks/outages.rs"]

@@ -23,6 +23,7 @@ mod events;
 mod exactly_once;
 mod flushing;
 mod frames;
+mod fronts;
 mod limits;
 mod load;
 mod memory;

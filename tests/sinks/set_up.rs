@@ -6,6 +6,7 @@ use forebay::sink::{Sink, SinkState};
 use super::sinks::{Rig, batch, report};
 use super::support::servers::{Kind, Server, on_each_server};
 use super::{outcome, support::mariadb::MariaDb};
+use crate::support::servers::{Kind, Server, on_each_server};
 
 /// MySQL 9.7 refused the limit of lock waits (1232): each try was taken for a transient error, for ever, as `up`.
 #[tokio::test]
@@ -19,11 +20,11 @@ async fn a_server_that_refuses_the_set_up_of_a_session_blocks_and_says_what_it_r
     store.abort();
 }
 
+on_each_server!(what_a_server_does_after_each_commit_is_the_sessions_own);
 /// With `completion_type` 2 the server ends the session at each `COMMIT`; with 1 the next transaction begins at once.
-#[tokio::test]
-async fn what_a_server_does_after_each_commit_is_the_sessions_own() {
+async fn what_a_server_does_after_each_commit_is_the_sessions_own(kind: Kind) {
     for completion in ["CHAIN", "RELEASE"] {
-        let rig = Rig::of(MariaDb::start_with(&[&format!("--completion-type={completion}")]).await);
+        let rig = Rig::of(Server::start_with(kind, &[&format!("--completion-type={completion}")]).await);
         let mut writer = rig.writer();
         for seq in 1..=3 {
             assert_eq!(writer.store(&[batch("a", vec![report(seq, seq)])]).await, [outcome(1, 0, None)]);
