@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! bundle        values one behind the other: settlements, then entries (`entry.rs`)
-//! settlements   version (1) | "FBS" | crc32 of the body | length of the body | body
+//! settlements   header with "FBS" (`seal.rs`) | body
 //! body          bincode 2, standard: list of (id, position): all entries of the id up to this one are settled
 //! ```
 //!
@@ -17,8 +17,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::entry::{Appender, ENCODING, ENTRY, HEADER_BYTES, Magic, frame};
+use super::entry::{Appender, ENCODING, ENTRY};
 use super::error::Damage;
+use super::positions::MAX_FOUND;
+use super::seal::{HEADER_BYTES, Magic, Seal};
 use super::store::Store;
 use crate::report::{Id, Position};
 
@@ -207,11 +209,11 @@ impl Bundles {
     }
 
     /// Appends the settlements that no bundle has yet to `value`, as many as leave room for an entry.
-    pub(super) fn write_settlements(&mut self, value: &mut Vec<u8>) {
+    pub(super) fn write_settlements(&mut self, seal: &Seal, value: &mut Vec<u8>) {
         while !self.settled.is_empty() && value.len() < BUNDLE_BYTES / 2 {
             let body: Vec<_> =
                 self.settled.iter().take(IDS_A_LIST).map(|(id, through)| (id.as_str(), through.0)).collect();
-            frame(SETTLED, value, |value| {
+            seal.frame(SETTLED, value, |value| {
                 bincode::serde::encode_into_writer(&body, Appender(value), ENCODING)
                     .expect("writing to memory cannot fail");
             });
@@ -246,12 +248,16 @@ pub(super) fn is_settlements(value: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Damage::Content`].
-pub(super) fn decode_settlements(value: &[u8]) -> Result<Vec<(Id, Position)>, Damage> {
+pub(super) fn decode_settlements(seal: &Seal, value: &[u8]) -> Result<Vec<(Id, Position)>, Damage> {
+    let value = seal.open(value);
     let (list, used): (Vec<(&str, u64)>, usize) =
         bincode::serde::borrow_decode_from_slice(&value[HEADER_BYTES..], ENCODING).map_err(|_| Damage::Content)?;
     if used + HEADER_BYTES != value.len() {
         return Err(Damage::Content);
     }
-    let settled = |(id, through)| Ok((Id::new(id).map_err(|_| Damage::Content)?, Position(through)));
+    let settled = |(id, through)| match Id::new(id) {
+        Ok(id) if through <= MAX_FOUND => Ok((id, Position(through))),
+        _ => Err(Damage::Content),
+    };
     list.into_iter().map(settled).collect()
 }

@@ -286,7 +286,7 @@ impl Committer {
         self.spots.clear();
         while self.bundles.has_settlements() && (cycle.must_sync || !cycle.groups.is_empty()) {
             self.close_bundle(self.value.len())?;
-            self.bundles.write_settlements(&mut self.value);
+            self.bundles.write_settlements(self.shared.store.seal(), &mut self.value);
         }
         if !cycle.groups.is_empty() {
             let now = now_micros();
@@ -316,7 +316,7 @@ impl Committer {
             let first = Position(group.first.0 + written as u64);
             let stamp = Stamp { first, accepted_at: now, node_id: self.shared.node_id };
             let mut offset = self.value.len();
-            entry::encode(id, stamp, rest[..count].iter(), &mut self.value);
+            entry::encode(self.shared.store.seal(), id, stamp, rest[..count].iter(), &mut self.value);
             let length = self.value.len() - offset;
             if offset > 0 && self.value.len() > BUNDLE_BYTES {
                 self.close_bundle(offset)?;

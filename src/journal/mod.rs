@@ -48,12 +48,14 @@ mod queue;
 mod read;
 mod recovery;
 mod salvage;
+mod seal;
 mod shelving;
 #[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
 mod stream;
 #[cfg(all(test, not(feature = "models")))]
 mod tests;
+mod upgrade;
 mod value;
 
 use std::num::NonZeroU64;
@@ -75,6 +77,7 @@ pub use peek::Peeked;
 pub use progress::{LastBatch, LastError, Progress};
 pub use queue::{Buried, Revision};
 pub use read::{Receipt, Settlement, Taken};
+pub use seal::Seal;
 pub use stream::{Backlog, Flusher, State, Stream};
 pub use value::Value;
 
@@ -84,6 +87,7 @@ use crate::report::{Id, Position};
 use crate::sync::thread::{self, JoinHandle};
 use bundle::Bundles;
 use commit::Committer;
+use identity::Identity;
 use index::Index;
 use limits::Limits;
 use owner::Held;
@@ -164,9 +168,9 @@ pub struct JournalStatus {
 }
 
 /// Opens the trees and reads them.
-fn open_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Found), JournalError> {
+fn open_and_recover(settings: &config::Journal, identity: &Identity) -> Result<(Store, recovery::Found), JournalError> {
     guarded(|| {
-        let store = Store::open(&settings.dir, settings.lanes, settings.cache_bytes)?;
+        let store = Store::open(&settings.dir, settings.lanes, settings.cache_bytes, Some(identity))?;
         let found = recovery::recover(&store, settings.lanes)?;
         Ok((store, found))
     })
@@ -179,24 +183,30 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, JournalError>) -> Result<T, Journ
 }
 
 /// Salvages what sled would skip without a word; whether there was anything.
-fn mend(settings: &config::Journal) -> Result<bool, JournalError> {
+fn mend(settings: &config::Journal, identity: &Identity) -> Result<bool, JournalError> {
     if cfg!(forebay_plant = "open_without_looking") {
         return Ok(false);
     }
     // Held while the log is read.
     let _locked = log::lock(&settings.dir)?;
-    match log::inspect(&settings.dir)?.first() {
-        Some(hole) => salvage::salvage(settings, &JournalError::Damaged(hole.to_string())).map(|()| true),
+    let seal = Seal::of(&identity.secret);
+    match log::inspect(&settings.dir, &seal)?.first() {
+        Some(hole) => {
+            salvage::salvage(settings, &JournalError::Damaged(hole.to_string()), &seal, identity).map(|()| true)
+        }
         None => Ok(false),
     }
 }
 
 /// Opens what this process had open a moment ago: threads of sled's own may hold its lock for a little longer.
-fn reopen_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Found), JournalError> {
+fn reopen_and_recover(
+    settings: &config::Journal,
+    identity: &Identity,
+) -> Result<(Store, recovery::Found), JournalError> {
     const PATIENCE: Duration = Duration::from_secs(2);
     let since = Instant::now();
     loop {
-        match open_and_recover(settings) {
+        match open_and_recover(settings, identity) {
             Err(JournalError::InUse { .. }) if since.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -220,18 +230,19 @@ impl Opened {
     pub fn open(settings: &config::Journal, around: Surroundings, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
         salvage::finish_interrupted(&settings.dir)?;
         private::protect(&settings.dir)?;
-        if mend(settings)? {
+        let identity = upgrade::identify(settings)?;
+        if mend(settings, &identity)? {
             metrics.salvages.add(1);
         }
-        let (store, found) = match open_and_recover(settings) {
+        let (store, found) = match open_and_recover(settings, &identity) {
             Err(error) if error.is_damage() => {
-                salvage::salvage(settings, &error)?;
+                salvage::salvage(settings, &error, &Seal::of(&identity.secret), &identity)?;
                 metrics.salvages.add(1);
-                reopen_and_recover(settings)?
+                reopen_and_recover(settings, &identity)?
             }
             opened => opened?,
         };
-        let held = Held::count_start(&store)?;
+        let held = Held::count_start(&store, identity)?;
         let mut positions = Positions::new(store.stamp()?, found.highest);
         positions.take(1, commit::now_micros());
         store.sync_trees(positions.last())?;

@@ -78,7 +78,7 @@ impl Damaged {
     pub(super) fn set_aside(&self, store: &Store) -> Result<(), JournalError> {
         store.set_aside(&self.name, &self.value)?;
         let Some((lane, key)) = &self.in_lane else { return Ok(()) };
-        let whole = entry::decode_together(key, &self.value).filter_map(Result::ok);
+        let whole = entry::decode_together(store.seal(), key, &self.value).filter_map(Result::ok);
         let whole: Vec<u8> = whole.flat_map(|(_, part)| part).collect();
         if whole.is_empty() { store.remove(*lane, key) } else { store.insert(*lane, key, &whole) }
     }

@@ -13,6 +13,7 @@ use super::error::{Damage, JournalError};
 use super::lanes::Lane;
 use super::progress::LastBatch;
 use super::queue::{Command, Damaged, Settled};
+use super::seal::Seal;
 use super::stream::{DoneWaiter, State, Stream};
 use crate::report::{Batch, Id, Position};
 
@@ -136,7 +137,7 @@ impl Journal {
                     return Ok(false);
                 }
                 let mut damage = None;
-                for part in entry::decode_together(&key, &value) {
+                for part in entry::decode_together(self.shared.store.seal(), &key, &value) {
                     match part {
                         Ok((entry, part)) => taken.add(entry, part.len()),
                         Err(found) => damage = Some(found),
@@ -167,7 +168,7 @@ impl Journal {
             }
             let value = self.find(stream, spot)?;
             taken.receipt.through = spot.last();
-            match entry::decode((stream.id, spot.first), &value) {
+            match entry::decode(self.shared.store.seal(), (stream.id, spot.first), &value) {
                 Ok(entry) => taken.add(entry, value.len()),
                 Err(damage) => {
                     self.set_aside(stream, Damaged { name: spot.name(), value, in_lane: None }, damage);
@@ -188,7 +189,7 @@ impl Journal {
             return Ok(value);
         }
         let mut key = Vec::new();
-        entry::encode_key(&stream.id, spot.first, &mut key);
+        entry::encode_key(store.seal(), &stream.id, spot.first, &mut key);
         let lane = stream.lock().lane;
         let value = lane.map_or(Ok(None), |lane| store.entry(lane, &key))?;
         let lost =
@@ -228,7 +229,7 @@ impl Journal {
         self.shared.shrink(bytes);
         let mut state = stream.lock();
         state.taken = false;
-        receipt.settle(stream.id, &mut state, settled);
+        receipt.settle(self.shared.store.seal(), stream.id, &mut state, settled);
         state.reports -= reports + missing;
         state.markers -= markers;
         state.bytes -= bytes;
@@ -264,7 +265,7 @@ impl Journal {
 
 impl Receipt {
     /// Takes the entries out of the stream, and notes where they are by now.
-    fn settle(self, id: Id, state: &mut State, settled: &mut Settled) {
+    fn settle(self, seal: &Seal, id: Id, state: &mut State, settled: &mut Settled) {
         settled.ids.push((id, self.through));
         settled.in_lanes.extend(self.in_lanes);
         for spot in &self.recent {
@@ -273,7 +274,7 @@ impl Receipt {
                 settled.in_bundles.push(spot.bundle);
             } else if let Some(lane) = state.lane {
                 let mut key = Vec::new();
-                entry::encode_key(&id, spot.first, &mut key);
+                entry::encode_key(seal, &id, spot.first, &mut key);
                 settled.in_lanes.push((lane, key));
             }
         }

@@ -43,10 +43,12 @@ impl Committer {
     /// just being drained.
     fn empty(&mut self, number: u64, budget: &mut u64) -> Result<bool, JournalError> {
         let Some(value) = self.shared.store.bundle(number)? else { return Ok(true) };
-        for value in entry::whole_values(&value, KINDS) {
+        let shared = Arc::clone(&self.shared);
+        let seal = shared.store.seal();
+        for value in entry::whole_values(seal, &value, KINDS) {
             // What is damaged is found and set aside by whoever drains it.
             let Ok((_, value)) = value else { continue };
-            let Some(entry) = Some(value).filter(|value| !is_settlements(value)).map(|v| entry::decode_whole(&v))
+            let Some(entry) = Some(value).filter(|value| !is_settlements(value)).map(|v| entry::decode_whole(seal, &v))
             else {
                 continue;
             };
@@ -75,7 +77,7 @@ impl Committer {
         };
         let (mut keys, mut moved) = (Vec::new(), 0);
         while moved < wanted {
-            entry::encode_key(&stream.id, spots[moved].first, &mut self.key);
+            entry::encode_key(self.shared.store.seal(), &stream.id, spots[moved].first, &mut self.key);
             moved += self.gather(&spots[moved..], taken)?;
             self.shared.store.insert(lane, &self.key, &self.value)?;
             keys.push(self.key.clone());

@@ -35,6 +35,7 @@ const PLANTS: &[&str] = &[
     "take_back_oldest_first",
     "reuse_too_soon",
     "keep_what_is_torn",
+    "write_unmasked",
 ];
 
 fn main() {
