@@ -19,6 +19,7 @@ mod errors;
 mod events;
 mod exactly_once;
 mod flushing;
+mod forged;
 mod frames;
 mod limits;
 mod load;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "several test binaries share these files and none uses all of them")]
 
 pub mod client;
+pub mod forge;
 pub mod http;
 pub mod ledger;
 pub mod load;
