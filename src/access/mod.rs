@@ -1,7 +1,8 @@
-//! Who may do what: bearer tokens with their scopes, and the pages of other sites that a browser may speak for.
+//! Who may do what: bearer tokens with their scopes, the pages of other sites that a browser may speak for, and the
+//! hosts that a request may name.
 //!
 //! Duty: reads the tokens file into a set that cannot be wrong, says which token a request carries and what it may do,
-//! and swaps the set while the node runs.
+//! and swaps the set while the node runs; judges `Host` and `Origin` for both listeners.
 //!
 //! Invariants:
 //! 1. No token is kept, only its SHA-256. A token has 256 bits from the system's random numbers, so a hash without salt
@@ -11,11 +12,13 @@
 //! 4. A set is replaced as a whole or not at all. An entry that stays as it was keeps what it has counted; a grant of
 //!    an entry that changed or went admits nothing any more.
 //! 5. No error repeats a token.
+//! 6. A host that cannot be read is refused, whatever is allowed.
 //!
 //! Does not know: connections, routes, how an answer looks.
 
 mod file;
 mod grant;
+mod host;
 mod origin;
 mod pattern;
 mod token;
@@ -29,6 +32,7 @@ use subtle::ConstantTimeEq as _;
 
 pub use file::{Tokens, TokensError};
 pub use grant::Grant;
+pub use host::{Hosts, Unserved};
 pub use origin::{Origin, origin};
 pub use token::{Secret, TokenHash};
 

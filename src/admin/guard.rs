@@ -9,17 +9,18 @@ use axum::response::{IntoResponse, Response};
 
 use super::{Node, Problem};
 use crate::access::{Origin, Scope, origin};
+use crate::net;
 
 /// Refuses requests to another host, from a page of another site, or without the token that the route wants.
 pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
     let intruders = &node.engine.metrics().admin_intruders;
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = request.uri().authority().map(|authority| authority.as_str()).or(host);
-    if !node.hosts.serve(host, node.access.wants_tokens()) {
+    if let Some((status, detail)) = net::undecoded(request.headers()) {
+        return Problem::new(status, detail).into_response();
+    }
+    let asked = (request.uri(), request.version(), request.headers());
+    if let Err(why) = node.hosts.check(asked, &node.allowed_hosts, node.access.wants_tokens()) {
         intruders.foreign_host.add(1);
-        let detail =
-            "the admin listener does not answer to this Host: use its address, or add the name to admin.allowed_hosts";
-        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+        return Problem::new(why.status(), why.detail("admin.allowed_hosts")).into_response();
     }
     if origin(request.headers(), &[]) == Origin::Foreign {
         intruders.foreign_origin.add(1);
@@ -40,6 +41,15 @@ pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, n
             answer
         }
     }
+}
+
+/// Says of an answer that nobody may keep it (unless it says otherwise itself), guess at its type, or embed it.
+pub(super) async fn sealed(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    answer
 }
 
 /// What a token must be for; `None` where none is asked for: health, and the dashboard's own files, which say nothing

@@ -9,7 +9,9 @@
 //!    where there are none and a token is asked for.
 //! 3. A request from a page of another site is refused. Where a tokens file is set, everything but health and the
 //!    dashboard's own files wants a token to read, and everything that changes something one to write.
-//! 4. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
+//! 4. No answer but the dashboard's files is kept by a browser or a proxy, and none is taken for another type, or
+//!    embedded by a page of another site.
+//! 5. `/healthz` is 200 for as long as the process serves; `/readyz` is 503 with the reason while it takes no reports.
 //!
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
@@ -18,7 +20,6 @@ mod dashboard;
 mod dead_letters;
 mod events;
 mod guard;
-mod host;
 mod metrics;
 mod openapi;
 mod problem;
@@ -33,7 +34,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -41,10 +42,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
+use crate::access::{Access, Hosts};
 use crate::config::{self, Settings};
 use crate::engine::Engine;
-use crate::net::{self, Caps, Tls};
+use crate::net::{self, Accepted, Caller, Caps, Opening, Tls};
 
 use problem::Problem;
 
@@ -68,7 +69,8 @@ pub(crate) struct Node {
     node_id: u16,
     access: Arc<Access>,
     started: Instant,
-    hosts: host::Hosts,
+    hosts: Hosts,
+    allowed_hosts: Vec<String>,
     connections: Arc<AtomicUsize>,
     /// Cancelled when the node begins to stop, and when this listener ends.
     stopping: CancellationToken,
@@ -113,23 +115,26 @@ impl Admin {
         let Self { listener, local_addr: listen, node_id, access, tls, caps, allowed_hosts } = self;
         let (started, events) = (Instant::now(), events::Events::default());
         let ending = stop.clone();
-        let (hosts, metrics) = (host::Hosts::new(listen, allowed_hosts), Arc::clone(engine.metrics()));
-        let node = Node { engine, node_id, access, started, hosts, connections, stopping, stop, events };
+        let (hosts, metrics) = (Hosts::new(listen), Arc::clone(engine.metrics()));
+        let node = Node { engine, node_id, access, started, hosts, allowed_hosts, connections, stopping, stop, events };
         let node = Arc::new(node);
         let service = TowerToHyperService::new(router(Arc::clone(&node)));
         let tracker = TaskTracker::new();
-        let serve = |socket, _, place| {
-            let (service, tls, stop) = (service.clone(), tls.clone(), ending.clone());
+        let opening = Arc::new(Opening::new(tls));
+        let serve = |accepted: Accepted| {
+            let (service, opening, stop) = (service.clone(), Arc::clone(&opening), ending.clone());
             tracker.spawn(async move {
-                let _place = place;
-                let Some(stream) = net::open(socket, tls.as_deref(), REQUEST_TIMEOUT, &stop).await else { return };
+                let Accepted { socket, place: _place, .. } = accepted;
+                let opened = net::open(socket, &opening, false, REQUEST_TIMEOUT, &stop).await;
+                let Some((stream, _)) = opened else { return };
                 net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
             });
         };
+        let who = |_| Caller::Client;
         let refused = || metrics.admin_connections_refused.add(1);
         tokio::select! {
             () = ending.cancelled() => {}
-            () = net::accept_all(&listener, &caps, tls.is_none(), &tracker, serve, refused) => {}
+            () = net::accept_all(&listener, &caps, who, opening.is_plain(), &tracker, serve, refused) => {}
             () = events::make(node) => unreachable!("events are made for as long as anybody listens"),
         }
         tracker.close();
@@ -161,5 +166,6 @@ fn router(node: Arc<Node>) -> Router {
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&node), guard::check))
+        .layer(map_response(guard::sealed))
         .with_state(node)
 }

@@ -4,6 +4,7 @@
 //! reported, and none repeats a password. Nothing here reads a file or the environment: the caller brings the texts.
 
 mod fault;
+mod network;
 mod protect;
 mod read;
 mod reader;
@@ -14,9 +15,10 @@ mod tests;
 mod values;
 
 pub use fault::{Fault, Faults, Origin};
+pub use network::{Network, NetworkError, Proxy};
 pub use sources::{Flags, Sources};
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,10 +83,23 @@ pub struct Ingest {
     pub idle_timeout: Duration,
     /// Browser origins that may connect, besides the same origin.
     pub allowed_origins: Vec<String>,
+    /// Names that a request's `Host` may have besides this machine's.
+    pub allowed_hosts: Vec<String>,
+    /// How the proxies before the listener say whom a connection or a request is from.
+    pub proxy: Proxy,
+    /// Where those proxies connect from; nobody else is believed.
+    pub trusted_proxies: Vec<Network>,
     /// The listener's certificate and those that it was signed by, in PEM; with it everything is TLS.
     pub tls_cert: Option<PathBuf>,
     /// Its key, in PEM.
     pub tls_key: Option<PathBuf>,
+}
+
+impl Ingest {
+    /// Whether a connection from such an address is a proxy's that is believed.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
+    }
 }
 
 /// The journal.

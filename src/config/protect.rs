@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::fault::Fault;
 use super::reader::Reader;
-use super::{Settings, SinkTarget};
+use super::{Proxy, Settings, SinkTarget};
 
 impl Reader {
     /// A certificate has its key, and a listener that other machines reach has tokens and TLS, unless it is said that
@@ -25,6 +25,17 @@ impl Reader {
         self.needs("sink.tls_ca", &sink.tls_ca, "sink.url = \"mysql://…\"", mysql);
         let secure = trace.otlp_endpoint.as_ref().is_some_and(|url| url.starts_with("https://"));
         self.needs("trace.otlp_ca", &trace.otlp_ca, "trace.otlp_endpoint = \"https://…\"", secure);
+        let is_proxied = ingest.proxy != Proxy::None;
+        let keys = ["ingest.proxy", "ingest.trusted_proxies"].map(Some);
+        let at_fault = self.faults.iter().any(|fault| keys.contains(&fault.key.as_deref()));
+        if is_proxied == ingest.trusted_proxies.is_empty() && !at_fault {
+            let (key, other) = match is_proxied {
+                true => ("ingest.proxy", "ingest.trusted_proxies = [\"…\"]: the addresses that proxies connect from"),
+                false => ("ingest.trusted_proxies", "ingest.proxy: how they name their clients"),
+            };
+            let value = is_proxied.then(|| format!("{:?}", ingest.proxy.name()));
+            self.fault(key, value, format!("needs {other}"));
+        }
         if access.allow_insecure_listen {
             return;
         }

@@ -10,7 +10,7 @@ use super::fault::{Fault, Faults};
 use super::reader::Reader;
 use super::sources::{Gathered, Sources};
 use super::{
-    Access, Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Settings, Shutdown, Sink, SinkTarget,
+    Access, Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Proxy, Settings, Shutdown, Sink, SinkTarget,
     TableName, Trace, values,
 };
 
@@ -47,6 +47,9 @@ impl Default for Settings {
                 handshake_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(300),
                 allowed_origins: Vec::new(),
+                allowed_hosts: Vec::new(),
+                proxy: Proxy::None,
+                trusted_proxies: Vec::new(),
                 tls_cert: None,
                 tls_key: None,
             },
@@ -210,6 +213,9 @@ impl Reader {
             handshake_timeout: self.duration("ingest.handshake_timeout", d.handshake_timeout, NOT_ZERO..=DAY),
             idle_timeout: self.duration("ingest.idle_timeout", d.idle_timeout, NOT_ZERO..=DAY),
             allowed_origins: self.origins("ingest.allowed_origins", d.allowed_origins),
+            allowed_hosts: self.hosts("ingest.allowed_hosts", d.allowed_hosts),
+            proxy: self.choice("ingest.proxy", d.proxy, &Proxy::NAMES),
+            trusted_proxies: self.networks("ingest.trusted_proxies", d.trusted_proxies),
             tls_cert: self.file("ingest.tls_cert", d.tls_cert),
             tls_key: self.file("ingest.tls_key", d.tls_key),
         }

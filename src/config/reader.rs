@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use super::fault::{Fault, Origin};
 use super::sources::{Gathered, Raw};
-use super::values;
+use super::{Network, values};
+
+/// Networks of a list; each connection is held against all of them.
+const MAX_NETWORKS: usize = 256;
 
 /// The raw values that are still to be read, and the faults so far.
 pub(super) struct Reader {
@@ -124,6 +127,17 @@ impl Reader {
             let hosts = raw.list().filter(|all| all.iter().all(|one| !one.is_empty() && one.bytes().all(allowed)));
             hosts.ok_or_else(|| {
                 "must be a list of names of hosts, such as forebay.example.org, without ports".to_owned()
+            })
+        })
+    }
+
+    pub fn networks(&mut self, key: &'static str, default: Vec<Network>) -> Vec<Network> {
+        self.read(key, default, |raw| {
+            let networks: Option<Vec<_>> = raw.list().and_then(|all| all.iter().map(|one| one.parse().ok()).collect());
+            networks.filter(|all| all.len() <= MAX_NETWORKS).ok_or_else(|| {
+                format!(
+                    "must be a list of at most {MAX_NETWORKS} addresses and networks, such as 10.0.0.7, 10.0.0.0/8 or fd00::/8"
+                )
             })
         })
     }

@@ -10,6 +10,10 @@ fn text(text: impl fmt::Display) -> String {
     toml::Value::from(text.to_string()).to_string()
 }
 
+fn list(items: &[impl fmt::Display]) -> String {
+    format!("[{}]", items.iter().map(text).collect::<Vec<_>>().join(", "))
+}
+
 /// "" where there is none.
 fn file(path: Option<&PathBuf>) -> String {
     text(path.map_or(Path::new(""), PathBuf::as_path).display())
@@ -35,7 +39,6 @@ impl fmt::Display for Settings {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
-        let origins: Vec<_> = ingest.allowed_origins.iter().map(text).collect();
         writeln!(f, "node_id = {node_id}")?;
         writeln!(f, "on_disconnect = {}", text(on_disconnect))?;
         writeln!(f, "\n[ingest]\nlisten = {}", text(ingest.listen))?;
@@ -48,7 +51,10 @@ impl fmt::Display for Settings {
         writeln!(f, "max_ids_per_connection = {}", ingest.max_ids_per_connection)?;
         writeln!(f, "handshake_timeout = {}", duration(ingest.handshake_timeout))?;
         writeln!(f, "idle_timeout = {}", duration(ingest.idle_timeout))?;
-        writeln!(f, "allowed_origins = [{}]", origins.join(", "))?;
+        writeln!(f, "allowed_origins = {}", list(&ingest.allowed_origins))?;
+        writeln!(f, "allowed_hosts = {}", list(&ingest.allowed_hosts))?;
+        writeln!(f, "proxy = {}", text(ingest.proxy.name()))?;
+        writeln!(f, "trusted_proxies = {}", list(&ingest.trusted_proxies))?;
         writeln!(f, "tls_cert = {}", file(ingest.tls_cert.as_ref()))?;
         writeln!(f, "tls_key = {}", file(ingest.tls_key.as_ref()))?;
         writeln!(f, "\n[journal]\ndir = {}", text(journal.dir.display()))?;
@@ -71,10 +77,9 @@ impl fmt::Display for Settings {
         writeln!(f, "tls_ca = {}", file(sink.tls_ca.as_ref()))?;
         writeln!(f, "tls_cert = {}", file(sink.tls_cert.as_ref()))?;
         writeln!(f, "tls_key = {}", file(sink.tls_key.as_ref()))?;
-        let hosts: Vec<_> = admin.allowed_hosts.iter().map(text).collect();
         writeln!(f, "\n[admin]\nlisten = {}", text(admin.listen))?;
         writeln!(f, "max_connections = {}", admin.max_connections)?;
-        writeln!(f, "allowed_hosts = [{}]", hosts.join(", "))?;
+        writeln!(f, "allowed_hosts = {}", list(&admin.allowed_hosts))?;
         writeln!(f, "tls_cert = {}", file(admin.tls_cert.as_ref()))?;
         writeln!(f, "tls_key = {}", file(admin.tls_key.as_ref()))?;
         writeln!(f, "\n[access]\ntokens = {}", file(access.tokens.as_ref()))?;

@@ -8,7 +8,7 @@ use super::fault::{Fault, Origin};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 49] = [
+pub(super) const KEYS: [&str; 52] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -22,6 +22,9 @@ pub(super) const KEYS: [&str; 49] = [
     "ingest.handshake_timeout",
     "ingest.idle_timeout",
     "ingest.allowed_origins",
+    "ingest.allowed_hosts",
+    "ingest.proxy",
+    "ingest.trusted_proxies",
     "ingest.tls_cert",
     "ingest.tls_key",
     "journal.dir",

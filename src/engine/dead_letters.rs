@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 use crate::config;
 use crate::journal::{DeadLetter, Journal, JournalError, Revision};
 use crate::report::{Batch, Body, Id, LetterKey, Position, Record};
-use crate::sink::{AnySink, Class, Connection, Sink, SinkError, Stored};
+use crate::sink::{AnySink, Class, Connection, Refused, Sink, SinkError, StoreError, Stored};
 
 /// Letters that a retry reads at a time, and how many may be reading at a time: each letter is up to 100 KiB.
 const MAX_READ: usize = 200;
@@ -157,14 +157,16 @@ impl DeadLetters {
     async fn store_or_refuse(&self, letters: Vec<DeadLetter>, retried: &mut Retried) -> Result<(), RetryError> {
         match self.store(&letters).await {
             Ok(stored) => self.settle(&letters, &stored, retried).await,
-            Err(error) if takes_nothing(&error) => Err(sink_error(error, retried)),
+            Err(StoreError::Failed(error)) if takes_nothing(&error) => Err(sink_error(error, retried)),
             Err(error) if letters.len() == 1 => self.refused(letters, error, retried).await,
             Err(_) => {
                 for letter in letters {
                     let letter = vec![letter];
                     match self.store(&letter).await {
                         Ok(stored) => self.settle(&letter, &stored, retried).await?,
-                        Err(error) if takes_nothing(&error) => return Err(sink_error(error, retried)),
+                        Err(StoreError::Failed(error)) if takes_nothing(&error) => {
+                            return Err(sink_error(error, retried));
+                        }
                         Err(error) => self.refused(letter, error, retried).await?,
                     }
                 }
@@ -174,8 +176,8 @@ impl DeadLetters {
     }
 
     /// One transaction on a connection of its own: those of the drainers may be waiting out an outage.
-    async fn store(&self, letters: &[DeadLetter]) -> Result<Vec<Stored>, SinkError> {
-        self.sink.connect().await?.store(&batches(letters)).await
+    async fn store(&self, letters: &[DeadLetter]) -> Result<Vec<Stored>, StoreError> {
+        self.sink.connect().await?.store(&batches(letters), false).await
     }
 
     /// Which letter of an id was new is not known where only some were: new ones are counted first, the sums are right.
@@ -195,13 +197,15 @@ impl DeadLetters {
     async fn refused(
         &self,
         letters: Vec<DeadLetter>,
-        error: SinkError,
+        error: StoreError,
         retried: &mut Retried,
     ) -> Result<(), RetryError> {
         for letter in letters {
-            retried.last_refusal = Some((letter.key(), error.clone()));
+            let Refused { kind, holder, code, reason, .. } = Refused::because(0, error.clone());
+            retried.last_refusal =
+                Some((letter.key(), SinkError { class: Class::Poison, code, message: reason.clone() }));
             retried.refused += 1;
-            let letter = DeadLetter { code: error.code, reason: error.message.clone(), ..letter };
+            let letter = DeadLetter { kind, holder, code, reason, ..letter };
             self.revise(vec![Revision::Refused(Box::new(letter))]).await?;
         }
         Ok(())
@@ -242,9 +246,13 @@ fn fitting(letters: &[DeadLetter], max_bytes: usize) -> usize {
     letters.iter().take_while(fits).count().max(1)
 }
 
-/// A batch an id. Position 0 is below any of the stream, so its state stays as it is.
+/// A batch an id. Position 0 is below any of the stream, so its state stays as it is, and nothing is said of what is
+/// settled.
 fn batches(letters: &[DeadLetter]) -> Vec<Batch> {
     let record = |letter: &DeadLetter| Record { position: Position(0), body: Body::Report(letter.report.clone()) };
-    let batch = |letters: &[DeadLetter]| Batch { id: letters[0].id, records: letters.iter().map(record).collect() };
+    let batch = |letters: &[DeadLetter]| Batch {
+        is_gapless: false,
+        ..Batch::new(letters[0].id, letters.iter().map(record).collect())
+    };
     letters.chunk_by(|a, b| a.id == b.id).map(batch).collect()
 }

@@ -69,6 +69,7 @@ impl Engine {
         let flushers = Flushers::new(Policy { batch: settings.flush.batch as u64, tick: settings.flush.tick });
         let metrics = counted(settings);
         let journal = open_journal(settings, &flushers, &metrics).await?;
+        sink.serve(journal.owner().journal);
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let dead_letters = DeadLetters::new(&journal, &sink, &settings.sink);
         let streams = Streams::new(&journal, &flushers, &health);

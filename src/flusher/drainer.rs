@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tracing::{Instrument as _, Span};
 
+use super::graves::Graves;
 use super::supervisor::{Limits, Shared};
-use super::task::{self, Handover, Left, settlement};
+use super::task::{self, Handover, settlement};
 use crate::journal::{JournalError, Taken};
 use crate::report::Batch;
 use crate::sink::{Outcome, Sink, Writer};
@@ -110,6 +111,7 @@ impl Ready {
 
 impl<S: Sink> Drainer<S> {
     pub(super) fn new(shared: Arc<Shared>, writer: Writer<S>, limits: Limits) -> Self {
+        let writer = writer.bury_with(Arc::new(Graves(Arc::clone(&shared))));
         Self { shared, writer, limits }
     }
 
@@ -149,19 +151,19 @@ impl<S: Sink> Drainer<S> {
         span.record("forebay.rows", batches.iter().map(|batch| batch.records.len()).sum::<usize>() as i64);
         let doubtful = handovers.iter().any(|handover| handover.doubt.is_some());
         let outcomes = self.store(&batches, doubtful).await;
-        let drained = batches.into_iter().zip(receipts).zip(outcomes);
+        let drained = receipts.into_iter().zip(outcomes);
         let (mut stored, mut settled) = (Vec::new(), Vec::new());
-        for (mut handover, ((batch, receipt), outcome)) in handovers.into_iter().zip(drained) {
-            if outcome.is_whole() {
+        for (mut handover, (receipt, outcome)) in handovers.into_iter().zip(drained) {
+            if let Some(lasting) = outcome.put_back.clone() {
+                let Handover { stream, doubt, counted } = handover;
+                self.shared.spawn(task::resolve(stream, Arc::clone(&self.shared), lasting, doubt));
+                drop(counted);
+            } else if outcome.is_settled() {
                 settled.push((Arc::clone(&handover.stream), receipt, settlement(&outcome)));
                 handover.doubt = None;
                 stored.push(handover);
-            } else {
-                let Handover { stream, doubt, counted } = handover;
-                let left = Box::new(Left { batch, receipt, outcome });
-                self.shared.spawn(task::resolve(stream, Arc::clone(&self.shared), left, doubt));
-                drop(counted);
             }
+            // Else the commit thread has ended, and with it the node.
         }
         self.shared.journal().settle(settled);
         stored.into_iter().for_each(|handover| handover.go_on(&self.shared));

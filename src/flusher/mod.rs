@@ -3,7 +3,7 @@
 //! A flusher is a task while it waits for a batch, a marker or the tick (`policy.rs`); then it hands its id over to the
 //! drainers and ends (`task.rs`). A drainer takes the ids that are ready, reads their backlog from the journal, stores
 //! it in one shared transaction, settles and truncates it, and lets each id go on (`drainer.rs`): at once, with a new
-//! flusher, or not at all. What was refused a flusher buries first. So what is in memory is bounded by the transactions
+//! flusher, or not at all. What cannot be stored is buried on the way (`graves.rs`). So what is in memory is bounded by the transactions
 //! under way, however many ids have backlog and however long the sink is down.
 //!
 //! # Invariants
@@ -18,6 +18,7 @@
 //! How the journal and the sink keep things, and the clients.
 
 mod drainer;
+mod graves;
 #[cfg(all(test, feature = "models"))]
 mod models;
 mod policy;

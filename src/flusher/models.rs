@@ -15,7 +15,7 @@ use crate::config;
 use crate::journal::{Answer, Append, Content, Journal, Opened, Outlet, ReplyTo, Surroundings};
 use crate::metrics::Metrics;
 use crate::report::{Batch, Body, Draft, Id, Marker};
-use crate::sink::{Connection, Sink, SinkError, Stored, Writer};
+use crate::sink::{Connection, Sink, SinkError, StoreError, Stored, Writer};
 use crate::sync::{Condvar, Mutex, check, thread};
 
 const TICK: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ impl Sink for ModelSink {
 }
 
 impl Connection for ModelSink {
-    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    async fn store(&mut self, batches: &[Batch], _again: bool) -> Result<Vec<Stored>, StoreError> {
         for batch in batches {
             assert!(self.tables().storing.insert(batch.id), "{} is with two drainers", batch.id);
         }

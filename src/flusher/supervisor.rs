@@ -45,9 +45,6 @@ pub(super) struct Shared {
     flushers: TaskTracker,
     drainers: TaskTracker,
     stop: CancellationToken,
-    /// For those who try what becomes of a flusher that is dropped at a wait.
-    #[cfg(test)]
-    pub(super) dropped_after: Arc<super::tests::DroppedAfter>,
 }
 
 impl Flushers {
@@ -66,8 +63,6 @@ impl Flushers {
             flushers: TaskTracker::new(),
             drainers: TaskTracker::new(),
             stop: CancellationToken::new(),
-            #[cfg(test)]
-            dropped_after: Default::default(),
         }))
     }
 
@@ -159,8 +154,6 @@ impl Shared {
 
     /// Runs a flusher.
     pub(super) fn spawn(&self, flusher: impl Future<Output = ()> + Send + 'static) {
-        #[cfg(test)]
-        let flusher = self.dropped_after.of(flusher);
         self.flushers.spawn_on(flusher, &self.runtime);
     }
 

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -16,10 +16,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::policy::Decision;
 use super::supervisor::Shared;
-use crate::journal::{DeadLetter, LastError, Receipt, Settlement, Stream};
-use crate::report::{Batch, Body};
+use crate::journal::{LastError, Settlement, Stream};
 use crate::sink::backoff::{Backoff, jitter};
-use crate::sink::{Lasting, Outcome, Refused};
+use crate::sink::{Burial, Lasting, Outcome};
 
 /// The first and the longest delay before a batch that was put back is stored again.
 const AGAIN_FIRST: Duration = Duration::from_millis(500);
@@ -43,13 +42,6 @@ pub(super) struct Doubt {
     backoff: Option<Backoff>,
     /// Whether it was tried since the shutdown began.
     hurried: bool,
-}
-
-/// What a drainer took of an id, and what the sink said, where not all of it is stored.
-pub(super) struct Left {
-    pub(super) batch: Batch,
-    pub(super) receipt: Receipt,
-    pub(super) outcome: Outcome,
 }
 
 impl Handover {
@@ -147,20 +139,15 @@ fn decide(stream: &Stream, shared: &Shared, context: &Context<'_>) -> Decision {
     decision
 }
 
-/// Goes on with an id of which the sink refused records, or failed over all of them. Ends early when the commit thread
-/// has ended.
-pub(super) async fn resolve(stream: Arc<Stream>, shared: Arc<Shared>, left: Box<Left>, doubt: Option<Box<Doubt>>) {
-    let put_back = left.outcome.put_back.clone();
-    let doubt = match put_back {
-        Some(lasting) => {
-            // It is read again when its time comes.
-            drop(left);
-            Some(wait_again(&stream, &shared, lasting, doubt.unwrap_or_default()).await)
-        }
-        None if left.bury_and_settle(&stream, &shared).await.is_none() => return,
-        None => None,
-    };
-    shared.spawn(Flusher::new(stream, Arc::clone(&shared), doubt));
+/// Goes on with an id whose batch was put back, and is read again when its time comes.
+pub(super) async fn resolve(
+    stream: Arc<Stream>,
+    shared: Arc<Shared>,
+    lasting: Arc<Lasting>,
+    doubt: Option<Box<Doubt>>,
+) {
+    let doubt = wait_again(&stream, &shared, lasting, doubt.unwrap_or_default()).await;
+    shared.spawn(Flusher::new(stream, Arc::clone(&shared), Some(doubt)));
 }
 
 /// Waits before a batch that was put back is stored again: its time, or until an operator or the shutdown wants it now.
@@ -185,22 +172,6 @@ async fn wait_again(stream: &Stream, shared: &Shared, lasting: Arc<Lasting>, mut
     doubt
 }
 
-impl Left {
-    /// Makes dead letters of what the sink refused, and settles all; none when the commit thread has ended.
-    async fn bury_and_settle(self: Box<Self>, stream: &Arc<Stream>, shared: &Shared) -> Option<()> {
-        let Self { batch, receipt, outcome } = *self;
-        let mut settlement = settlement(&outcome);
-        if let Some(last) = outcome.refused.last() {
-            stream.lock().refused(LastError::new(&last.reason, last.code));
-            let buried = shared.journal().bury(dead_letters(&batch, outcome.refused)).await?;
-            settlement.dead = buried.new;
-            settlement.duplicates += buried.known;
-        }
-        shared.journal().settle([(Arc::clone(stream), receipt, settlement)]);
-        Some(())
-    }
-}
-
 impl Doubt {
     /// How long to wait before the batch is stored again.
     fn renew(&mut self, lasting: Arc<Lasting>) -> Duration {
@@ -209,23 +180,8 @@ impl Doubt {
     }
 }
 
-/// Where the reports ended that were not refused.
+/// Where the reports of a batch ended.
 pub(super) fn settlement(outcome: &Outcome) -> Settlement {
-    let Outcome { inserted, duplicates, total, .. } = *outcome;
-    Settlement { stored: inserted, duplicates, dead: 0, total }
-}
-
-fn dead_letters(batch: &Batch, refused: Vec<Refused>) -> Vec<DeadLetter> {
-    let dead_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
-    let letter = |refused: Refused| match &batch.records[refused.index].body {
-        Body::Report(report) => {
-            let key = crate::report::Key { id: batch.id, number: report.number };
-            let Refused { kind, holder, code, reason, .. } = refused;
-            tracing::warn!(%key, code, ?reason, "the sink refused a report; it is in the dead letters");
-            let report = report.clone();
-            Some(DeadLetter { id: batch.id, report, kind, holder, code, reason, dead_at, is_twin: false })
-        }
-        Body::Marker(..) => None,
-    };
-    refused.into_iter().filter_map(letter).collect()
+    let Outcome { inserted, duplicates, total, buried: Burial { new, known }, .. } = *outcome;
+    Settlement { stored: inserted, duplicates: duplicates + known, dead: new, total }
 }

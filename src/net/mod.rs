@@ -4,22 +4,29 @@
 //!
 //! Invariants:
 //! 1. A place is taken before anything is read of a connection, and given back when the last part of it is dropped.
-//! 2. Every wait has a bound: a TLS handshake, the head of a request, a write that the client does not take.
+//!    What counts for an address does so from the moment that it is known: for a client of a proxy once that has named
+//!    it, and never for the proxy itself.
+//! 2. Every wait has a bound: the header of a proxy, a TLS handshake, the head of a request, a write that the client
+//!    does not take.
 //! 3. A certificate is replaced whole or not at all; connections that are open keep theirs.
+//! 4. Whom a connection or a request is from is believed of a trusted proxy alone, and said in one way alone.
 //!
 //! Does not know: tokens, routes, messages.
 
 mod accept;
 mod caps;
+mod forwarded;
 mod http;
+mod preface;
 mod stall;
 mod stream;
 mod tls;
 mod validity;
 
-pub use accept::accept_all;
-pub use caps::{Caps, Place};
-pub use http::{problem_body, serve};
+pub use accept::{Accepted, Caller, Refusal, accept_all, refuse};
+pub use caps::{Caps, Place, Seat};
+pub use forwarded::{Unreadable, client, is_by_header};
+pub use http::{problem_body, serve, undecoded};
 pub use stall::Unstalled;
-pub use stream::{Stream, open};
+pub use stream::{Opening, Stream, open};
 pub use tls::{Certificate, Tls, TlsError, certificates};

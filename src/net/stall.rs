@@ -93,7 +93,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::net::{Certificate, Tls, open};
+    use crate::net::{Certificate, Opening, Tls, open};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -104,7 +104,8 @@ mod tests {
         let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
         std::fs::write(&cert, made.cert.pem()).expect("a file");
         std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
-        let tls = Tls::new(Certificate::read(&cert, &key).expect("both belong together"));
+        let opening =
+            Opening::new(Some(Arc::new(Tls::new(Certificate::read(&cert, &key).expect("both belong together")))));
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).expect("a certificate");
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -119,10 +120,10 @@ mod tests {
         let (accepted, _) = listener.accept().await.expect("connected");
         let (stop, name) = (CancellationToken::new(), ServerName::try_from("localhost").expect("a name"));
         let (ours, theirs) = tokio::join!(
-            open(accepted, Some(&tls), LIMIT, &stop),
+            open(accepted, &opening, false, LIMIT, &stop),
             TlsConnector::from(Arc::new(config)).connect(name, socket)
         );
-        (ours.expect("a handshake"), theirs.expect("a handshake"))
+        (ours.expect("a handshake").0, theirs.expect("a handshake"))
     }
 
     /// TLS says a last word when it closes, which finds no room here.

@@ -1,7 +1,10 @@
 //! A connection's bytes, plain or through TLS.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::preface::{self, PrefaceError};
 use super::tls::Tls;
 
 /// A connection after its TLS handshake, if there is one.
@@ -21,24 +25,75 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Makes a stream of a socket; `None` where the connection is lost, the TLS handshake fails or takes longer than
-/// `limit`, or `stop` is cancelled: who has not said a word must not hold up the end of the node.
-pub async fn open(socket: TcpStream, tls: Option<&Tls>, limit: Duration, stop: &CancellationToken) -> Option<Stream> {
+/// What a listener wants of each connection before HTTP.
+#[derive(Default)]
+pub struct Opening {
+    tls: Option<Arc<Tls>>,
+    /// Whether the log has it that a proxy sends no header.
+    is_said: AtomicBool,
+}
+
+impl Opening {
+    /// Through TLS where there is a certificate.
+    pub fn new(tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, is_said: AtomicBool::new(false) }
+    }
+
+    /// Whether clients speak no TLS.
+    pub fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// The header of a proxy; says once, until there is one again, that what came is none.
+    async fn preface(&self, socket: &mut TcpStream) -> io::Result<Option<IpAddr>> {
+        match preface::read(socket).await {
+            Ok(client) => {
+                self.is_said.store(false, Ordering::Relaxed);
+                Ok(client)
+            }
+            Err(PrefaceError::Lost(error)) => Err(error),
+            Err(PrefaceError::Other(why)) => {
+                if !self.is_said.swap(true, Ordering::Relaxed) {
+                    let proxy = socket.peer_addr().ok();
+                    tracing::warn!(
+                        ?proxy,
+                        "a connection of a trusted proxy is not served, as {why}: does it send the PROXY protocol, as \
+                         ingest.proxy says?"
+                    );
+                }
+                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            }
+        }
+    }
+}
+
+/// Makes a stream of a socket, and says whom it is from where a proxy has to say that first (`has_preface`) and names
+/// a client. `None` where the connection is lost, the header of the proxy is none, both it and the TLS handshake take
+/// longer than `limit`, or `stop` is cancelled: who has not said a word must not hold up the end of the node.
+pub async fn open(
+    mut socket: TcpStream,
+    opening: &Opening,
+    has_preface: bool,
+    limit: Duration,
+    stop: &CancellationToken,
+) -> Option<(Stream, Option<IpAddr>)> {
     let opening = async {
         socket.set_nodelay(true)?;
-        match tls {
-            None => io::Result::Ok(Stream::Plain(socket)),
-            Some(tls) => Ok(Stream::Tls(Box::new(tls.acceptor().accept(socket).await?))),
-        }
+        let client = if has_preface { opening.preface(&mut socket).await? } else { None };
+        let stream = match &opening.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => Stream::Tls(Box::new(tls.acceptor().accept(socket).await?)),
+        };
+        io::Result::Ok((stream, client))
     };
     let opened = tokio::select! {
         opened = timeout(limit, opening) => opened,
         () = stop.cancelled() => return None,
     };
     match opened {
-        Ok(Ok(stream)) => return Some(stream),
+        Ok(Ok(opened)) => return Some(opened),
         Ok(Err(error)) => tracing::debug!(%error, "connection lost before its first request"),
-        Err(_) => tracing::debug!(?limit, "no TLS handshake in time"),
+        Err(_) => tracing::debug!(?limit, "no header of a proxy, or no TLS handshake, in time"),
     }
     None
 }
@@ -54,7 +109,20 @@ macro_rules! either {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => match Pin::new(stream).poll_read(cx, buf) {
+                // An end without `close_notify` is the end that TCP has. Nothing is taken for whole by it: a frame and
+                // a body say how long they are.
+                Poll::Ready(Err(error))
+                    if error.kind() == io::ErrorKind::UnexpectedEof
+                        && cfg!(not(forebay_plant = "end_with_tls_alone")) =>
+                {
+                    Poll::Ready(Ok(()))
+                }
+                read => read,
+            },
+        }
     }
 }
 

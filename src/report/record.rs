@@ -76,4 +76,16 @@ pub struct Batch {
     pub id: super::id::Id,
     /// At least one, in order of position.
     pub records: Vec<Record>,
+    /// The sink may have records up to here already: somebody tried to store them before.
+    pub tried_through: Position,
+    /// Whether the sink is to remember that they are settled: all records of the id before them are in the sink or the
+    /// dead letters.
+    pub is_gapless: bool,
+}
+
+impl Batch {
+    /// Records that nobody tried to store before, behind none that is left out.
+    pub fn new(id: super::id::Id, records: Vec<Record>) -> Self {
+        Self { id, records, tried_through: Position(0), is_gapless: true }
+    }
 }

@@ -9,21 +9,28 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
-    HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
-    WWW_AUTHENTICATE,
+    HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
-use super::listener::Connection;
+use super::listener::{Connection, Unheard};
 use super::{post, session};
 use crate::access::{self, Denied, Origin, Scope};
-use crate::net::problem_body;
+use crate::net::{problem_body, undecoded};
 
 /// The answer to a request.
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Answers one request.
 pub(super) async fn respond(request: Request<Incoming>, connection: Arc<Connection>) -> Result<Answer, Infallible> {
+    if let Some(refusal) = refused(&request, &connection) {
+        return Ok(refusal);
+    }
+    let connection = match connection.of_request(request.headers()) {
+        Ok(connection) => connection,
+        Err(why) => return Ok(unheard(&why)),
+    };
     Ok(match (request.uri().path(), request.method()) {
         ("/ws", &Method::GET) => websocket(request, connection),
         ("/reports", &Method::POST | &Method::OPTIONS) => reports(request, &connection).await,
@@ -31,6 +38,30 @@ pub(super) async fn respond(request: Request<Incoming>, connection: Arc<Connecti
         ("/reports", _) => not_allowed("POST", "reports are sent with POST"),
         _ => problem(StatusCode::NOT_FOUND, "there are GET /ws and POST /reports"),
     })
+}
+
+/// What is refused whatever its path: bodies that would not be decoded, and hosts that are none of this listener's.
+fn refused(request: &Request<Incoming>, connection: &Connection) -> Option<Answer> {
+    if let Some((status, detail)) = undecoded(request.headers()) {
+        return Some(problem(status, detail));
+    }
+    let asked = (request.uri(), request.version(), request.headers());
+    let why = connection.hosts().check(asked, &connection.ingest().allowed_hosts, connection.access().wants_tokens());
+    why.err().map(|why| {
+        connection.intruders().foreign_host.add(1);
+        problem(why.status(), &why.detail("ingest.allowed_hosts"))
+    })
+}
+
+/// The answer to a request of whom is not known whom it is from, or who has too many already.
+fn unheard(why: &Unheard) -> Answer {
+    match why {
+        Unheard::Unreadable(why) => problem(StatusCode::BAD_REQUEST, &why.to_string()),
+        Unheard::Refused(why) => {
+            let answer = problem(why.status(), why.detail());
+            why.retry_after().into_iter().fold(answer, |answer, seconds| with(answer, RETRY_AFTER, seconds.into()))
+        }
+    }
 }
 
 async fn reports(request: Request<Incoming>, connection: &Connection) -> Answer {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use hyper::HeaderMap;
 use hyper::service::service_fn;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -16,11 +17,11 @@ use super::http;
 use super::post::Bodies;
 use super::presence::Presence;
 use super::replies::Slot;
-use crate::access::Access;
-use crate::config::{Ingest, OnDisconnect, Settings};
+use crate::access::{Access, Hosts};
+use crate::config::{Ingest, OnDisconnect, Proxy, Settings};
 use crate::engine::Engine;
 use crate::metrics::{Intruders, Metrics};
-use crate::net::{self, Caps, Place, Tls};
+use crate::net::{self, Accepted, Caller, Caps, Opening, Place, Refusal, Seat, Tls, Unreadable};
 
 /// How long all connections together may take to end once the node stops: grace, answers, close and some.
 const STOP_WAIT: Duration = Duration::from_secs(12);
@@ -41,7 +42,9 @@ pub struct Server {
 struct Shared<K = Engine> {
     on_disconnect: OnDisconnect,
     access: Arc<Access>,
-    tls: Option<Arc<Tls>>,
+    hosts: Hosts,
+    opening: Opening,
+    caps: Arc<Caps>,
     engine: K,
     presence: Arc<Presence>,
     bodies: Bodies,
@@ -51,13 +54,28 @@ struct Shared<K = Engine> {
     metrics: Arc<Metrics>,
 }
 
-/// One connection of a client; it counts for as long as this lives.
-pub(super) struct Connection<K = Engine> {
+/// A connection, of a client or of a proxy; it counts for as long as this lives.
+struct Counted<K> {
     shared: Arc<Shared<K>>,
+    _place: Option<Place>,
+}
+
+/// One connection of a client, or one request of a client that came over a connection of a proxy.
+pub(super) struct Connection<K = Engine> {
+    counted: Arc<Counted<K>>,
     /// As they were when it was accepted.
     ingest: Arc<Ingest>,
     peer: IpAddr,
-    _place: Option<Place>,
+    /// What counts for the peer's address, where that is a client's.
+    seat: Option<Seat>,
+}
+
+/// Why a request is not served, for whom it is from.
+pub(super) enum Unheard {
+    /// It cannot be read.
+    Unreadable(Unreadable),
+    /// A cap is reached.
+    Refused(Refusal),
 }
 
 impl<K> Connection<K> {
@@ -69,17 +87,50 @@ impl<K> Connection<K> {
             tracker: TaskTracker::new(),
             on_disconnect: OnDisconnect::Mark,
             access: Arc::default(),
-            tls: None,
+            hosts: Hosts::new(ingest.listen),
+            opening: Opening::default(),
+            caps: Caps::new(1, 1),
             engine,
             stop,
             connections: Arc::new(AtomicUsize::new(1)),
             metrics: Arc::default(),
         };
-        Self { shared: Arc::new(shared), ingest: Arc::new(ingest), peer: Ipv4Addr::LOCALHOST.into(), _place: None }
+        let counted = Arc::new(Counted { shared: Arc::new(shared), _place: None });
+        Self { counted, ingest: Arc::new(ingest), peer: Ipv4Addr::LOCALHOST.into(), seat: None }
+    }
+
+    fn shared(&self) -> &Shared<K> {
+        &self.counted.shared
     }
 
     pub(super) fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// This connection as it is for one request: that of the client whom a proxy names in these headers, if they are a
+    /// trusted proxy's.
+    ///
+    /// # Errors
+    /// Where the proxy says what cannot be read, or that client's address has all the connections that it may have.
+    pub(super) fn of_request(self: Arc<Self>, headers: &HeaderMap) -> Result<Arc<Self>, Unheard> {
+        let Ingest { proxy, trusted_proxies, .. } = self.ingest();
+        let is_believed = self.ingest.trusts(self.peer) || cfg!(forebay_plant = "believe_anybody");
+        if !net::is_by_header(*proxy) || !is_believed {
+            return Ok(self);
+        }
+        let peer = net::client(*proxy, headers, trusted_proxies, self.peer).map_err(Unheard::Unreadable)?;
+        let seat = self.seat(peer).map_err(Unheard::Refused)?;
+        let (counted, ingest) = (Arc::clone(&self.counted), Arc::clone(&self.ingest));
+        Ok(Arc::new(Self { counted, ingest, peer, seat }))
+    }
+
+    /// What counts for a client's address; a proxy counts for nothing.
+    fn seat(&self, peer: IpAddr) -> Result<Option<Seat>, Refusal> {
+        if self.ingest.trusts(peer) {
+            return Ok(None);
+        }
+        let seat = self.shared().caps.seat(peer).map(Some).map_err(Refusal::Full);
+        seat.inspect_err(|_| self.shared().metrics.connections_refused.add(1))
     }
 
     pub(super) fn ingest(&self) -> &Ingest {
@@ -87,46 +138,53 @@ impl<K> Connection<K> {
     }
 
     pub(super) fn on_disconnect(&self) -> OnDisconnect {
-        self.shared.on_disconnect
+        self.shared().on_disconnect
     }
 
     pub(super) fn access(&self) -> &Access {
-        &self.shared.access
+        &self.shared().access
+    }
+
+    pub(super) fn hosts(&self) -> &Hosts {
+        &self.shared().hosts
     }
 
     pub(super) fn engine(&self) -> &K {
-        &self.shared.engine
+        &self.shared().engine
     }
 
     pub(super) fn presence(&self) -> Arc<Presence> {
-        Arc::clone(&self.shared.presence)
+        Arc::clone(&self.shared().presence)
     }
 
     pub(super) fn bodies(&self) -> &Bodies {
-        &self.shared.bodies
+        &self.shared().bodies
     }
 
     /// Counts of requests that are refused for whom they come from.
     pub(super) fn intruders(&self) -> &Intruders {
-        &self.shared.metrics.ingest_intruders
+        &self.shared().metrics.ingest_intruders
     }
 
     /// Cancelled when the node stops.
     pub(super) fn stop(&self) -> &CancellationToken {
-        &self.shared.stop
+        &self.shared().stop
     }
 
     pub(super) fn tracker(&self) -> &TaskTracker {
-        &self.shared.tracker
+        &self.shared().tracker
     }
 
     /// Counts what was refused before the engine saw it.
     pub(super) fn count_refused(&self, slots: &[Slot]) {
-        slots.iter().filter_map(Slot::refusal).for_each(|refusal| self.shared.metrics.refused.add(refusal.kind.name()));
+        slots
+            .iter()
+            .filter_map(Slot::refusal)
+            .for_each(|refusal| self.shared().metrics.refused.add(refusal.kind.name()));
     }
 }
 
-impl<K> Drop for Connection<K> {
+impl<K> Drop for Counted<K> {
     fn drop(&mut self) {
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -176,7 +234,7 @@ impl Server {
     /// Serves until `stop` is cancelled, and then until every connection is answered and closed, for some seconds at
     /// most. The engine must not be shut down before this returns: connections leave their markers when they end.
     pub async fn run(self, engine: Engine, stop: CancellationToken) {
-        let Self { listener, ingest, caps, on_disconnect, access, tls, connections, .. } = self;
+        let Self { listener, local_addr, ingest, caps, on_disconnect, access, tls, connections } = self;
         let max_request_bytes = now(&ingest).max_request_bytes;
         let metrics = Arc::clone(engine.metrics());
         let shared = Arc::new(Shared {
@@ -185,23 +243,35 @@ impl Server {
             tracker: TaskTracker::new(),
             on_disconnect,
             access,
-            tls,
+            hosts: Hosts::new(local_addr),
+            opening: Opening::new(tls),
+            caps,
             engine,
             stop,
             connections,
             metrics,
         });
-        let serve = |socket, peer, place| {
+        let who = |peer| caller(&now(&ingest), peer);
+        let serve = |accepted: Accepted| {
             shared.connections.fetch_add(1, Ordering::Relaxed);
             shared.metrics.connections_accepted.add(1);
-            let (shared, ingest) = (Arc::clone(&shared), now(&ingest));
-            let connection = Arc::new(Connection { shared, ingest, peer, _place: Some(place) });
-            connection.tracker().clone().spawn(serve(socket, connection));
+            let Accepted { socket, peer, caller, place: (place, seat) } = accepted;
+            let counted = Arc::new(Counted { shared: Arc::clone(&shared), _place: Some(place) });
+            let connection = Connection { counted, ingest: now(&ingest), peer, seat };
+            shared.tracker.spawn(serve(socket, caller, connection));
         };
         let refused = || shared.metrics.connections_refused.add(1);
         tokio::select! {
             () = shared.stop.cancelled() => {}
-            () = net::accept_all(&listener, &caps, shared.tls.is_none(), &shared.tracker, serve, refused) => {}
+            () = net::accept_all(
+                &listener,
+                &shared.caps,
+                who,
+                shared.opening.is_plain(),
+                &shared.tracker,
+                serve,
+                refused
+            ) => {}
         }
         drop(listener);
         shared.tracker.close();
@@ -217,11 +287,34 @@ fn now(ingest: &RwLock<Arc<Ingest>>) -> Arc<Ingest> {
     Arc::clone(&ingest.read().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// Who connects from an address. Where proxies name their clients by header, others may come without one, and their own
+/// headers are not looked at; where they do so before all else, nobody comes who does not.
+fn caller(ingest: &Ingest, peer: IpAddr) -> Caller {
+    match ingest.proxy {
+        Proxy::None => Caller::Client,
+        _ if ingest.trusts(peer) => Caller::Proxy,
+        Proxy::ProxyProtocol => Caller::Stranger,
+        Proxy::Forwarded | Proxy::XForwardedFor => Caller::Client,
+    }
+}
+
 /// Serves the requests of one connection, until it ends or becomes a WebSocket.
-async fn serve(socket: TcpStream, connection: Arc<Connection>) {
+async fn serve(socket: TcpStream, caller: Caller, mut connection: Connection) {
     let limit = connection.ingest().handshake_timeout;
     let stop = connection.stop().clone();
-    let Some(stream) = net::open(socket, connection.shared.tls.as_deref(), limit, &stop).await else { return };
+    let has_preface = caller == Caller::Proxy
+        && connection.ingest.proxy == Proxy::ProxyProtocol
+        && cfg!(not(forebay_plant = "guess_the_proxy_header"));
+    let opened = net::open(socket, &connection.shared().opening, has_preface, limit, &stop).await;
+    let Some((stream, client)) = opened else { return };
+    if let Some(client) = client {
+        connection.peer = client;
+        connection.seat = match connection.seat(client) {
+            Ok(seat) => seat,
+            Err(refusal) => return net::refuse(stream, refusal).await,
+        };
+    }
+    let connection = Arc::new(connection);
     let service = service_fn(move |request| http::respond(request, Arc::clone(&connection)));
     net::serve(stream, service, limit, &stop).await;
 }

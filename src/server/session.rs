@@ -40,8 +40,8 @@ pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>, grant:
             let outbox = Outbox::new(connection.ingest().max_in_flight).writing_to(Arc::clone(&line));
             serve(Source::new(leftover, read), outbox, Line(line), &connection, grant).await;
         }
-        Some((leftover, Stream::Tls(socket))) => {
-            let (read, write) = tokio::io::split(socket);
+        Some((leftover, stream @ Stream::Tls(_))) => {
+            let (read, write) = tokio::io::split(stream);
             let outbox = Outbox::new(connection.ingest().max_in_flight);
             serve(Source::new(leftover, read), outbox, write, &connection, grant).await;
         }

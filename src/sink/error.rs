@@ -71,6 +71,21 @@ impl SinkError {
             _ => self,
         }
     }
+
+    /// The same error where a session is set up. No row is at hand, and what a server refuses there it refuses the next
+    /// time too, unless the number is one that is known to pass.
+    pub(super) fn in_set_up(self) -> Self {
+        let passes = self.code.is_none_or(|code| u16::try_from(code).is_ok_and(is_known_to_pass));
+        match self.class {
+            Class::Transient if !passes => Self { class: Class::Operator, ..self },
+            _ => self.not_for_a_report(),
+        }
+    }
+}
+
+/// The numbers of a deadlock, a lock wait and the like, as opposed to those that nobody knows.
+fn is_known_to_pass(code: u16) -> bool {
+    matches!(code, 1205 | 1213 | 1020 | 1180 | 1047 | 8002 | 8022 | 8028 | 9007)
 }
 
 /// The class of a MySQL, MariaDB, Galera or TiDB server's error number.
@@ -79,7 +94,7 @@ impl SinkError {
 /// not fit can never be stored.
 pub fn mysql_class(code: u16) -> Class {
     match code {
-        1205 | 1213 | 1020 | 1180 | 1047 | 8002 | 8022 | 8028 | 9007 => Class::Transient,
+        _ if is_known_to_pass(code) => Class::Transient,
         1040 | 1053 | 1158..=1161 | 1927 | 2006 | 2013 | 4031 => Class::Outage,
         1290 | 1792 | 1836 | 3100 | 1036 | 1874 => Class::Outage, // Read-only; a reconnect may find the primary.
         1021 | 1114 => Class::Outage, // The disk or the tablespace is full; no row is to blame.
@@ -169,6 +184,18 @@ mod tests {
         }
         assert_eq!(sqlite_class(1, "no such table: reports"), Class::Operator);
         assert_eq!(sqlite_class(1, "table reports has no column named peer"), Class::Operator);
+    }
+
+    #[test]
+    fn what_a_session_is_refused_blocks_unless_it_is_known_to_pass() {
+        let class = |code| SinkError::mysql("setting up the session", code, "").in_set_up().class;
+        for code in [1232, 1231, 1193, 1238, 1366, 12_345] {
+            assert_eq!(class(code), Class::Operator, "{code}");
+        }
+        for (code, expected) in [(1205, Class::Transient), (1047, Class::Transient), (1040, Class::Outage)] {
+            assert_eq!(class(code), expected, "{code}");
+        }
+        assert_eq!(SinkError::new(Class::Transient, "").in_set_up().class, Class::Transient);
     }
 
     #[test]

@@ -310,6 +310,10 @@ fn remedy(code: Option<u32>) -> &'static str {
         Some(1049) => "make the database that sink.url names",
         Some(1146 | 1) => "make the tables: `forebay schema` prints them",
         Some(1054 | 1064) => "bring the tables to what `forebay schema` prints",
+        Some(1193 | 1231 | 1232 | 1238) => {
+            "the server does not take a setting that Forebay's sessions need: use a server of a version that \
+             Forebay's documentation names"
+        }
         Some(11 | 26) => "the sink's file is damaged or not a database: restore it or move it away",
         _ => "see the error",
     }

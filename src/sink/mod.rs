@@ -24,11 +24,12 @@
 use std::future::Future;
 
 use crate::config::{self, SinkTarget};
-use crate::report::Batch;
+use crate::report::{Batch, Holder, JournalId};
 
 pub mod backoff;
 pub mod error;
 pub mod health;
+mod mark;
 pub mod mysql;
 pub mod readback;
 mod record;
@@ -41,7 +42,7 @@ pub use health::{Health, HealthStatus, Lasting, SinkState};
 pub use mysql::MysqlSink;
 pub use schema::ddl;
 pub use sqlite::SqliteSink;
-pub use writer::{Outcome, Refused, Writer};
+pub use writer::{Burial, Bury, Outcome, Refused, Writer};
 
 /// What became of one batch within a committed transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,28 @@ pub struct Stored {
     pub duplicates: u64,
     /// `report_streams.reports` of the id after the transaction: all its rows. Known where the batch has a marker.
     pub total: Option<u64>,
+}
+
+/// A report whose key the sink has with other content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Its batch, among those that were to be stored.
+    pub batch: usize,
+    /// Its record in the batch.
+    pub index: usize,
+    /// What the sink has.
+    pub holder: Holder,
+}
+
+/// Why a transaction was not committed, or not for certain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The sink, or the way to it, failed.
+    #[error(transparent)]
+    Failed(#[from] SinkError),
+    /// These keys are taken; nothing was stored. In order of batch and record.
+    #[error("{} reports have keys that the sink has with other content", .0.len())]
+    Taken(Vec<Taken>),
 }
 
 /// A sink that connections can be opened to.
@@ -71,10 +94,11 @@ pub trait Sink: Send + Sync + 'static {
 /// One connection to a sink.
 pub trait Connection: Send + 'static {
     /// Stores all batches in one transaction: all of it or, on an error, none (or, where the connection died during
-    /// COMMIT, perhaps all: the same batches are then sent again, which changes nothing).
+    /// COMMIT, perhaps all: the same batches are then sent `again`, which changes nothing).
     ///
     /// Ids differ between batches. A future that is dropped leaves a connection that must be dropped too.
-    fn store(&mut self, batches: &[Batch]) -> impl Future<Output = Result<Vec<Stored>, SinkError>> + Send;
+    fn store(&mut self, batches: &[Batch], again: bool)
+    -> impl Future<Output = Result<Vec<Stored>, StoreError>> + Send;
 
     /// Asks whether the sink would take a write now (not only a read).
     fn probe(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
@@ -92,6 +116,16 @@ pub fn open(settings: &config::Sink) -> Result<AnySink, SinkError> {
         SinkTarget::Mysql(url) => AnySink::Mysql(MysqlSink::new(url, settings)?),
         SinkTarget::Sqlite(path) => AnySink::Sqlite(SqliteSink::new(path, settings)),
     })
+}
+
+impl AnySink {
+    /// Names the journal whose batches are stored from now on, so that the sink remembers what of it is settled.
+    pub fn serve(&self, journal: JournalId) {
+        match self {
+            Self::Mysql(sink) => sink.serve(journal),
+            Self::Sqlite(sink) => sink.serve(journal),
+        }
+    }
 }
 
 /// Any of the sinks, chosen when the node starts.
@@ -129,10 +163,10 @@ impl Sink for AnySink {
 }
 
 impl Connection for AnyConnection {
-    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         match self {
-            Self::Mysql(connection) => connection.store(batches).await,
-            Self::Sqlite(connection) => connection.store(batches).await,
+            Self::Mysql(connection) => connection.store(batches, again).await,
+            Self::Sqlite(connection) => connection.store(batches, again).await,
         }
     }
 

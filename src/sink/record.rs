@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
-use crate::report::{Batch, Body, Id, Marker, Position, Report};
+use crate::report::{Batch, Body, Id, JournalId, Key, Marker, Position, Record, Report};
 
 /// The last instant of the year 9999, the largest `DATETIME(6)`, in microseconds of the epoch.
 const MAX_INSTANT: u64 = 253_402_300_799_999_999;
@@ -22,11 +22,13 @@ pub(super) struct StreamRow<'a> {
     pub last_at: u64,
     /// The last record's.
     pub position: Position,
+    /// What the sink is to remember as settled: all of the id up to `position`, by this journal.
+    pub settled_by: Option<JournalId>,
 }
 
 impl<'a> StreamRow<'a> {
     /// `None` for a batch without records.
-    pub fn of(batch: &'a Batch, inserted: u64) -> Option<Self> {
+    pub fn of(batch: &'a Batch, inserted: u64, journal: Option<JournalId>) -> Option<Self> {
         let last = batch.records.last()?;
         let state = match last.body {
             Body::Report(_) => "open",
@@ -35,7 +37,8 @@ impl<'a> StreamRow<'a> {
         };
         let taken = || batch.records.iter().map(|record| taken_at(&record.body));
         let (first_at, last_at) = (taken().min()?, taken().max()?);
-        Some(Self { id: &batch.id, state, inserted, first_at, last_at, position: last.position })
+        let settled_by = journal.filter(|_| batch.is_gapless);
+        Some(Self { id: &batch.id, state, inserted, first_at, last_at, position: last.position, settled_by })
     }
 }
 
@@ -44,9 +47,9 @@ pub(super) fn has_marker(batch: &Batch) -> bool {
     batch.records.iter().any(|record| matches!(record.body, Body::Marker(..)))
 }
 
-/// How many reports the batch has.
-pub(super) fn reports(batch: &Batch) -> u64 {
-    batch.records.iter().filter(|record| matches!(record.body, Body::Report(_))).count() as u64
+/// How many of the records are reports.
+pub(super) fn reports(records: &[Record]) -> u64 {
+    records.iter().filter(|record| matches!(record.body, Body::Report(_))).count() as u64
 }
 
 fn taken_at(body: &Body) -> u64 {
@@ -65,6 +68,19 @@ pub(super) fn by_key<'a>(batch: &'a Batch, rows: &mut Vec<(&'a Id, &'a Report)>)
     let begun = rows.len();
     rows.extend(reports);
     rows[begun..].sort_by_key(|(_, report)| report.number);
+}
+
+/// Says that reports have another number in the sink than they were acknowledged with.
+pub(super) fn say_renumbered(renumbered: &[(Key, u64)]) {
+    if let Some((key, seq)) = renumbered.first() {
+        tracing::warn!(
+            %key,
+            now = seq,
+            count = renumbered.len(),
+            "the sink has other reports under numbers that this node gave out: the clock, or the journal, was set back; \
+             these are stored under numbers behind all that are there",
+        );
+    }
 }
 
 /// `YYYY-MM-DD HH:MM:SS.ffffff` in UTC; past the year 9999 its last microsecond.

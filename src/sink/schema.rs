@@ -30,6 +30,7 @@ fn mysql_reports(table: &str) -> String {
   peer VARCHAR(45) CHARACTER SET ascii COLLATE ascii_bin NULL,
   data JSON NULL,
   accepted_at DATETIME(6) NOT NULL COMMENT 'UTC',
+  digest BINARY(16) NULL COMMENT 'of data as it was sent, time and code',
   PRIMARY KEY (id, source, seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
     )
@@ -44,6 +45,7 @@ fn mysql_streams(table: &str) -> String {
   first_at DATETIME(6) NOT NULL COMMENT 'UTC',
   last_at DATETIME(6) NOT NULL COMMENT 'UTC',
   state_position BIGINT UNSIGNED NOT NULL DEFAULT 0,
+  settled VARBINARY(240) NULL COMMENT 'up to which position each journal has it settled',
   PRIMARY KEY (id)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
     )
@@ -62,6 +64,7 @@ fn sqlite_reports(table: &str) -> String {
   peer TEXT NULL,
   data TEXT NULL CHECK (data IS NULL OR json_valid(data)),
   accepted_at TEXT NOT NULL, -- UTC
+  digest BLOB NULL, -- of data as it was sent, time and code
   PRIMARY KEY (id, source, seq)
 ) WITHOUT ROWID"
     )
@@ -75,7 +78,8 @@ fn sqlite_streams(table: &str) -> String {
   reports INTEGER NOT NULL DEFAULT 0,
   first_at TEXT NOT NULL, -- UTC
   last_at TEXT NOT NULL, -- UTC
-  state_position INTEGER NOT NULL DEFAULT 0
+  state_position INTEGER NOT NULL DEFAULT 0,
+  settled BLOB NULL -- up to which position each journal has it settled
 ) WITHOUT ROWID"
     )
 }

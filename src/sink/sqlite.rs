@@ -6,21 +6,26 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension as _, Statement, TransactionBehavior, params};
+use rusqlite::{TransactionBehavior, params};
 
-use super::record::{self, StreamRow, by_key, write_instant};
-use super::{Class, Connection, Sink, SinkError, Stored, schema};
+use super::record::write_instant;
+use super::{Class, Connection, Sink, SinkError, StoreError, Stored, schema};
 use crate::config::{self, SinkTarget, TableName};
-use crate::report::{Batch, Id, Report};
+use crate::report::{Batch, JournalId};
+use statements::Statements;
+
+mod statements;
 
 /// An SQLite file.
 pub struct SqliteSink {
     path: PathBuf,
     settings: config::Sink,
     writing: Writing,
+    /// Whose batches are stored.
+    journal: OnceLock<JournalId>,
 }
 
 /// Held by the one connection that writes. True once the tables were made or found: those that vanish later are not
@@ -30,7 +35,11 @@ type Writing = Arc<Mutex<bool>>;
 impl SqliteSink {
     /// Nothing is opened yet.
     pub fn new(path: &Path, settings: &config::Sink) -> Self {
-        Self { path: path.to_owned(), settings: settings.clone(), writing: Arc::default() }
+        Self { path: path.to_owned(), settings: settings.clone(), writing: Arc::default(), journal: OnceLock::new() }
+    }
+
+    pub(super) fn serve(&self, journal: JournalId) {
+        let _ = self.journal.set(journal);
     }
 }
 
@@ -39,11 +48,11 @@ impl Sink for SqliteSink {
 
     async fn connect(&self) -> Result<SqliteConnection, SinkError> {
         let (path, settings) = (self.path.clone(), self.settings.clone());
-        let writing = Arc::clone(&self.writing);
+        let (writing, journal) = (Arc::clone(&self.writing), self.journal.get().copied());
         blocking(move || {
             let mut made = writing.lock().unwrap_or_else(PoisonError::into_inner);
             let make = settings.create_tables && (!*made || !path.exists());
-            let file = File::open(&path, &settings, make)?;
+            let file = File { journal, ..File::open(&path, &settings, make)? };
             *made = true;
             drop(made);
             Ok(SqliteConnection { file: Some(file), writing })
@@ -59,9 +68,14 @@ pub struct SqliteConnection {
 }
 
 impl Connection for SqliteConnection {
-    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         let batches = batches.to_vec();
-        self.with_file(move |file| file.store(&batches)).await
+        self.with_file(move |file| match file.store(&batches, again) {
+            Err(StoreError::Failed(error)) => Err(error),
+            Err(StoreError::Taken(taken)) => Ok(Err(StoreError::Taken(taken))),
+            Ok(stored) => Ok(Ok(stored)),
+        })
+        .await?
     }
 
     async fn probe(&mut self) -> Result<(), SinkError> {
@@ -109,6 +123,8 @@ struct File {
     path: PathBuf,
     /// Device and inode: writes to a file that was deleted or replaced succeed, and are lost.
     identity: (u64, u64),
+    /// Whose batches it stores.
+    journal: Option<JournalId>,
 }
 
 impl File {
@@ -120,7 +136,13 @@ impl File {
         let connection = rusqlite::Connection::open(path).map_err(|error| classify("opening the file", error))?;
         let prepared = prepare(&connection, settings.timeout);
         prepared.map_err(|error| classify("setting up the file", error))?;
-        let file = Self { connection, table: settings.table.clone(), path: path.to_owned(), identity: identity(path)? };
+        let file = Self {
+            connection,
+            table: settings.table.clone(),
+            path: path.to_owned(),
+            identity: identity(path)?,
+            journal: None,
+        };
         if make_tables && !file.tables_exist().map_err(|error| classify("looking for the tables", error))? {
             for statement in schema::statements(&SinkTarget::Sqlite(path.to_owned()), &file.table) {
                 file.connection.execute_batch(&statement).map_err(|error| classify("making the tables", error))?;
@@ -135,19 +157,19 @@ impl File {
         self.connection.query_row(count, names, |row| row.get::<_, i64>(0)).map(|count| count == 2)
     }
 
-    fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         if identity(&self.path)? != self.identity {
-            return Err(SinkError::new(Class::Outage, format!("{} was replaced", self.path.display())));
+            return Err(SinkError::new(Class::Outage, format!("{} was replaced", self.path.display())).into());
         }
-        self.transact(batches)
+        self.transact(batches, again)
     }
 
     /// A transaction that is dropped before its commit rolls back.
-    fn transact(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    fn transact(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
         let transaction = begun.map_err(|error| classify("beginning a transaction", error))?;
-        let prepared = Statements::prepare(&transaction, &self.table);
-        let stored = prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches)?;
+        let prepared = Statements::prepare(&transaction, &self.table, self.journal);
+        let stored = prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches, again)?;
         transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
         Ok(stored)
     }
@@ -171,87 +193,6 @@ fn prepare(connection: &rusqlite::Connection, timeout: Duration) -> rusqlite::Re
     connection.busy_timeout(timeout)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")
-}
-
-/// The statements of a transaction, prepared once for all its rows.
-struct Statements<'a> {
-    insert: Statement<'a>,
-    upsert: Statement<'a>,
-    total: Statement<'a>,
-}
-
-impl<'a> Statements<'a> {
-    fn prepare(connection: &'a rusqlite::Connection, table: &TableName) -> rusqlite::Result<Self> {
-        let (reports, streams) = (table.reports(), table.streams());
-        let insert = format!(
-            "INSERT INTO \"{reports}\" (id, source, seq, time, code, peer, data, accepted_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id, source, seq) DO NOTHING"
-        );
-        // Every expression sees the row as it was, in whatever order they stand.
-        let upsert = format!(
-            "INSERT INTO \"{streams}\" AS s (id, state, reports, first_at, last_at, state_position) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO UPDATE SET reports = s.reports + excluded.reports, \
-             first_at = min(s.first_at, excluded.first_at), last_at = max(s.last_at, excluded.last_at), \
-             state = iif(excluded.state_position > s.state_position, excluded.state, s.state), \
-             state_position = max(s.state_position, excluded.state_position)"
-        );
-        let total = format!("SELECT reports FROM \"{streams}\" WHERE id = ?1");
-        Ok(Self {
-            insert: connection.prepare(&insert)?,
-            upsert: connection.prepare(&upsert)?,
-            total: connection.prepare(&total)?,
-        })
-    }
-
-    fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
-        let storing = |error| classify("storing reports", error);
-        let updating = |error| classify("updating streams", error).not_for_a_report();
-        let mut stored = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let mut inserted = 0;
-            let mut rows = Vec::new();
-            by_key(batch, &mut rows);
-            for (id, report) in rows {
-                inserted += self.insert(id, report).map_err(storing)?;
-            }
-            if let Some(row) = StreamRow::of(batch, inserted) {
-                self.upsert(&row).map_err(updating)?;
-            }
-            let total = match record::has_marker(batch) {
-                true => self.total(&batch.id).map_err(updating)?,
-                false => None,
-            };
-            stored.push(Stored { inserted, duplicates: record::reports(batch) - inserted, total });
-        }
-        Ok(stored)
-    }
-
-    fn insert(&mut self, id: &Id, report: &Report) -> rusqlite::Result<u64> {
-        let data = report.data.as_deref().map(std::str::from_utf8).transpose();
-        let changed = self.insert.execute(params![
-            id.as_str(),
-            report.number.source,
-            integer(report.number.seq),
-            report.time.map(|micros| micros as f64 / 1e6),
-            report.code,
-            report.peer.map(|peer| peer.to_string()),
-            data.map_err(|error| rusqlite::Error::Utf8Error(6, error))?,
-            instant(report.accepted_at),
-        ])?;
-        Ok(changed as u64)
-    }
-
-    fn upsert(&mut self, row: &StreamRow<'_>) -> rusqlite::Result<()> {
-        let (first_at, last_at) = (instant(row.first_at), instant(row.last_at));
-        let (inserted, position) = (integer(row.inserted), integer(row.position.0));
-        self.upsert.execute(params![row.id.as_str(), row.state, inserted, first_at, last_at, position])?;
-        Ok(())
-    }
-
-    fn total(&mut self, id: &Id) -> rusqlite::Result<Option<u64>> {
-        let total = self.total.query_row([id.as_str()], |row| row.get::<_, i64>(0)).optional()?;
-        Ok(total.and_then(|total| u64::try_from(total).ok()))
-    }
 }
 
 /// SQLite's integers are signed; all of ours are below 2^53.

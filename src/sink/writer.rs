@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 use tracing::field::{Empty, display};
 
 use super::backoff::{Backoff, jitter};
 use super::health::{Health, Lasting, Turn};
-use super::{Class, Connection, Sink, SinkError, Stored};
+use super::{Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
 use crate::metrics::Metrics;
 use crate::report::{Batch, Body, Holder, LetterKind};
 use crate::trace;
@@ -31,21 +32,38 @@ pub struct Outcome {
     pub duplicates: u64,
     /// All rows of the id, after the transaction of the batch's last marker; where it has one.
     pub total: Option<u64>,
-    /// Reports that the sink refuses for what they are, in the order of the batch. All others are stored.
+    /// Reports that cannot be stored, in the order of the batch. All others are stored.
     pub refused: Vec<Refused>,
+    /// What became of those.
+    pub buried: Burial,
     /// The sink keeps failing over this batch alone: it is neither stored nor refused, or not all of it, and is to be
     /// stored again later, all of it. To be held until then, so that an operator sees why.
     pub put_back: Option<Arc<Lasting>>,
 }
 
 impl Outcome {
-    /// Whether every record is in the sink.
-    pub fn is_whole(&self) -> bool {
-        self.put_back.is_none() && self.refused.is_empty()
+    /// Whether every record is in the sink or a dead letter.
+    pub fn is_settled(&self) -> bool {
+        self.put_back.is_none() && self.buried.new + self.buried.known == self.refused.len() as u64
     }
 }
 
-/// A report that the sink refuses for what it is.
+/// Who keeps reports that cannot be stored.
+pub trait Bury: Send + Sync {
+    /// Makes dead letters of these records of the batch, durably; none where it cannot, because the node ends.
+    fn bury<'a>(&'a self, batch: &'a Batch, refused: &'a [Refused]) -> BoxFuture<'a, Option<Burial>>;
+}
+
+/// What became of reports that were to be dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Burial {
+    /// Dead letters that are new.
+    pub new: u64,
+    /// Reports that were dead letters already.
+    pub known: u64,
+}
+
+/// A report that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The index of its record in its batch.
@@ -65,11 +83,14 @@ pub struct Writer<S: Sink> {
     sink: Arc<S>,
     health: Arc<Health>,
     connection: Option<S::Connection>,
+    graves: Option<Arc<dyn Bury>>,
+    /// What is stored now may be in the sink already: the outcome of a try is not known.
+    again: bool,
 }
 
 /// Why a transaction did not happen.
 struct Failure {
-    error: SinkError,
+    error: StoreError,
     /// Whether a connection from an earlier transaction failed, rather than one just made.
     stale: bool,
     /// Whether the sink had said just before that it would take a write.
@@ -81,6 +102,8 @@ struct Failure {
 enum GivenUp {
     /// A row is refused for what it is.
     Poison(SinkError),
+    /// The sink has other reports under these keys.
+    Taken(Vec<Taken>),
     /// It keeps failing and the sink is there: one of its rows may be the cause.
     Lasting(SinkError),
 }
@@ -92,12 +115,21 @@ enum Piece {
     Batches(Range<usize>),
     /// Some records of one batch.
     Records(usize, Range<usize>),
+    /// Reports of one batch that cannot be stored.
+    Refused(usize, Vec<Refused>),
 }
 
 impl<S: Sink> Writer<S> {
     /// A writer; it connects when it is first used. All writers of a sink share one health.
     pub fn new(sink: Arc<S>, health: Arc<Health>) -> Self {
-        Self { sink, health, connection: None }
+        Self { sink, health, connection: None, graves: None, again: false }
+    }
+
+    /// Lets `graves` have what cannot be stored, before anything that comes after it in its id is stored: so what the
+    /// sink remembers as settled never passes a report that is neither a row nor a dead letter. Without, such reports
+    /// are only told of, and nothing behind them is remembered.
+    pub fn bury_with(self, graves: Arc<dyn Bury>) -> Self {
+        Self { graves: Some(graves), ..self }
     }
 
     /// Waits until the sink would take a write, so that its health is known before there is anything to store.
@@ -120,6 +152,7 @@ impl<S: Sink> Writer<S> {
     }
 
     async fn store_or_put_back(&mut self, batches: &[Batch], mut doubtful: bool) -> Vec<Outcome> {
+        self.again = doubtful;
         let mut outcomes = vec![Outcome::default(); batches.len()];
         let whole = Piece::Batches(0..batches.len());
         // The last is next. Splits push the later half first, so records of one id are committed in order.
@@ -128,10 +161,18 @@ impl<S: Sink> Writer<S> {
         while let Some(piece) = pieces.pop() {
             let committed = match &piece {
                 Piece::Batches(range) => self.commit(&batches[range.clone()], doubtful).await,
-                Piece::Records(index, range) => self.commit(&[part(&batches[*index], range.clone())], doubtful).await,
+                Piece::Records(index, range) => {
+                    let is_gapless = outcomes[*index].is_settled();
+                    self.commit(&[part(&batches[*index], range.clone(), is_gapless)], doubtful).await
+                }
+                Piece::Refused(index, refused) => {
+                    bury(self.graves.clone(), &batches[*index], refused, &mut outcomes[*index]).await;
+                    continue;
+                }
             };
             match committed {
                 Ok(stored) => piece.settle(stored, &mut outcomes),
+                Err(GivenUp::Taken(taken)) => pieces.extend(piece.without(taken, batches).into_iter().rev()),
                 Err(GivenUp::Poison(poison)) => match piece.split(batches) {
                     Some((earlier, later)) => pieces.extend([later, earlier]),
                     None if piece.is_marker(batches) => {
@@ -139,9 +180,8 @@ impl<S: Sink> Writer<S> {
                         pieces.push(piece);
                     }
                     None => {
-                        let ((batch, index), SinkError { code, message: reason, .. }) = (piece.first(), poison);
-                        let (kind, holder) = (LetterKind::Refused, None);
-                        outcomes[batch].refused.push(Refused { index, kind, holder, code, reason });
+                        let (batch, index) = piece.first();
+                        pieces.push(Piece::Refused(batch, vec![Refused::because(index, poison.into())]));
                     }
                 },
                 Err(GivenUp::Lasting(error)) => {
@@ -178,7 +218,7 @@ impl<S: Sink> Writer<S> {
         let health = Arc::clone(&self.health);
         let mut lasting = None;
         loop {
-            let probing = match health.turn().await {
+            let mut probing = match health.turn().await {
                 Turn::Open => None,
                 Turn::Prober(mut delays) => {
                     // A connection that died while it was idle is made good at once, without a delay.
@@ -197,11 +237,25 @@ impl<S: Sink> Writer<S> {
                 Err(failure) => failure,
             };
             let Failure { error, probed, .. } = failure;
+            let error = match error {
+                StoreError::Failed(error) => error,
+                StoreError::Taken(taken) => {
+                    health.works();
+                    probing.into_iter().for_each(|mut delays| delays.reset());
+                    return Err(GivenUp::Taken(taken));
+                }
+            };
             stale = failure.stale;
+            self.again |= error.class != Class::Poison;
             if error.class == Class::Poison {
                 health.works();
                 probing.into_iter().for_each(|mut delays| delays.reset());
                 return Err(GivenUp::Poison(error));
+            }
+            if probed && error.class == Class::Transient {
+                // It would have taken a write: the outage is over, whatever becomes of these rows.
+                health.works();
+                probing.iter_mut().for_each(|delays| delays.reset());
             }
             let may_be_a_rows = error.class == Class::Transient || error.class == Class::Outage && (probed || doubtful);
             failing_since = may_be_a_rows.then(|| failing_since.unwrap_or_else(Instant::now));
@@ -237,7 +291,7 @@ impl<S: Sink> Writer<S> {
             error.type = Empty,
         );
         let tried = self.try_once(batches, probe).instrument(span.clone()).await;
-        if let Err(Failure { error, .. }) = &tried {
+        if let Err(Failure { error: StoreError::Failed(error), .. }) = &tried {
             span.record("otel.status_code", "ERROR").record("error.type", error.class.name());
             if let Some(code) = error.code {
                 span.record("db.response.status_code", display(code));
@@ -250,7 +304,7 @@ impl<S: Sink> Writer<S> {
     async fn try_once(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
         let kept = self.connection.take();
         let stale = kept.is_some();
-        let fail = |error| Failure { error, stale, probed: false };
+        let fail = |error: SinkError| Failure { error: error.into(), stale, probed: false };
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.sink.connect().await.map_err(SinkError::not_for_a_report).map_err(fail)?,
@@ -261,7 +315,7 @@ impl<S: Sink> Writer<S> {
         let outcome = if batches.is_empty() {
             Ok(Vec::new())
         } else {
-            transact(&mut connection, batches, &self.health.metrics).await
+            transact(&mut connection, batches, self.again, &self.health.metrics).await
         };
         if connection.usable() {
             self.connection = Some(connection);
@@ -270,14 +324,25 @@ impl<S: Sink> Writer<S> {
     }
 }
 
+/// Makes dead letters of reports that cannot be stored.
+async fn bury(graves: Option<Arc<dyn Bury>>, batch: &Batch, refused: &[Refused], outcome: &mut Outcome) {
+    if let Some(graves) = graves {
+        let Burial { new, known } = graves.bury(batch, refused).await.unwrap_or_default();
+        outcome.buried.new += new;
+        outcome.buried.known += known;
+    }
+    outcome.refused.extend_from_slice(refused);
+}
+
 /// One transaction, which is counted if it is committed.
 async fn transact(
     connection: &mut impl Connection,
     batches: &[Batch],
+    again: bool,
     metrics: &Metrics,
-) -> Result<Vec<Stored>, SinkError> {
+) -> Result<Vec<Stored>, StoreError> {
     let began = Instant::now();
-    let stored = connection.store(batches).await?;
+    let stored = connection.store(batches, again).await?;
     metrics.transactions.observe(began.elapsed());
     metrics.transaction_rows.observe(batches.iter().map(|batch| batch.records.len() as u64).sum());
     metrics.batches.add(batches.len() as u64);
@@ -290,6 +355,7 @@ impl Piece {
         match self {
             Self::Batches(range) => (range.start, 0),
             Self::Records(batch, range) => (*batch, range.start),
+            Self::Refused(batch, refused) => (*batch, refused.first().map_or(0, |refused| refused.index)),
         }
     }
 
@@ -302,7 +368,7 @@ impl Piece {
                 let middle = range.start + range.len() / 2;
                 Some((Self::Records(*batch, range.start..middle), Self::Records(*batch, middle..range.end)))
             }
-            Self::Records(..) => None,
+            Self::Records(..) | Self::Refused(..) => None,
         }
     }
 
@@ -317,6 +383,44 @@ impl Piece {
         }
     }
 
+    /// Its parts, in order: what can be stored, and what cannot because its key is taken.
+    fn without(&self, taken: Vec<Taken>, batches: &[Batch]) -> Vec<Self> {
+        let (first, begin) = self.first();
+        let last = match self {
+            Self::Batches(range) => range.end,
+            Self::Records(batch, _) | Self::Refused(batch, _) => batch + 1,
+        };
+        let mut parts = Vec::new();
+        let mut taken = taken.into_iter().peekable();
+        let mut untouched = first;
+        for batch in first..last {
+            let records = match self {
+                Self::Records(_, range) => range.clone(),
+                _ => 0..batches[batch].records.len(),
+            };
+            let mut at = records.start;
+            if taken.peek().is_some_and(|taken| taken.batch + first == batch) {
+                parts.extend((untouched < batch).then_some(Self::Batches(untouched..batch)));
+                untouched = batch + 1;
+            }
+            while let Some(Taken { index, holder, .. }) = taken.next_if(|taken| taken.batch + first == batch) {
+                let index = if batch == first { begin + index } else { index };
+                parts.extend((at < index).then_some(Self::Records(batch, at..index)));
+                at = index + 1;
+                let refused = Refused::by(index, holder);
+                match parts.last_mut() {
+                    Some(Self::Refused(of, run)) if *of == batch => run.push(refused),
+                    _ => parts.push(Self::Refused(batch, vec![refused])),
+                }
+            }
+            if untouched == batch + 1 {
+                parts.extend((at < records.end).then_some(Self::Records(batch, at..records.end)));
+            }
+        }
+        parts.extend((untouched < last).then_some(Self::Batches(untouched..last)));
+        parts
+    }
+
     /// Whether it begins with a marker.
     fn is_marker(&self, batches: &[Batch]) -> bool {
         let (batch, index) = self.first();
@@ -327,7 +431,7 @@ impl Piece {
     fn settle(self, stored: Vec<Stored>, outcomes: &mut [Outcome]) {
         let range = match self {
             Self::Batches(range) => range,
-            Self::Records(batch, _) => batch..batch + 1,
+            Self::Records(batch, _) | Self::Refused(batch, _) => batch..batch + 1,
         };
         for (outcome, stored) in outcomes[range].iter_mut().zip(stored) {
             outcome.inserted += stored.inserted;
@@ -337,8 +441,26 @@ impl Piece {
     }
 }
 
-fn part(batch: &Batch, records: Range<usize>) -> Batch {
-    Batch { id: batch.id, records: batch.records[records].to_vec() }
+impl Refused {
+    /// A report that stood alone in a transaction that failed for what it is.
+    pub fn because(index: usize, error: StoreError) -> Self {
+        match error {
+            StoreError::Failed(SinkError { code, message: reason, .. }) => {
+                Self { index, kind: LetterKind::Refused, holder: None, code, reason }
+            }
+            StoreError::Taken(mut taken) => Self::by(index, taken.pop().map(|taken| taken.holder).unwrap_or_default()),
+        }
+    }
+
+    /// One whose key is taken.
+    fn by(index: usize, holder: Holder) -> Self {
+        let reason = "the sink has another report under this key: its client numbered two reports alike".to_owned();
+        Self { index, kind: LetterKind::KeyTaken, holder: Some(Box::new(holder)), code: None, reason }
+    }
+}
+
+fn part(batch: &Batch, records: Range<usize>, is_gapless: bool) -> Batch {
+    Batch { records: batch.records[records].to_vec(), is_gapless: batch.is_gapless && is_gapless, ..*batch }
 }
 
 #[cfg(test)]

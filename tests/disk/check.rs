@@ -8,7 +8,7 @@ use forebay::engine::Engine;
 
 use crate::script::{DATA, LANES, poison};
 use crate::support::ledger::{Ledger, Verdict};
-use crate::support::stored::Stored;
+use crate::support::stored::{Form, Stored};
 use crate::support::wait::PATIENCE;
 use crate::tree::Tree;
 
@@ -83,7 +83,7 @@ pub async fn drain(data: &Path, ledger: &Ledger) -> Result<Outcome, String> {
 /// Holds the sink against the ledger. The poison of the script is a dead letter, not a row.
 pub async fn compare(ledger: &Ledger, file: PathBuf, dead: u64) -> Result<Verdict, String> {
     let stored = Stored::Sqlite(file);
-    let mut verdict = ledger.compare(&stored.rows().await?, &stored.streams().await?);
+    let mut verdict = ledger.compare(Form::Bytes, &stored.rows().await?, &stored.streams().await?);
     let poisoned = verdict.lost.extract_if(.., |lost| lost.ends_with(&poison())).count() as u64;
     if poisoned > dead {
         verdict.lost.push(format!("{poisoned} poison reports were acknowledged, {dead} are dead letters"));

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::ledger::{Ledger, Sent, Verdict};
-use crate::support::stored::{Row, Stream};
+use crate::support::stored::{Form, Row, Stream};
 
 fn sent(seq: Option<u64>, data: &str) -> Sent {
     Sent { id: "s".to_owned(), seq, data: data.to_owned() }
@@ -23,7 +23,11 @@ fn verdict(rows: &[Row], counted: usize) -> Verdict {
     assert!(ledger.replied(&sent(Some(1), "1"), &json!({"op": "ack", "code": 200, "source": 0, "seq": 1})));
     assert!(!ledger.replied(&sent(Some(3), "3"), &json!({"op": "error", "code": 429})));
     assert!(ledger.replied(&sent(None, "free"), &json!({"op": "ack", "code": 200, "source": 1, "seq": 77})));
-    ledger.compare(rows, &[Stream { id: "s".to_owned(), state: "open".to_owned(), reports: counted as u64 }])
+    ledger.compare(
+        Form::Bytes,
+        rows,
+        &[Stream { id: "s".to_owned(), state: "open".to_owned(), reports: counted as u64 }],
+    )
 }
 
 fn faults(rows: &[Row]) -> [usize; 6] {
@@ -62,6 +66,7 @@ fn the_ledger_sees_a_key_that_was_given_twice() {
         assert!(ledger.replied(&report, &ack));
     }
     // The second row of one key never was: its report is lost.
-    let found = ledger.compare(&[row(1, 77, "a")], &[Stream { id: "s".into(), state: "open".into(), reports: 1 }]);
+    let found =
+        ledger.compare(Form::Bytes, &[row(1, 77, "a")], &[Stream { id: "s".into(), state: "open".into(), reports: 1 }]);
     assert_eq!((found.lost.len(), found.reused.len()), (1, 1), "{found}");
 }

@@ -6,16 +6,16 @@
 
 use crate::support::ledger::{Ledger, Sent, Verdict};
 use crate::support::load::Load;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
 use crate::support::proof::{Proof, is_long, rounds};
 use crate::support::proxy::{Counts, FAULTS, Fault, Proxy, Rule, Side};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::eventually;
 use crate::trial::{eight_clients, numbered, post};
 
 /// A node whose way to the server can be broken.
 struct Bench {
-    _mariadb: MariaDb,
+    server: Server,
     proxy: Proxy,
     node: Node,
     ledger: Ledger,
@@ -25,12 +25,12 @@ struct Bench {
 }
 
 impl Bench {
-    async fn start(timeout: &str) -> Self {
-        let mariadb = MariaDb::start().await;
-        let proxy = Proxy::start(mariadb.port()).await;
-        let node = Node::new().set("sink.url", proxy.url(&mariadb.url())).set("sink.timeout", timeout);
+    async fn start(kind: Kind, timeout: &str) -> Self {
+        let server = Server::start(kind).await;
+        let proxy = Proxy::start(server.port()).await;
+        let node = Node::new().set("sink.url", proxy.url(&server.url())).set("sink.timeout", timeout);
         let node = node.set("sink.connections", 1).set("flush.tick", "1h").start().await;
-        let mut bench = Self { _mariadb: mariadb, proxy, node, ledger: Ledger::default(), round: 0, not_reached: 0 };
+        let mut bench = Self { server, proxy, node, ledger: Ledger::default(), round: 0, not_reached: 0 };
         bench.drain(&[]).await;
         bench
     }
@@ -91,7 +91,7 @@ fn each(from: Counts, to: Counts, faults: &[Fault], short: usize) -> Vec<Rule> {
 
 /// Runs a round for each rule, and holds the ledger against the sink after each.
 async fn try_each(bench: &mut Bench, fault: &'static str, before: &[Rule], rules: Vec<Rule>) {
-    let mut proof = Proof::new(fault);
+    let mut proof = Proof::on(bench.server.kind(), fault);
     let mut injected = 0;
     for rule in rules {
         let both: Vec<Rule> = before.iter().copied().chain([rule]).collect();
@@ -112,9 +112,9 @@ async fn try_each(bench: &mut Bench, fault: &'static str, before: &[Rule], rules
     assert!(bench.not_reached * 4 <= injected, "{} of {injected} faults were not reached", bench.not_reached);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing() {
-    let mut bench = Bench::start("300ms").await;
+on_each_server!(a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing);
+async fn a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing(kind: Kind) {
+    let mut bench = Bench::start(kind, "300ms").await;
     let packets = bench.drain(&[]).await;
     let mut rules = each(Counts::default(), packets, &FAULTS, 20);
     // In the midst of a result: the totals of the first id, in the fourth packet from the server.
@@ -122,23 +122,23 @@ async fn a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing() 
     try_each(&mut bench, "connection broken at a packet of a drain", &[], rules).await;
 }
 
+on_each_server!(a_way_that_breaks_again_at_any_packet_of_the_next_connection_loses_and_doubles_nothing);
 /// The first packet of the drain is lost with its connection, and the next connection breaks, too: in its handshake, in
 /// what prepares it, in the probe, or in the drain.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_way_that_breaks_again_at_any_packet_of_the_next_connection_loses_and_doubles_nothing() {
-    let mut bench = Bench::start("300ms").await;
+async fn a_way_that_breaks_again_at_any_packet_of_the_next_connection_loses_and_doubles_nothing(kind: Kind) {
+    let mut bench = Bench::start(kind, "300ms").await;
     let first = Rule { side: Side::Client, nth: 1, fault: Fault::Cut };
     let packets = bench.drain(&[first]).await;
     let rules = each(Counts { client: 1, server: 0 }, packets, &FAULTS, 24);
     try_each(&mut bench, "connection broken at a packet of a reconnect", &[first], rules).await;
 }
 
+on_each_server!(a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing);
 /// The node knows neither that COMMIT was done nor that it was not, and dies.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing() {
-    let mut bench = Bench::start("30s").await;
+async fn a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing(kind: Kind) {
+    let mut bench = Bench::start(kind, "30s").await;
     let packets = bench.drain(&[]).await;
-    let mut proof = Proof::new("kill -9 of the node with a transaction in doubt");
+    let mut proof = Proof::on(kind, "kill -9 of the node with a transaction in doubt");
     let rules = each(Counts::default(), packets, &[Fault::Silence], 10);
     let mut injected = 0;
     for rule in rules {
@@ -167,11 +167,11 @@ async fn a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_not
     assert!(injected > 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_way_that_breaks_over_and_over_under_load_loses_and_doubles_nothing() {
-    let mariadb = MariaDb::start().await;
-    let proxy = Proxy::start(mariadb.port()).await;
-    let node = Node::new().set("sink.url", proxy.url(&mariadb.url())).set("sink.timeout", "300ms").start().await;
+on_each_server!(a_way_that_breaks_over_and_over_under_load_loses_and_doubles_nothing);
+async fn a_way_that_breaks_over_and_over_under_load_loses_and_doubles_nothing(kind: Kind) {
+    let server = Server::start(kind).await;
+    let proxy = Proxy::start(server.port()).await;
+    let node = Node::new().set("sink.url", proxy.url(&server.url())).set("sink.timeout", "300ms").start().await;
     let load = Load::start(&node.address(), eight_clients());
     load.more_acks(300).await;
     let injected = rounds(30, 1_000);
@@ -183,7 +183,7 @@ async fn a_way_that_breaks_over_and_over_under_load_loses_and_doubles_nothing() 
         proxy.done().await;
     }
     let verdict = load.finish().await.settle(&node).await;
-    let mut proof = Proof::new("connection broken at a random packet under load");
+    let mut proof = Proof::on(kind, "connection broken at a random packet under load");
     proof.verdict(injected, &verdict);
     proof.report();
     verdict.assert_clean();

@@ -4,28 +4,28 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 
 use crate::support::client::Client;
 use crate::support::load::Load;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::{Node, run};
 use crate::support::proof::{Proof, rounds};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::trial::{Trial, eight_clients, sink_becomes};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_stopped_for_longer_than_the_timeout_loses_and_doubles_nothing() {
+on_each_server!(a_server_that_is_stopped_for_longer_than_the_timeout_loses_and_doubles_nothing);
+async fn a_server_that_is_stopped_for_longer_than_the_timeout_loses_and_doubles_nothing(kind: Kind) {
     let set = |node: Node| node.set("sink.timeout", "300ms");
-    let trial = Trial::start("SIGSTOP of MariaDB", MariaDb::start().await, set).await;
+    let trial = Trial::start("SIGSTOP of the server", Server::start(kind).await, set).await;
     let faults = rounds(3, 40);
     for _ in 0..faults {
-        trial.mariadb.pause();
+        trial.server.pause();
         trial.sink_becomes("down").await;
-        trial.mariadb.resume();
+        trial.server.resume();
         trial.sink_becomes("up").await;
     }
     trial.finish(faults).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_are_killed_over_and_over_lose_and_double_nothing() {
-    let mut trial = Trial::start("KILL CONNECTION", MariaDb::start().await, |node| node).await;
+on_each_server!(connections_that_are_killed_over_and_over_lose_and_double_nothing);
+async fn connections_that_are_killed_over_and_over_lose_and_double_nothing(kind: Kind) {
+    let mut trial = Trial::start("KILL CONNECTION", Server::start(kind).await, |node| node).await;
     let mut killed = 0;
     while killed < rounds(30, 1_000) {
         killed += trial.kill_connections().await;
@@ -34,9 +34,9 @@ async fn connections_that_are_killed_over_and_over_lose_and_double_nothing() {
     trial.finish(killed).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_turns_read_only_loses_and_doubles_nothing() {
-    let mut trial = Trial::start("read_only = 1", MariaDb::start().await, |node| node).await;
+on_each_server!(a_server_that_turns_read_only_loses_and_doubles_nothing);
+async fn a_server_that_turns_read_only_loses_and_doubles_nothing(kind: Kind) {
+    let mut trial = Trial::start("read_only = 1", Server::start(kind).await, |node| node).await;
     let faults = rounds(3, 40);
     for _ in 0..faults {
         trial.run("SET GLOBAL read_only = 1").await;
@@ -47,12 +47,12 @@ async fn a_server_that_turns_read_only_loses_and_doubles_nothing() {
     trial.finish(faults).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_a_free_connection_loses_and_doubles_nothing() {
-    let mut trial = Trial::start("max_connections reached", MariaDb::start().await, |node| node).await;
-    trial.mariadb.run(&["CREATE USER hog@'127.0.0.1'"]).await;
+on_each_server!(a_server_without_a_free_connection_loses_and_doubles_nothing);
+async fn a_server_without_a_free_connection_loses_and_doubles_nothing(kind: Kind) {
+    let mut trial = Trial::start("max_connections reached", Server::start(kind).await, |node| node).await;
+    trial.server.run(&["CREATE USER hog@'127.0.0.1'"]).await;
     trial.run("SET GLOBAL max_connections = 20").await;
-    let opts = Opts::from_url(&trial.mariadb.url().replace("root@", "hog@").replace("/forebay", "/")).expect("a URL");
+    let opts = Opts::from_url(&trial.server.url().replace("root@", "hog@").replace("/forebay", "/")).expect("a URL");
     let opts: Opts = OptsBuilder::from_opts(opts).prefer_socket(false).into();
     let faults = rounds(3, 40);
     for _ in 0..faults {
@@ -76,9 +76,9 @@ async fn a_server_without_a_free_connection_loses_and_doubles_nothing() {
     trial.finish(faults).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_that_is_changed_meanwhile_blocks_the_sink_and_loses_nothing() {
-    let mut trial = Trial::start("wrong password", MariaDb::start().await, |node| node).await;
+on_each_server!(a_password_that_is_changed_meanwhile_blocks_the_sink_and_loses_nothing);
+async fn a_password_that_is_changed_meanwhile_blocks_the_sink_and_loses_nothing(kind: Kind) {
+    let mut trial = Trial::start("wrong password", Server::start(kind).await, |node| node).await;
     let faults = rounds(2, 20);
     for _ in 0..faults {
         trial.run("ALTER USER app@'127.0.0.1' IDENTIFIED BY 'another'").await;
@@ -92,25 +92,25 @@ async fn a_password_that_is_changed_meanwhile_blocks_the_sink_and_loses_nothing(
     trial.finish(faults).await;
 }
 
+on_each_server!(tables_that_an_operator_drops_and_makes_again_lose_nothing_of_the_backlog);
 /// The DDL is what `forebay schema` prints. What was stored before is gone by the operator's own act, so the ledger of
 /// the clients that come after counts alone.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_that_an_operator_drops_and_makes_again_lose_nothing_of_the_backlog() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
-    let mut proof = Proof::new("tables dropped, and made again by an operator");
-    let ddl = run(&["schema", "--sink", &mariadb.url()]).stdout;
+async fn tables_that_an_operator_drops_and_makes_again_lose_nothing_of_the_backlog(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
+    let mut proof = Proof::on(kind, "tables dropped, and made again by an operator");
+    let ddl = run(&["schema", "--sink", &server.url()]).stdout;
     Client::connect(node.ingest()).await.report("before", 1, "1").await;
     node.drained().await;
     let [reports, streams] = ddl.split_inclusive(';').take(2).collect::<Vec<_>>()[..] else { panic!("{ddl}") };
     for _ in 0..rounds(2, 20) {
-        mariadb.run(&["DROP TABLE reports", "DROP TABLE report_streams"]).await;
+        server.run(&["DROP TABLE reports", "DROP TABLE report_streams"]).await;
         let load = Load::start(&node.address(), eight_clients());
         sink_becomes(&node, "blocked").await;
         load.more_acks(300).await;
         let audit = node.audit().await;
         assert_eq!((&audit["dead"], &audit["balanced"]), (&0.into(), &true.into()), "{audit}");
-        mariadb.run(&[reports, streams]).await;
+        server.run(&[reports, streams]).await;
         load.more_acks(300).await;
         let verdict = load.finish().await.settle(&node).await;
         proof.verdict(1, &verdict);
@@ -124,19 +124,19 @@ async fn tables_that_an_operator_drops_and_makes_again_lose_nothing_of_the_backl
     assert!(said.lines().any(|line| line.contains("ERROR") && line.contains("1146")), "it is said loudly: {said}");
 }
 
+on_each_server!(a_disk_that_is_full_is_an_outage_and_loses_nothing);
 /// On a file system of its own, in a mount namespace that ends with the server.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_full_is_an_outage_and_loses_nothing() {
+async fn a_disk_that_is_full_is_an_outage_and_loses_nothing(kind: Kind) {
     // Far more than the load's own rows can take, however fast the machine is.
-    let trial = Trial::start("MariaDB's disk full", MariaDb::start_on_disk(2_000).await, |node| node).await;
+    let trial = Trial::start("the server's disk full", Server::start_on_disk(kind, 2_000).await, |node| node).await;
     let faults = rounds(2, 10);
     for _ in 0..faults {
-        trial.mariadb.fill_disk();
+        trial.server.fill_disk();
         trial.sink_becomes("down").await;
         trial.load.more_acks(1_000).await;
         let audit = trial.node.audit().await;
         assert_eq!((&audit["dead"], &audit["balanced"]), (&0.into(), &true.into()), "{audit}");
-        trial.mariadb.free_disk();
+        trial.server.free_disk();
         trial.sink_becomes("up").await;
     }
     trial.finish(faults).await;

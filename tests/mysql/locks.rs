@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mysql_async::prelude::Queryable;
 
 use crate::support::client::Client;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
 use crate::support::proof::rounds;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::eventually;
 use crate::trial::Trial;
 
 /// Somebody has the row of one id for as long as he likes. With 1205 from the server, and where the node's own timeout
 /// is shorter than the server's.
-async fn a_locked_row(fault: &'static str, timeout: &str) {
+async fn a_locked_row(kind: Kind, fault: &'static str, timeout: &str) {
     let set = |node: Node| node.set("sink.timeout", timeout);
-    let mut trial = Trial::start(fault, MariaDb::start().await, set).await;
+    let mut trial = Trial::start(fault, Server::start(kind).await, set).await;
     let faults = rounds(1, 10);
     for _ in 0..faults {
-        let mut holder = trial.mariadb.conn().await;
+        let mut holder = trial.server.conn().await;
         for lock in ["BEGIN", "SELECT * FROM report_streams WHERE id = 'shared-0' FOR UPDATE"] {
             holder.query_drop(lock).await.expect("the row is free sooner or later");
         }
@@ -31,19 +31,19 @@ async fn a_locked_row(fault: &'static str, timeout: &str) {
     trial.finish(faults).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_is_locked_for_long_holds_up_its_own_id_only() {
-    a_locked_row("row locked by another session (1205)", "5s").await;
+on_each_server!(a_row_that_is_locked_for_long_holds_up_its_own_id_only);
+async fn a_row_that_is_locked_for_long_holds_up_its_own_id_only(kind: Kind) {
+    a_locked_row(kind, "row locked by another session (1205)", "5s").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_is_locked_past_the_timeout_holds_up_its_own_id_only() {
-    a_locked_row("row locked for longer than sink.timeout", "500ms").await;
+on_each_server!(a_row_that_is_locked_past_the_timeout_holds_up_its_own_id_only);
+async fn a_row_that_is_locked_past_the_timeout_holds_up_its_own_id_only(kind: Kind) {
+    a_locked_row(kind, "row locked for longer than sink.timeout", "500ms").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_is_locked_for_long_delays_reports_and_loses_none() {
-    let mut trial = Trial::start("table locked by another session", MariaDb::start().await, |node| node).await;
+on_each_server!(a_table_that_is_locked_for_long_delays_reports_and_loses_none);
+async fn a_table_that_is_locked_for_long_delays_reports_and_loses_none(kind: Kind) {
+    let mut trial = Trial::start("table locked by another session", Server::start(kind).await, |node| node).await;
     let faults = rounds(1, 20);
     for _ in 0..faults {
         trial.run("LOCK TABLES reports WRITE, report_streams WRITE").await;
@@ -54,17 +54,16 @@ async fn a_table_that_is_locked_for_long_delays_reports_and_loses_none() {
     trial.finish(faults).await;
 }
 
+on_each_server!(deadlocks_under_load_lose_and_double_nothing);
 /// Another session updates the streams' rows in the opposite order, in one transaction after the other.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deadlocks_under_load_lose_and_double_nothing() {
-    let mut trial = Trial::start("deadlock (1213)", MariaDb::start().await, |node| node).await;
+async fn deadlocks_under_load_lose_and_double_nothing(kind: Kind) {
+    let mut trial = Trial::start("deadlock (1213)", Server::start(kind).await, |node| node).await;
     let count = async |trial: &mut Trial| -> u64 {
-        let row: Option<(String, u64)> =
-            trial.root.query_first("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").await.expect("root may ask");
-        row.expect("MariaDB counts them").1
+        let query = "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'";
+        trial.root.query_first(query).await.expect("root may ask").expect("the server counts them")
     };
     let stop = Arc::new(AtomicBool::new(false));
-    let mut other = trial.mariadb.conn().await;
+    let mut other = trial.server.conn().await;
     let stopping = Arc::clone(&stop);
     let contrary = tokio::spawn(async move {
         while !stopping.load(Ordering::SeqCst) {
@@ -92,11 +91,11 @@ async fn deadlocks_under_load_lose_and_double_nothing() {
     trial.finish(faults).await;
 }
 
+on_each_server!(a_row_over_which_the_server_stalls_holds_up_its_own_id_only);
 /// A statement that takes longer than the node waits, for the rows of one id: all others are stored.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_over_which_the_server_stalls_holds_up_its_own_id_only() {
+async fn a_row_over_which_the_server_stalls_holds_up_its_own_id_only(kind: Kind) {
     let set = |node: Node| node.set("sink.timeout", "500ms");
-    let mut trial = Trial::start("the server stalls over one id's rows", MariaDb::start().await, set).await;
+    let mut trial = Trial::start("the server stalls over one id's rows", Server::start(kind).await, set).await;
     let trigger = "CREATE TRIGGER stalls BEFORE INSERT ON reports FOR EACH ROW IF NEW.id = 'stalling' THEN \
                    DO SLEEP(2); END IF";
     trial.run(trigger).await;

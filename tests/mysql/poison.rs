@@ -3,26 +3,27 @@
 
 use std::collections::BTreeMap;
 
+use mysql_async::Error;
 use mysql_async::prelude::Queryable;
 
 use crate::support::ledger::{Ledger, Sent};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
 use crate::support::proof::{Proof, rounds};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::eventually;
 use crate::trial::{Trial, dead_letters, numbered, post};
 
 /// Takes the dead letters out of the ledger, which must be these, each with this code; then settles and reports.
-async fn settle(fault: &'static str, node: &Node, ledger: &Ledger, dead: &[Sent], code: u64) {
+async fn settle(kind: Kind, fault: &str, node: &Node, ledger: &Ledger, dead: &[(Sent, u64)]) {
     node.drained().await;
-    let wanted: BTreeMap<String, u64> =
-        dead.iter().map(|report| (format!("{}~0~{}", report.id, report.seq.expect("a number")), code)).collect();
+    let key = |report: &Sent| format!("{}~0~{}", report.id, report.seq.expect("a number"));
+    let wanted: BTreeMap<String, u64> = dead.iter().map(|(report, code)| (key(report), *code)).collect();
     let found = dead_letters(node);
     assert_eq!(found.len(), wanted.len(), "{found:?}");
     assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), wanted);
-    dead.iter().for_each(|report| ledger.buried(&report.id, report.seq.expect("a number")));
+    dead.iter().for_each(|(report, _)| ledger.buried(&report.id, report.seq.expect("a number")));
     let verdict = ledger.settle(node).await;
-    let mut proof = Proof::new(fault);
+    let mut proof = Proof::on(kind, fault);
     proof.verdict(dead.len() as u64, &verdict);
     proof.report();
     verdict.assert_clean();
@@ -76,19 +77,21 @@ fn odd_json() -> Vec<String> {
     texts
 }
 
-#[tokio::test]
-async fn json_is_stored_byte_for_byte_or_dead_as_the_server_has_it() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
-    let (ledger, mut server, mut dead) = (Ledger::default(), mariadb.conn().await, Vec::new());
+on_each_server!(json_is_stored_byte_for_byte_or_dead_as_the_server_has_it);
+async fn json_is_stored_byte_for_byte_or_dead_as_the_server_has_it(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
+    let (ledger, mut asked, mut dead) = (Ledger::default(), server.conn().await, Vec::new());
+    asked.query_drop("CREATE TABLE asked (data JSON)").await.expect("root may make a table");
     for (seq, data) in (0..).zip(odd_json()) {
-        let valid: Option<bool> =
-            server.exec_first("SELECT JSON_VALID(?)", (data.as_str(),)).await.expect("a server says yes or no");
+        let answer = asked.exec_drop("INSERT INTO asked VALUES (?)", (data.as_str(),)).await;
         let report = Sent { id: format!("json-{}", seq % 5), seq: Some(seq), data };
-        if valid != Some(true) {
+        if let Err(Error::Server(error)) = &answer {
             let start: String = report.data.chars().take(40).collect();
-            println!("refused by the server: {start}… ({} bytes)", report.data.len());
-            dead.push(report.clone());
+            println!("refused by the server: {start}… ({} bytes): {error}", report.data.len());
+            dead.push((report.clone(), error.code.into()));
+        } else {
+            answer.expect("a server says yes or no");
         }
         // Among others, of its own id and of another.
         post(
@@ -100,44 +103,45 @@ async fn json_is_stored_byte_for_byte_or_dead_as_the_server_has_it() {
         .await;
     }
     assert!(dead.len() > 5, "a server refuses some of them: {dead:?}");
-    settle("JSON that MariaDB refuses (4025)", &node, &ledger, &dead, 4025).await;
+    settle(kind, "JSON that the server refuses", &node, &ledger, &dead).await;
 }
 
-#[tokio::test]
-async fn values_too_long_for_a_column_that_a_user_made_shorter_are_dead_and_no_others() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).set("flush.batch", 1_000).start().await;
+on_each_server!(values_too_long_for_a_column_that_a_user_made_shorter_are_dead_and_no_others);
+async fn values_too_long_for_a_column_that_a_user_made_shorter_are_dead_and_no_others(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).set("flush.batch", 1_000).start().await;
     let ledger = Ledger::default();
     post(&node, &ledger, &[numbered("before", 0)], &["before"]).await;
     node.drained().await;
-    mariadb.run(&["ALTER TABLE reports MODIFY data VARCHAR(50) CHARACTER SET ascii"]).await;
+    server.run(&["ALTER TABLE reports MODIFY data VARCHAR(50) CHARACTER SET ascii"]).await;
     let long =
         |id: &str, seq: u64| Sent { data: format!("\"{}\"", "x".repeat(40 + seq as usize)), ..numbered(id, seq) };
     let reports: Vec<Sent> =
         (0..16).flat_map(|seq| [long("a", seq), long("b", seq + 100), numbered("c", seq)]).collect();
     // Two quotes and 48 characters fit.
-    let dead: Vec<Sent> = reports.iter().filter(|report| report.data.len() > 50).cloned().collect();
+    let dead: Vec<_> =
+        reports.iter().filter(|report| report.data.len() > 50).map(|report| (report.clone(), 1406)).collect();
     assert_eq!(dead.len(), 7 + 16);
     post(&node, &ledger, &reports, &["a", "b", "c"]).await;
-    settle("value too long for an altered column (1406)", &node, &ledger, &dead, 1406).await;
+    settle(kind, "value too long for an altered column (1406)", &node, &ledger, &dead).await;
 }
 
+on_each_server!(a_peer_or_code_that_does_not_fit_an_altered_column_is_dead);
 /// All peers of a test are too long for such a column, so nothing at all is stored of them.
-#[tokio::test]
-async fn a_peer_or_code_that_does_not_fit_an_altered_column_is_dead() {
+async fn a_peer_or_code_that_does_not_fit_an_altered_column_is_dead(kind: Kind) {
     let faults = [
         ("peer too long for an altered column (1406)", "peer VARCHAR(4)", 1406),
         ("code out of an altered column's range (1264)", "code TINYINT", 1264),
     ];
     for (fault, column, error) in faults {
-        let mariadb = MariaDb::start().await;
-        let node = Node::new().set("sink.url", mariadb.url()).start().await;
+        let server = Server::start(kind).await;
+        let node = Node::new().set("sink.url", server.url()).start().await;
         let ledger = Ledger::default();
         // A marker alone: the column cannot be altered when rows have longer values.
         post(&node, &ledger, &[], &["before"]).await;
         let made = eventually("the tables to be made", async || node.stored().stream("before").await);
         made.await;
-        mariadb.run(&[&format!("ALTER TABLE reports MODIFY {column}")]).await;
+        server.run(&[&format!("ALTER TABLE reports MODIFY {column}")]).await;
         let mut dead = Vec::new();
         for seq in 0..20 {
             let report = numbered("altered", seq);
@@ -147,18 +151,18 @@ async fn a_peer_or_code_that_does_not_fit_an_altered_column_is_dead() {
             ledger.sent(&report);
             assert!(ledger.replied(&report, &node.post(text).await[0]));
             if error == 1406 || code > 127 {
-                dead.push(report);
+                dead.push((report, error));
             }
         }
-        settle(fault, &node, &ledger, &dead, error).await;
+        settle(kind, fault, &node, &ledger, &dead).await;
     }
 }
 
+on_each_server!(a_packet_limit_that_is_lowered_under_load_splits_what_is_shared_and_buries_what_never_fits);
 /// The server is told to take shorter packets than it did: what is too long together is split, what is too long alone
 /// is dead, and the server is not taken for one that is down.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_packet_limit_that_is_lowered_under_load_splits_what_is_shared_and_buries_what_never_fits() {
-    let mut trial = Trial::start("max_allowed_packet lowered (1153)", MariaDb::start().await, |node| node).await;
+async fn a_packet_limit_that_is_lowered_under_load_splits_what_is_shared_and_buries_what_never_fits(kind: Kind) {
+    let mut trial = Trial::start("max_allowed_packet lowered (1153)", Server::start(kind).await, |node| node).await;
     let long = |seq: u64| Sent { data: format!("\"{}\"", "x".repeat(20_000)), ..numbered("long", seq) };
     let mut dead = Vec::new();
     for round in 0..rounds(2, 20) {
@@ -170,7 +174,7 @@ async fn a_packet_limit_that_is_lowered_under_load_splits_what_is_shared_and_bur
             (0..10).map(|n| if n % 3 == 0 { long(round * 10 + n) } else { numbered("long", round * 10 + n) }).collect();
         post(&trial.node, &trial.load.ledger, &reports, &["long"]).await;
         let known = dead.len();
-        dead.extend(reports.into_iter().filter(|report| report.data.len() > 16_384));
+        dead.extend(reports.into_iter().filter(|report| report.data.len() > 16_384).map(|report| (report, 1153)));
         let buried = eventually("the dead letters", async || {
             let found = dead_letters(&trial.node).len();
             if found >= known + 4 { Ok(()) } else { Err(format!("{found} of {}", known + 4)) }
@@ -180,7 +184,7 @@ async fn a_packet_limit_that_is_lowered_under_load_splits_what_is_shared_and_bur
         trial.kill_connections().await;
         trial.others_are_stored().await;
     }
-    let Trial { mariadb: _mariadb, node, load, .. } = trial;
+    let Trial { server: _server, node, load, .. } = trial;
     let ledger = load.finish().await;
-    settle("max_allowed_packet lowered (1153)", &node, &ledger, &dead, 1153).await;
+    settle(kind, "max_allowed_packet lowered (1153)", &node, &ledger, &dead).await;
 }

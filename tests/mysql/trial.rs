@@ -6,15 +6,15 @@ use serde_json::Value;
 
 use crate::support::ledger::{Ledger, Sent};
 use crate::support::load::{Load, Plan};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
 use crate::support::proof::Proof;
+use crate::support::servers::Server;
 use crate::support::wait::eventually;
 
 /// A fault's trial: clients report while the fault is there, and the ledger is held against the sink after it.
 pub struct Trial {
     /// The server.
-    pub mariadb: MariaDb,
+    pub server: Server,
     /// The node.
     pub node: Node,
     /// The clients.
@@ -27,18 +27,18 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// A node that drains into `mariadb` as a user without rights over the server; all ids have rows already.
-    pub async fn start(fault: &'static str, mariadb: MariaDb, set: impl FnOnce(Node) -> Node) -> Self {
-        let url = make_user(&mariadb).await;
+    /// A node that drains into `server` as a user without rights over the server; all ids have rows already.
+    pub async fn start(fault: &'static str, server: Server, set: impl FnOnce(Node) -> Node) -> Self {
+        let url = make_user(&server).await;
         let node = set(Node::new().set("sink.url", url).set("sink.timeout", "5s")).start().await;
         let load = Load::start(&node.address(), eight_clients());
-        let mut root = mariadb.conn().await;
+        let mut root = server.conn().await;
         let all = eventually("rows of all ids", async || {
             let found: Option<u64> = root.query_first("SELECT COUNT(*) FROM report_streams").await.unwrap_or_default();
             if found == Some(6) { Ok(()) } else { Err(format!("{found:?} ids have some")) }
         });
         all.await;
-        Self { mariadb, node, load, root, fault, sent: 0 }
+        Self { server, node, load, root, fault, sent: 0 }
     }
 
     /// Runs a statement as root.
@@ -88,9 +88,9 @@ impl Trial {
 
     /// Ends the load, waits for the drain, and shows and asserts what the ledger finds after `faults` faults.
     pub async fn finish(self, faults: u64) -> Node {
-        let Self { mariadb: _mariadb, node, load, fault, .. } = self;
+        let Self { server, node, load, fault, .. } = self;
         let verdict = load.finish().await.settle(&node).await;
-        let mut proof = Proof::new(fault);
+        let mut proof = Proof::on(server.kind(), fault);
         proof.verdict(faults, &verdict);
         proof.report();
         verdict.assert_clean();
@@ -108,10 +108,10 @@ pub async fn sink_becomes(node: &Node, wanted: &str) {
 }
 
 /// A user `app` that may read and write the database and nothing else; the server's URL for it.
-pub async fn make_user(mariadb: &MariaDb) -> String {
+pub async fn make_user(server: &Server) -> String {
     let user = "CREATE USER app@'127.0.0.1' IDENTIFIED BY 'right'";
-    mariadb.run(&[user, "GRANT ALL ON forebay.* TO app@'127.0.0.1'"]).await;
-    mariadb.url().replace("root@", "app:right@")
+    server.run(&[user, "GRANT ALL ON forebay.* TO app@'127.0.0.1'"]).await;
+    server.url().replace("root@", "app:right@")
 }
 
 /// Four share two ids, two let the node number their reports, two are on their own.

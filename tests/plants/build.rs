@@ -35,7 +35,15 @@ const PLANTS: &[&str] = &[
     "take_back_oldest_first",
     "reuse_too_soon",
     "keep_what_is_torn",
-    "write_unmasked",
+    "seal_without_secret",
+    "serve_any_host",
+    "serve_what_cannot_be_read",
+    "take_what_is_not_decoded",
+    "end_with_tls_alone",
+    "believe_anybody",
+    "believe_the_client",
+    "guess_the_proxy_header",
+    "count_the_proxy",
 ];
 
 fn main() {

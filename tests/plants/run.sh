@@ -38,6 +38,14 @@ let_an_id_return_unseen  | models::flusher::models::an_id_that_returns_while_it_
 note_too_late            | models::flusher::models::a_marker_that_comes_while_the_flusher_looks_is_not_overlooked | a flusher says what it waits for after it looked
 refuse_in_an_outage      | e2e::limits::a_sink_that_is_down_stops_neither_start_nor_acks               | a sink that is down stops the acks
 go_on_after_failed_sync  | e2e::durable::no_ack_comes_after_a_sync_that_failed_and_the_node_ends_with_an_error | a failed sync counts as one
+serve_any_host           | e2e::edges::a_page_that_pointed_its_name_here_writes_no_report                  | a page that points its name here writes reports
+serve_what_cannot_be_read | e2e::edges::a_host_that_cannot_be_read_or_is_there_twice_or_not_is_refused_by_both_listeners | a host that cannot be read counts as none
+take_what_is_not_decoded | e2e::edges::a_body_in_an_encoding_that_is_not_decoded_is_refused             | a body is taken in an encoding that nobody undid
+end_with_tls_alone       | e2e::edges::who_stops_writing_gets_the_acks_of_what_came_whole_with_and_without_tls | an end without close_notify is a lost connection
+believe_anybody          | e2e::proxies::the_headers_of_whoever_is_no_trusted_proxy_are_not_looked_at     | whoever sends the header of a proxy is believed
+believe_the_client       | e2e::proxies::whom_a_report_is_from_is_what_the_trusted_proxy_says_and_nothing_else | what the client wrote itself into the header is believed
+guess_the_proxy_header   | e2e::proxies::a_proxy_header_is_required_and_never_guessed                   | a connection of a proxy is served without its header
+count_the_proxy          | e2e::proxies::connections_are_counted_for_the_client_and_never_for_the_proxy | a proxy counts as one address
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 

@@ -103,6 +103,14 @@ impl Rig {
         }
     }
 
+    /// Runs a statement beside the writers.
+    pub async fn run(&self, statement: &str) {
+        match &self.server {
+            Some(server) => server.run(&[statement]).await,
+            None => self.file().execute_batch(statement).expect("the statement runs"),
+        }
+    }
+
     pub async fn drop_tables(&self) {
         let statements = ["DROP TABLE reports", "DROP TABLE report_streams"];
         match &self.server {
@@ -175,7 +183,7 @@ pub fn settings(target: SinkTarget) -> config::Sink {
 }
 
 pub fn batch(id: &str, records: Vec<Record>) -> Batch {
-    Batch { id: Id::new(id).expect("an id"), records }
+    Batch::new(Id::new(id).expect("an id"), records)
 }
 
 /// A client's report, accepted `position` microseconds after the epoch.

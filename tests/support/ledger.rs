@@ -1,6 +1,7 @@
 //! The ledger: what every client sent and what it was told, held against what is in the sink.
 //!
-//! 1. An acknowledged report is exactly one row, with the identical data.
+//! 1. An acknowledged report is exactly one row, with the identical data: the same bytes, or the same JSON value where
+//!    the sink keeps no more ([`Form`]).
 //! 2. A report that was not acknowledged is at most one row; one that was refused each time it was sent is none.
 //! 3. Nothing else is in the sink.
 //! 4. `report_streams.reports` is the number of the id's rows.
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use super::node::Node;
-use super::stored::{Row, Stream};
+use super::stored::{Form, Row, Stream};
 
 /// `(id, source, seq)`.
 type Key = (String, u64, u64);
@@ -112,21 +113,22 @@ impl Ledger {
         let stored = node.stored();
         let rows = stored.rows().await.expect("the sink can be read");
         let streams = stored.streams().await.expect("the sink can be read");
-        let mut verdict = self.compare(&rows, &streams);
+        let form = stored.form().await.expect("the sink can be read");
+        let mut verdict = self.compare(form, &rows, &streams);
         verdict.dead = audit["dead"].as_u64().expect("dead is a number").abs_diff(self.lock().buried);
         verdict
     }
 
     /// Holds rows and streams against the ledger.
-    pub fn compare(&self, rows: &[Row], streams: &[Stream]) -> Verdict {
+    pub fn compare(&self, form: Form, rows: &[Row], streams: &[Stream]) -> Verdict {
         let book = self.lock();
         let mut verdict = Verdict { acks: book.acks, refusals: book.refusals, ..Verdict::default() };
         let mut left: BTreeMap<Key, &Row> = BTreeMap::new();
-        let mut by_data: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let mut by_data: BTreeMap<(&str, String), usize> = BTreeMap::new();
         for row in rows {
             left.insert((row.id.clone(), row.source, row.seq), row);
             if row.source != 0 {
-                *by_data.entry((&row.id, row.data.as_deref().unwrap_or("NULL"))).or_default() += 1;
+                *by_data.entry((&row.id, shown(form, row))).or_default() += 1;
             }
         }
         verdict.rows = rows.len();
@@ -148,24 +150,24 @@ impl Ledger {
             for key in &keys {
                 match left.remove(key) {
                     None => verdict.lost.push(format!("{key:?} {}", entry.data)),
-                    Some(row) => verdict.compare_data(row, entry),
+                    Some(row) => verdict.compare_data(form, row, entry),
                 }
             }
             if let (Some(key), true) = (&own_key, keys.is_empty()) {
-                verdict.unacked(left.remove(key), entry);
+                verdict.unacked(form, left.remove(key), entry);
             }
             if own_key.is_none() {
-                let count = by_data.get(&(id.as_str(), entry.data.as_str())).copied().unwrap_or_default();
+                let count = by_data.get(&(id.as_str(), form.of(&entry.data))).copied().unwrap_or_default();
                 let most = entry.sent - entry.refused;
                 if count > most {
                     verdict.doubled.push(format!("{id}: {count} rows, at most {most} wanted, of {}", entry.data));
                 }
             }
         }
+        let sent: BTreeSet<_> = book.unnumbered.keys().map(|(id, data)| (id.as_str(), form.of(data))).collect();
         for (key, row) in left {
             // What is left of the reports that the node numbered was sent and not acknowledged, or is unknown.
-            let data = row.data.clone().unwrap_or_else(|| "NULL".to_owned());
-            if key.1 == 0 || !book.unnumbered.contains_key(&(key.0.clone(), data)) {
+            if key.1 == 0 || !sent.contains(&(key.0.as_str(), shown(form, row))) {
                 verdict.unknown.push(format!("{row:?}"));
             }
         }
@@ -176,6 +178,11 @@ impl Ledger {
     fn lock(&self) -> std::sync::MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// The data of a row, as far as its sink keeps it.
+fn shown(form: Form, row: &Row) -> String {
+    form.of(row.data.as_deref().unwrap_or("NULL"))
 }
 
 /// How ledger and sink differ.
@@ -208,15 +215,15 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn compare_data(&mut self, row: &Row, entry: &Entry) {
-        if row.data.as_deref() != Some(&entry.data) {
+    fn compare_data(&mut self, form: Form, row: &Row, entry: &Entry) {
+        if shown(form, row) != form.of(&entry.data) {
             self.altered.push(format!("{} was sent, {row:?} is there", entry.data));
         }
     }
 
-    fn unacked(&mut self, row: Option<&Row>, entry: &Entry) {
+    fn unacked(&mut self, form: Form, row: Option<&Row>, entry: &Entry) {
         let Some(row) = row else { return };
-        self.compare_data(row, entry);
+        self.compare_data(form, row, entry);
         if entry.refused == entry.sent {
             self.refused_yet_stored.push(format!("{row:?}"));
         }

@@ -14,6 +14,7 @@ pub mod otlp;
 pub mod proof;
 pub mod proxy;
 pub mod raw;
+pub mod servers;
 pub mod stored;
 pub mod strace;
 pub mod terminal;

@@ -4,11 +4,12 @@
 use std::io::Write;
 
 use super::ledger::Verdict;
+use super::servers::Kind;
 
 /// The figures of one kind of fault.
 #[derive(Debug)]
 pub struct Proof {
-    fault: &'static str,
+    fault: String,
     injected: u64,
     acknowledged: u64,
     lost: u64,
@@ -28,8 +29,13 @@ pub fn rounds(short: u64, long: u64) -> u64 {
 
 impl Proof {
     /// `fault` is the name of the kind, as the table has it.
-    pub fn new(fault: &'static str) -> Self {
-        Self { fault, injected: 0, acknowledged: 0, lost: 0, doubled: 0, wrong: 0 }
+    pub fn new(fault: impl Into<String>) -> Self {
+        Self { fault: fault.into(), injected: 0, acknowledged: 0, lost: 0, doubled: 0, wrong: 0 }
+    }
+
+    /// The same of a fault that each server is tried with.
+    pub fn on(kind: Kind, fault: &str) -> Self {
+        Self::new(format!("{fault}, {kind}"))
     }
 
     /// Adds faults that were injected, and how many reports had been acknowledged until then.

@@ -41,7 +41,8 @@ impl Frame<'_> {
         Frame { last: true, opcode: TEXT, mask: Some([7, 11, 13, 17]), payload: payload.as_bytes() }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    /// The frame as it is sent.
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = header(self.last, self.opcode, self.mask.is_some(), self.payload.len() as u64);
         let mask = self.mask.unwrap_or_default();
         bytes.extend_from_slice(self.mask.as_ref().map_or(&[], |mask| &mask[..]));
@@ -78,6 +79,22 @@ pub struct Received {
 }
 
 impl Received {
+    /// The whole frames at the start of what a server sent.
+    pub fn all(mut bytes: &[u8]) -> Vec<Self> {
+        let mut frames = Vec::new();
+        while let Some((&[first, second], rest)) = bytes.split_first_chunk() {
+            assert!(second < 127, "a frame of a server that is small: {bytes:?}");
+            let (length, rest) = match (second, rest.split_first_chunk()) {
+                (126, Some((&length, rest))) => (u16::from_be_bytes(length).into(), rest),
+                _ => (usize::from(second), rest),
+            };
+            let Some((payload, rest)) = rest.split_at_checked(length) else { break };
+            frames.push(Self { opcode: first & 0x0f, payload: payload.to_vec() });
+            bytes = rest;
+        }
+        frames
+    }
+
     /// The code of a close frame.
     pub fn close_code(&self) -> Option<u16> {
         let code = self.payload.get(..2)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use rusqlite::types::ValueRef;
+use serde_json::Value;
 
 /// The columns of a row, in the order of [`Row`]'s fields.
 const COLUMNS: &str = "id, source, seq, time, code, peer, data, accepted_at";
@@ -33,10 +34,42 @@ pub struct Row {
     pub code: i64,
     /// Where it came from.
     pub peer: Option<String>,
-    /// Its data, byte for byte.
+    /// Its data, as the sink shows it.
     pub data: Option<String>,
     /// When it was accepted.
     pub accepted_at: String,
+}
+
+/// What a sink keeps of data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The bytes that were sent.
+    Bytes,
+    /// The JSON value that they spell: MySQL writes it out in its own way.
+    Json,
+}
+
+impl Form {
+    /// Text that is the same for all data that such a sink cannot tell apart.
+    pub fn of(self, data: &str) -> String {
+        match (self, serde_json::from_str::<Value>(data)) {
+            (Self::Json, Ok(mut value)) => {
+                unsign_zeros(&mut value);
+                value.to_string()
+            }
+            _ => data.to_owned(),
+        }
+    }
+}
+
+/// An integer has no negative zero in MySQL.
+fn unsign_zeros(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.as_f64() == Some(0.0) => *value = Value::from(0),
+        Value::Array(items) => items.iter_mut().for_each(unsign_zeros),
+        Value::Object(fields) => fields.values_mut().for_each(unsign_zeros),
+        _ => {}
+    }
 }
 
 /// One row of `report_streams`.
@@ -57,6 +90,13 @@ impl Stored {
             Some(file) => Self::Sqlite(file.into()),
             None => Self::Mysql(url.to_owned()),
         }
+    }
+
+    /// What it keeps of data.
+    pub async fn form(&self) -> Result<Form, String> {
+        let Self::Mysql(_) = self else { return Ok(Form::Bytes) };
+        let version = self.query("SELECT VERSION()", 1).await?.remove(0).remove(0).unwrap_or_default();
+        Ok(if version.contains("MariaDB") { Form::Bytes } else { Form::Json })
     }
 
     /// All rows, by key.

@@ -60,6 +60,11 @@ impl Own {
 
     /// Connects, where the server shows this very certificate and it is valid.
     pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+        self.over(TcpStream::connect(address).await?, address).await
+    }
+
+    /// The same over a connection that is there already.
+    pub async fn over(&self, socket: TcpStream, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).expect("a certificate");
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -68,7 +73,6 @@ impl Own {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = ServerName::from(address.ip());
-        let socket = TcpStream::connect(address).await?;
         within("the TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, socket)).await
     }
 

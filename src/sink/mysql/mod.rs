@@ -1,25 +1,28 @@
 //! The MySQL and MariaDB sink.
 //!
 //! One transaction is one `INSERT` of all rows, one upsert of the streams and `COMMIT`. The server's count of affected
-//! rows says whether all rows were new; only if some were not, the transaction is begun again with a statement for each
-//! id, so that the counts of each id are the server's too. The session has `autocommit=0`: a transaction begins with
+//! rows says whether all rows were new; only if some were not, the transaction is begun again, with a look at all keys
+//! before (`keys.rs`), and inserts those that are new. The session has `autocommit=0`: a transaction begins with
 //! its first statement, which saves a round trip, and nothing can be stored outside of one.
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, Opts, OptsBuilder, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, Opts, OptsBuilder, Row, SslOpts};
 use tokio_rustls::rustls::{self, AlertDescription};
 
 use super::error::PACKET_TOO_LARGE;
+use super::mark::{may_be_settled, settled_through, without_settled};
 use super::record::{self, StreamRow, by_key};
-use super::{Class, Connection, Sink, SinkError, Stored};
+use super::{Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
 use crate::config::{self, TableName};
-use crate::report::Batch;
+use crate::report::{Batch, Id, JournalId, Position, Report};
 
+mod keys;
 mod link;
 mod read;
 mod session;
@@ -33,9 +36,15 @@ pub struct MysqlSink {
     settings: config::Sink,
     /// Whether the server's settings have been looked at since the process started.
     inspected: AtomicBool,
+    /// Whose batches are stored.
+    journal: OnceLock<JournalId>,
 }
 
 impl MysqlSink {
+    pub(super) fn serve(&self, journal: JournalId) {
+        let _ = self.journal.set(journal);
+    }
+
     /// Reads the URL; nothing is connected yet.
     ///
     /// # Errors
@@ -53,7 +62,7 @@ impl MysqlSink {
             .stmt_cache_size(0)
             .tcp_nodelay(true)
             .into();
-        Ok(Self { opts, settings: settings.clone(), inspected: AtomicBool::new(false) })
+        Ok(Self { opts, settings: settings.clone(), inspected: AtomicBool::new(false), journal: OnceLock::new() })
     }
 }
 
@@ -77,8 +86,9 @@ impl Sink for MysqlSink {
         let conn = within(timeout, "connecting", Conn::new(opts)).await.map_err(unreachable)?;
         let table = self.settings.table.clone();
         let conn = Link::new(conn);
+        let journal = self.journal.get().copied();
         let mut connection =
-            MysqlConnection { conn, table, timeout, max_packet: usize::MAX, sql: Vec::new(), usable: false };
+            MysqlConnection { conn, table, timeout, max_packet: usize::MAX, sql: Vec::new(), usable: false, journal };
         session::prepare(&mut connection, self.settings.create_tables, &self.inspected).await?;
         connection.usable = true;
         Ok(connection)
@@ -101,6 +111,8 @@ pub struct MysqlConnection {
     /// The statement under way; used again, so that no row allocates.
     sql: Vec<u8>,
     usable: bool,
+    /// Whose batches it stores.
+    journal: Option<JournalId>,
 }
 
 impl Drop for MysqlConnection {
@@ -112,13 +124,14 @@ impl Drop for MysqlConnection {
 }
 
 impl Connection for MysqlConnection {
-    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         // Until the outcome is known, a dropped future leaves a connection in the midst of a transaction.
         self.usable = false;
-        let outcome = self.transact(batches).await;
+        let outcome = self.transact(batches, again).await;
         match &outcome {
             Ok(_) => self.usable = true,
-            Err(error) => self.roll_back_after(error).await,
+            Err(StoreError::Taken(_)) => self.roll_back().await,
+            Err(StoreError::Failed(error)) => self.roll_back_after(error).await,
         }
         outcome
     }
@@ -139,48 +152,80 @@ impl Connection for MysqlConnection {
 }
 
 impl MysqlConnection {
-    async fn transact(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
-        let mut order: Vec<usize> = (0..batches.len()).filter(|index| !batches[*index].records.is_empty()).collect();
-        order.sort_by_key(|index| batches[*index].id);
-        let mut stored = self.insert_reports(batches, &order).await?;
-        let rows: Vec<_> = order.iter().filter_map(|i| StreamRow::of(&batches[*i], stored[*i].inserted)).collect();
-        if rows.is_empty() {
-            return Ok(stored);
+    async fn transact(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
+        let marks = self.read_marks(batches, again).await?;
+        let (rest, settled) = without_settled(batches, &marks);
+        let mut order: Vec<usize> = (0..rest.len()).filter(|index| !rest[*index].records.is_empty()).collect();
+        order.sort_by_key(|index| rest[*index].id);
+        let left_out = |index: usize| batches[index].records.len() - rest[index].records.len();
+        let inserted = self.insert_reports(&rest, &order, again).await.map_err(|error| match error {
+            StoreError::Taken(taken) => StoreError::Taken(
+                taken.into_iter().map(|taken| Taken { index: taken.index + left_out(taken.batch), ..taken }).collect(),
+            ),
+            failed => failed,
+        })?;
+        let stored = rest.iter().zip(&inserted).zip(settled).map(|((batch, &inserted), settled)| {
+            let duplicates = record::reports(&batch.records) - inserted + settled;
+            Stored { inserted, duplicates, total: None }
+        });
+        let mut stored: Vec<_> = stored.collect();
+        let journal = self.journal;
+        let rows = order.iter().filter_map(|i| StreamRow::of(&rest[*i], inserted[*i], journal)).collect::<Vec<_>>();
+        if !rows.is_empty() {
+            sql::upsert_streams(&mut self.sql, &self.table, &rows);
+            self.execute("updating streams").await.map_err(SinkError::not_for_a_report)?;
         }
-        sql::upsert_streams(&mut self.sql, &self.table, &rows);
-        self.execute("updating streams").await.map_err(SinkError::not_for_a_report)?;
         self.read_totals(batches, &mut stored).await.map_err(SinkError::not_for_a_report)?;
         self.run("committing", "COMMIT").await.map_err(SinkError::not_for_a_report)?;
         Ok(stored)
     }
 
-    /// Inserts the reports; `order` is the batches in the order of their ids, the same in every transaction, so that
-    /// two transactions lock rows in one order.
-    async fn insert_reports(&mut self, batches: &[Batch], order: &[usize]) -> Result<Vec<Stored>, SinkError> {
-        let given: Vec<u64> = batches.iter().map(record::reports).collect();
-        let total: u64 = given.iter().sum();
-        let mut inserted = vec![0; batches.len()];
-        let order: Vec<usize> = order.iter().copied().filter(|index| given[*index] > 0).collect();
-        if total > 0 {
-            let affected = self.insert(batches, &order).await?;
-            if affected == total || cfg!(forebay_plant = "count_twice") {
-                inserted.clone_from(&given);
-            } else if let [only] = order[..] {
-                inserted[only] = affected.min(total);
-            } else {
-                self.run("beginning again, to count by id", "ROLLBACK").await?;
-                for index in order {
-                    inserted[index] = self.insert(batches, &[index]).await?.min(given[index]);
-                }
-            }
-        }
-        let stored = |(given, inserted)| Stored { inserted, duplicates: given - inserted, total: None };
-        Ok(given.into_iter().zip(inserted).map(stored).collect())
+    /// Up to where this journal has settled those ids whose records somebody may have tried to store before.
+    async fn read_marks(&mut self, batches: &[Batch], again: bool) -> Result<HashMap<Id, Position>, SinkError> {
+        let tried: Vec<_> =
+            batches.iter().filter(|batch| may_be_settled(batch, again)).map(|batch| &batch.id).collect();
+        let (Some(journal), false) = (self.journal, tried.is_empty()) else { return Ok(HashMap::new()) };
+        sql::select_settled(&mut self.sql, &self.table, tried);
+        let rows = self.rows("reading what is settled").await.map_err(SinkError::not_for_a_report)?;
+        let mark = |row: &Row| {
+            let id = Id::new(&read::text(row, 0)?).ok()?;
+            Some((id, settled_through(read::bytes(row, 1)?, journal)))
+        };
+        Ok(rows.iter().filter_map(mark).collect())
     }
 
-    async fn insert(&mut self, batches: &[Batch], order: &[usize]) -> Result<u64, SinkError> {
+    /// Inserts the reports, and says how many rows of each batch are new; `order` is the batches in the order of their
+    /// ids, the same in every transaction, so that two transactions lock rows in one order.
+    async fn insert_reports(
+        &mut self,
+        batches: &[Batch],
+        order: &[usize],
+        again: bool,
+    ) -> Result<Vec<u64>, StoreError> {
+        let given: Vec<u64> = batches.iter().map(|batch| record::reports(&batch.records)).collect();
+        let total: u64 = given.iter().sum();
+        if total == 0 {
+            return Ok(given);
+        }
         let mut rows = Vec::new();
         order.iter().for_each(|index| by_key(&batches[*index], &mut rows));
+        if self.insert(rows).await? == total || cfg!(forebay_plant = "count_twice") {
+            return Ok(given);
+        }
+        self.run("beginning again, to look at the keys", "ROLLBACK").await?;
+        let sorted = self.sort(batches, again).await?;
+        if !sorted.rows.is_empty() {
+            let affected = self.insert(sorted.rows.iter().map(|(id, report)| (id, report))).await?;
+            if affected != sorted.rows.len() as u64 {
+                let error = "storing reports: another writer stored some of them meanwhile";
+                return Err(SinkError::new(Class::Transient, error).into());
+            }
+        }
+        record::say_renumbered(&sorted.renumbered);
+        Ok(sorted.inserted)
+    }
+
+    async fn insert<'a>(&mut self, rows: impl IntoIterator<Item = (&'a Id, &'a Report)>) -> Result<u64, SinkError> {
         sql::insert_reports(&mut self.sql, &self.table, rows);
         self.execute("storing reports").await
     }
@@ -210,6 +255,11 @@ impl MysqlConnection {
         sent.map(|()| self.conn.affected_rows())
     }
 
+    /// Sends the query in `self.sql`; gives back its rows.
+    async fn rows(&mut self, doing: &'static str) -> Result<Vec<Row>, SinkError> {
+        within(self.timeout, doing, self.conn.query(self.sql.as_slice())).await
+    }
+
     /// Runs a statement that this room wrote.
     async fn run(&mut self, doing: &'static str, statement: &str) -> Result<(), SinkError> {
         within(self.timeout, doing, self.conn.query_drop(statement)).await
@@ -218,7 +268,13 @@ impl MysqlConnection {
     /// Ends the transaction where the session goes on. A lock wait (1205) has undone its statement only.
     async fn roll_back_after(&mut self, error: &SinkError) {
         let lives = matches!(error.class, Class::Transient | Class::Poison) && error.code.is_some();
-        self.usable = lives && self.run("rolling back", "ROLLBACK").await.is_ok();
+        if lives {
+            self.roll_back().await;
+        }
+    }
+
+    async fn roll_back(&mut self) {
+        self.usable = self.run("rolling back", "ROLLBACK").await.is_ok();
     }
 }
 

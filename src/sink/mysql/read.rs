@@ -1,11 +1,30 @@
 //! Reading back, see [`crate::sink::readback`].
 
 use mysql_async::prelude::Queryable;
+use mysql_async::{Row, Value};
 
 use super::{MysqlConnection, MysqlSink, within};
 use crate::config;
 use crate::sink::readback::{Pages, Readable};
 use crate::sink::{Class, Sink as _, SinkError};
+
+/// A column as text; none where it is NULL, or no text.
+pub(super) fn text(row: &Row, column: usize) -> Option<String> {
+    bytes(row, column).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
+}
+
+/// A column as its bytes; none where it is NULL, or a kind of value that the text protocol does not send.
+pub(super) fn bytes(row: &Row, column: usize) -> Option<&[u8]> {
+    match row.as_ref(column) {
+        Some(Value::Bytes(bytes)) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// A column as an integer that is not negative; none where it is NULL, or none.
+pub(super) fn integer(row: &Row, column: usize) -> Option<u64> {
+    text(row, column)?.parse().ok()
+}
 
 impl MysqlSink {
     /// A sink that makes no table.

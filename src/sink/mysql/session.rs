@@ -11,15 +11,17 @@ use crate::config::SinkTarget;
 use crate::sink::{SinkError, schema};
 
 /// Explicit, because each of these changes what is stored: characters, instants, whether a value that does not fit is
-/// refused or cut, how literals are read, and that nothing is committed on its own.
+/// refused or cut, how literals are read, that nothing is committed on its own, and that `COMMIT` begins no transaction.
 const SESSION: &str = "SET NAMES utf8mb4, time_zone = '+00:00', \
-    sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', autocommit = 0";
+    sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', autocommit = 0, \
+    completion_type = 0";
 
 /// How long the server lets a statement wait for a lock: no longer than it does by its own settings, and far shorter
 /// than `timeout`. So a row that somebody has locked is known as that, and not taken for a server that is silent.
+/// MySQL takes a signed integer only, and its `LEAST` gives none (error 1232).
 fn lock_waits(timeout: Duration) -> String {
     let seconds = (timeout / 10).as_secs().max(1);
-    let limit = |name: &str| format!("{name} = LEAST(@@{name}, {seconds})");
+    let limit = |name: &str| format!("{name} = CAST(LEAST(@@{name}, {seconds}) AS SIGNED)");
     format!("SET {}, {}", limit("innodb_lock_wait_timeout"), limit("lock_wait_timeout"))
 }
 
@@ -35,6 +37,14 @@ type Variables = HashMap<String, String>;
 /// A table that vanishes later is a matter for a person: an empty one in its place would take replayed reports a second
 /// time. They are not made blindly, so that a user without the right to make tables can use those that are there.
 pub(super) async fn prepare(
+    connection: &mut MysqlConnection,
+    create_tables: bool,
+    inspected: &AtomicBool,
+) -> Result<(), SinkError> {
+    set_up(connection, create_tables, inspected).await.map_err(SinkError::in_set_up)
+}
+
+async fn set_up(
     connection: &mut MysqlConnection,
     create_tables: bool,
     inspected: &AtomicBool,

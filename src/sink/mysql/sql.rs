@@ -5,8 +5,8 @@
 use std::io::Write as _;
 
 use crate::config::TableName;
-use crate::report::{Batch, Id, Report};
-
+use crate::report::{Batch, Id, Number, Report};
+use crate::sink::mark::mark;
 use crate::sink::record::{StreamRow, write_instant};
 
 /// Where `YYYY-MM-DD HH:MM:SS.ffffff` has anything but digits and its point; the last first.
@@ -15,7 +15,10 @@ const INSTANT_SEPARATORS: [usize; 5] = [16, 13, 10, 7, 4];
 /// One statement that inserts all reports, in the order given; a row whose key is there already is left as it is.
 pub fn insert_reports<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoIterator<Item = (&'a Id, &'a Report)>) {
     out.clear();
-    put(out, format_args!("INSERT INTO `{}` (id,source,seq,time,code,peer,data,accepted_at) VALUES", table.reports()));
+    put(
+        out,
+        format_args!("INSERT INTO `{}` (id,source,seq,time,code,peer,data,accepted_at,digest) VALUES", table.reports()),
+    );
     for (count, (id, report)) in rows.into_iter().enumerate() {
         if count > 0 {
             out.push(b',');
@@ -32,7 +35,7 @@ pub fn insert_reports<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoI
 pub fn upsert_streams(out: &mut Vec<u8>, table: &TableName, rows: &[StreamRow<'_>]) {
     out.clear();
     let streams = table.streams();
-    put(out, format_args!("INSERT INTO `{streams}` (id,state,reports,first_at,last_at,state_position) VALUES"));
+    put(out, format_args!("INSERT INTO `{streams}` (id,state,reports,first_at,last_at,state_position,settled) VALUES"));
     for (count, row) in rows.iter().enumerate() {
         if count > 0 {
             out.push(b',');
@@ -48,14 +51,104 @@ pub fn upsert_streams(out: &mut Vec<u8>, table: &TableName, rows: &[StreamRow<'_
             instant(out, row.last_at);
         }
         integer(out, b",", row.position.0);
+        match row.settled_by {
+            Some(journal) => hex(out, b",0x", &mark(journal, row.position)),
+            None => out.extend_from_slice(b",NULL"),
+        }
         out.push(b')');
     }
     out.extend_from_slice(
         b" ON DUPLICATE KEY UPDATE reports=reports+VALUES(reports),\
         first_at=LEAST(first_at,VALUES(first_at)),last_at=GREATEST(last_at,VALUES(last_at)),\
         state=IF(VALUES(state_position)>state_position,VALUES(state),state),\
-        state_position=GREATEST(state_position,VALUES(state_position))",
+        state_position=GREATEST(state_position,VALUES(state_position)),settled=",
     );
+    out.extend_from_slice(REMEMBER);
+}
+
+/// The new value of `settled`, as of [`crate::sink::mark`]: nearly always the one mark that is there goes on. The id of
+/// a journal is found at the beginning of a mark alone: elsewhere its eight random bytes come up by no chance worth a
+/// statement.
+const REMEMBER: &[u8] = b"CASE WHEN VALUES(settled) IS NULL THEN settled \
+    WHEN settled IS NULL OR LENGTH(settled)=16 AND LEFT(settled,8)=LEFT(VALUES(settled),8) THEN VALUES(settled) \
+    WHEN LOCATE(LEFT(VALUES(settled),8),settled)%16=1 THEN CONCAT(VALUES(settled),\
+        LEFT(settled,LOCATE(LEFT(VALUES(settled),8),settled)-1),\
+        SUBSTRING(settled,LOCATE(LEFT(VALUES(settled),8),settled)+16)) \
+    ELSE CONCAT(VALUES(settled),LEFT(settled,224)) END";
+
+/// The column `settled` of these ids.
+pub fn select_settled<'a>(out: &mut Vec<u8>, table: &TableName, ids: impl IntoIterator<Item = &'a Id>) {
+    out.clear();
+    put(out, format_args!("SELECT id,settled FROM `{}` WHERE id IN (", table.streams()));
+    for (count, id) in ids.into_iter().enumerate() {
+        safe(out, if count > 0 { b",'" } else { b"'" }, id.as_bytes());
+        out.push(b'\'');
+    }
+    out.push(b')');
+}
+
+/// The keys of these that are there, with their digests, locked as they are.
+pub fn select_keys<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoIterator<Item = (&'a Id, &'a Report)>) {
+    out.clear();
+    put(out, format_args!("SELECT id,source,seq,digest FROM `{}` WHERE ", table.reports()));
+    let mut last = None;
+    for (id, report) in rows {
+        let of = Some((id, report.number.source));
+        if of == last {
+            integer(out, b",", report.number.seq);
+            continue;
+        }
+        out.extend_from_slice(if last.is_some() { b")) OR (id='" } else { b"(id='" });
+        safe(out, b"", id.as_bytes());
+        integer(out, b"' AND source=", report.number.source);
+        integer(out, b" AND seq IN (", report.number.seq);
+        last = of;
+    }
+    out.extend_from_slice(b")) LOCK IN SHARE MODE");
+}
+
+/// Whether the row of this key, which has no digest, has this content. JSON that the server keeps in a form of its own
+/// is compared in that form.
+pub fn compare(out: &mut Vec<u8>, table: &TableName, id: &Id, report: &Report) {
+    out.clear();
+    out.extend_from_slice(b"SELECT time<=>");
+    match report.time {
+        Some(micros) => seconds(out, micros),
+        None => out.extend_from_slice(b"NULL"),
+    }
+    integer(out, b" AND code=", report.code);
+    match &report.data {
+        Some(data) => {
+            out.extend_from_slice(b" AND COALESCE(CAST(data AS CHAR)=");
+            text(out, data);
+            out.extend_from_slice(b" OR CAST(data AS CHAR)=CAST(JSON_EXTRACT(");
+            text(out, data);
+            out.extend_from_slice(b",'$') AS CHAR),FALSE)");
+        }
+        None => out.extend_from_slice(b" AND data IS NULL"),
+    }
+    of_key(out, table, id, report);
+}
+
+/// What the row of this key has, as text.
+pub fn select_holder(out: &mut Vec<u8>, table: &TableName, id: &Id, report: &Report) {
+    out.clear();
+    out.extend_from_slice(
+        b"SELECT CAST(time AS CHAR),CAST(code AS CHAR),LEFT(CAST(data AS CHAR),4096),LENGTH(data),\
+        CAST(accepted_at AS CHAR)",
+    );
+    of_key(out, table, id, report);
+}
+
+/// The greatest `seq` that a node gave to a report of this id.
+pub fn select_greatest(out: &mut Vec<u8>, table: &TableName, id: &Id, source: u16) {
+    out.clear();
+    put(out, format_args!("SELECT MAX(seq) FROM `{}` WHERE id='{id}' AND source={source}", table.reports()));
+}
+
+fn of_key(out: &mut Vec<u8>, table: &TableName, id: &Id, report: &Report) {
+    let (reports, Number { source, seq }) = (table.reports(), report.number);
+    put(out, format_args!(" FROM `{reports}` WHERE id='{id}' AND source={source} AND seq={seq}"));
 }
 
 /// How many reports the streams of these batches have by now.
@@ -75,12 +168,12 @@ pub fn probes(table: &TableName) -> [String; 2] {
     let (reports, streams) = (table.reports(), table.streams());
     [
         format!(
-            "INSERT INTO `{reports}` (id,source,seq,time,code,peer,data,accepted_at) \
-             SELECT '',0,0,NULL,0,NULL,NULL,'2000-01-01' FROM DUAL WHERE FALSE ON DUPLICATE KEY UPDATE id=id"
+            "INSERT INTO `{reports}` (id,source,seq,time,code,peer,data,accepted_at,digest) \
+             SELECT '',0,0,NULL,0,NULL,NULL,'2000-01-01',NULL FROM DUAL WHERE FALSE ON DUPLICATE KEY UPDATE id=id"
         ),
         format!(
-            "INSERT INTO `{streams}` (id,state,reports,first_at,last_at,state_position) \
-             SELECT '','open',0,'2000-01-01','2000-01-01',0 FROM DUAL WHERE FALSE ON DUPLICATE KEY UPDATE id=id"
+            "INSERT INTO `{streams}` (id,state,reports,first_at,last_at,state_position,settled) \
+             SELECT '','open',0,'2000-01-01','2000-01-01',0,NULL FROM DUAL WHERE FALSE ON DUPLICATE KEY UPDATE id=id"
         ),
     ]
 }
@@ -105,7 +198,15 @@ fn row(out: &mut Vec<u8>, id: &Id, report: &Report) {
         None => out.extend_from_slice(b"NULL"),
     }
     instant(out, report.accepted_at);
+    hex(out, b",0x", &report.digest());
     out.push(b')');
+}
+
+/// Bytes as a hexadecimal literal.
+fn hex(out: &mut Vec<u8>, before: &[u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(before);
+    out.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
 }
 
 /// Bytes that no client chose freely: an id's alphabet has nothing that ends a literal.
@@ -119,7 +220,7 @@ fn integer(out: &mut Vec<u8>, before: &[u8], value: impl itoa::Integer) {
 }
 
 /// Microseconds as a decimal number of seconds; exact, which a float is not.
-fn seconds(out: &mut Vec<u8>, micros: i64) {
+pub fn seconds(out: &mut Vec<u8>, micros: i64) {
     let sign = if micros < 0 { "-" } else { "" };
     let (whole, rest) = (micros.unsigned_abs() / 1_000_000, micros.unsigned_abs() % 1_000_000);
     put(out, format_args!("{sign}{whole}.{rest:06}"));
@@ -165,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::report::{Body, Marker, Number, Position, Record};
+    use crate::report::{Body, Marker, Position, Record};
     use crate::sink::record::by_key;
 
     /// What the server reads from a literal, by the rules of its manual.
@@ -238,23 +339,27 @@ mod tests {
     #[test]
     fn a_statement_has_all_rows_in_order_of_key() {
         let record = |position, body| Record { position: Position(position), body };
-        let batch = Batch {
-            id: Id::new("a").expect("an id"),
-            records: vec![
-                record(1, Body::Report(report(9, Some("{\"it's\":1}")))),
-                record(2, Body::Marker(Marker::Done, 1)),
-                record(3, Body::Report(report(2, None))),
-            ],
-        };
+        let (with_data, without) = (report(9, Some("{\"it's\":1}")), report(2, None));
+        let digest = |report: &Report| report.digest().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let digests = [digest(&without), digest(&with_data)];
+        let records = vec![
+            record(1, Body::Report(with_data)),
+            record(2, Body::Marker(Marker::Done, 1)),
+            record(3, Body::Report(without)),
+        ];
+        let batch = Batch::new(Id::new("a").expect("an id"), records);
         let mut out = b"left over".to_vec();
         let mut rows = Vec::new();
         by_key(&batch, &mut rows);
         insert_reports(&mut out, &TableName("reports".to_owned()), rows);
         assert_eq!(
             String::from_utf8(out).expect("text"),
-            "INSERT INTO `reports` (id,source,seq,time,code,peer,data,accepted_at) VALUES\
-             ('a',0,2,NULL,-1,'::1',NULL,19700101000000.000001),\
-             ('a',0,9,NULL,-1,'::1','{\"it\\'s\":1}',19700101000000.000001) ON DUPLICATE KEY UPDATE id=id"
+            format!(
+                "INSERT INTO `reports` (id,source,seq,time,code,peer,data,accepted_at,digest) VALUES\
+                 ('a',0,2,NULL,-1,'::1',NULL,19700101000000.000001,0x{}),\
+                 ('a',0,9,NULL,-1,'::1','{{\"it\\'s\":1}}',19700101000000.000001,0x{}) ON DUPLICATE KEY UPDATE id=id",
+                digests[0], digests[1]
+            )
         );
     }
 }

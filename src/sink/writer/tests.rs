@@ -20,6 +20,8 @@ struct Script {
     up: std::sync::atomic::AtomicBool,
     /// The id whose every transaction fails with this class, else as transient.
     refuses: Mutex<Option<Id>>,
+    /// The same of all ids that begin so.
+    refuses_all_of: Mutex<Option<String>>,
     as_class: Mutex<Option<Class>>,
 }
 
@@ -45,18 +47,21 @@ impl Sink for ScriptedSink {
 }
 
 impl Connection for Scripted {
-    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, SinkError> {
+    async fn store(&mut self, batches: &[Batch], _again: bool) -> Result<Vec<Stored>, StoreError> {
         if let Some(class) = self.0.answers.lock().expect("no panic").pop_front() {
-            return Err(SinkError::new(class, "scripted"));
+            return Err(SinkError::new(class, "scripted").into());
         }
         let refuses = *self.0.refuses.lock().expect("no panic");
-        if batches.iter().any(|batch| Some(batch.id) == refuses) {
+        let all_of = self.0.refuses_all_of.lock().expect("no panic").clone();
+        let is_refused =
+            |id: Id| Some(id) == refuses || all_of.as_deref().is_some_and(|of| id.as_str().starts_with(of));
+        if batches.iter().any(|batch| is_refused(batch.id)) {
             let class = self.0.as_class.lock().expect("no panic").unwrap_or(Class::Transient);
-            return Err(SinkError::new(class, "a code that nobody knows"));
+            return Err(SinkError::new(class, "a code that nobody knows").into());
         }
         let poisoned = |body: &Body| matches!(body, Body::Report(report) if report.code == POISONED);
         if batches.iter().flat_map(|batch| &batch.records).any(|record| poisoned(&record.body)) {
-            return Err(SinkError { class: Class::Poison, code: Some(1366), message: "bad".to_owned() });
+            return Err(SinkError { class: Class::Poison, code: Some(1366), message: "bad".to_owned() }.into());
         }
         let mut committed = self.0.committed.lock().expect("no panic");
         Ok(batches
@@ -64,7 +69,7 @@ impl Connection for Scripted {
             .map(|batch| {
                 committed.extend(batch.records.iter().map(|record| (batch.id, record.position)));
                 let total = crate::sink::record::has_marker(batch).then_some(99);
-                Stored { inserted: crate::sink::record::reports(batch), duplicates: 0, total }
+                Stored { inserted: crate::sink::record::reports(&batch.records), duplicates: 0, total }
             })
             .collect())
     }
@@ -99,10 +104,7 @@ fn batch(id: &str, poisoned: &[bool]) -> Batch {
     };
     let end = poisoned.len() as u64 + 1;
     let marker = Record { position: Position(end), body: Body::Marker(Marker::Done, end) };
-    Batch {
-        id: Id::new(id).expect("an id"),
-        records: poisoned.iter().enumerate().map(report).chain([marker]).collect(),
-    }
+    Batch::new(Id::new(id).expect("an id"), poisoned.iter().enumerate().map(report).chain([marker]).collect())
 }
 
 proptest! {
@@ -154,6 +156,20 @@ async fn a_code_that_nobody_knows_is_never_poison_and_holds_up_its_own_id_only()
     outcomes[1] = writer.store_again(&batches[1..2]).await.remove(0);
     assert_eq!((outcomes[1].inserted, outcomes[1].refused.len(), outcomes[1].put_back.is_some()), (1, 1, false));
     assert_eq!(health.status().last_error, None);
+}
+
+/// It took a probe: that it fails over some batches is no outage, so none waits for the prober's next turn.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_comes_back_is_up_even_where_it_fails_over_many_batches() {
+    let script = sink(&[Class::Outage]);
+    let health: Arc<Health> = Arc::default();
+    *script.refuses_all_of.lock().expect("no panic") = Some("bad".to_owned());
+    let batches: Vec<_> =
+        (0..20).map(|n| batch(&format!("bad-{n}"), &[false])).chain([batch("good", &[false])]).collect();
+    let began = Instant::now();
+    let outcomes = writer(&script, &health).store(&batches).await;
+    assert!(outcomes[..20].iter().all(|outcome| outcome.put_back.is_some()) && outcomes[20].is_whole());
+    assert!(began.elapsed() < LASTS_AFTER * 3, "the good one waited for {:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,6 +20,9 @@ pub mod server;
 pub mod stats;
 pub mod usual;
 
+#[path = "../../support/servers/mod.rs"]
+pub mod servers;
+
 #[path = "../../support/mariadb.rs"]
 pub mod mariadb;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::mariadb::reserve_port;
 use super::process::mortal;
+use super::servers::reserve_port;
 
 /// Far longer than a start takes; past it something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
