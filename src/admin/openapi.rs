@@ -9,7 +9,7 @@ use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
 use super::asked::{Asked, Nothing};
 use super::problem::{BadRequest, Barred, ProblemView};
-use super::{dead_letters, events, metrics, status, streams};
+use super::{damaged, dead_letters, events, metrics, status, streams};
 
 /// An id.
 #[derive(ToSchema)]
@@ -48,6 +48,7 @@ pub(super) struct AfterText(#[expect(dead_code, reason = "describes only")] Stri
         streams::flush,
         streams::pause,
         streams::resume,
+        damaged::list,
         dead_letters::list,
         dead_letters::export,
         dead_letters::retry_all,

@@ -60,11 +60,6 @@ impl Spot {
         Position(self.first.0 + u64::from(self.records) - 1)
     }
 
-    /// What the entry is called among what was set aside.
-    pub(super) fn name(&self) -> Vec<u8> {
-        format!("recent/{}/{}", self.bundle, self.first.0).into_bytes()
-    }
-
     /// Where the entry's value is, in its bundle.
     pub(super) fn range(&self) -> Range<usize> {
         let (start, length) = (usize::from(self.offset), self.length as usize);

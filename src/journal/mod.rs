@@ -18,8 +18,7 @@
 //! # On disk
 //! The files in `recent` hold what each commit wrote, a bundle of entries (`bundle.rs`, `store/recent.rs`). sled has
 //! the rest, in trees: `lane-0000` … the entries that wait for long, by id (`entry.rs`); `dead` dead letters
-//! (`dead_letters.rs`); `damaged` what was set aside (`lane-NNNN/` and the key, or `recent/` and the number of the
-//! bundle); `paused` the ids that are not drained (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`).
+//! (`dead_letters.rs`); `damaged` what was set aside (`set_aside.rs`); `paused` the ids that are not drained (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`).
 //!
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
@@ -49,6 +48,7 @@ mod read;
 mod recovery;
 mod salvage;
 mod seal;
+mod set_aside;
 mod shelving;
 #[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
@@ -78,6 +78,7 @@ pub use progress::{LastBatch, LastError, Progress};
 pub use queue::{Buried, Revision};
 pub use read::{Receipt, Settlement, Taken};
 pub use seal::Seal;
+pub use set_aside::SetAside;
 pub use stream::{Backlog, Flusher, State, Stream};
 pub use value::Value;
 

@@ -14,9 +14,10 @@ use super::identity::{Identity, Known};
 use super::lanes;
 use super::log::{self, Hole};
 use super::seal::{HEADER_BYTES, MAX_BODY_BYTES, Seal, body_length};
+use super::set_aside::SetAside;
 use super::store::{self, Store};
 use super::value::Value;
-use super::{dead_letters::LETTER, guarded, pauses};
+use super::{dead_letters, dead_letters::LETTER, guarded, pauses};
 use crate::report::{Id, Position};
 
 /// How much of a file is read at a time; more than any value has.
@@ -35,8 +36,8 @@ pub struct Examined {
     pub damaged: Vec<(String, Damage)>,
     /// Paused ids. Damaged files that had to be searched say nothing of pauses.
     pub paused: usize,
-    /// Values that were set aside earlier, likewise.
-    pub set_aside: Vec<String>,
+    /// What was set aside earlier.
+    pub set_aside: Vec<SetAside>,
 }
 
 impl Examined {
@@ -93,11 +94,12 @@ fn check_trees(dir: &Path, identity: Option<&Identity>, examined: &mut Examined)
         let (key, value) = pair?;
         match pauses::decode(store.seal(), &key, &value) {
             Ok(_) => examined.paused += 1,
-            Err(damage) => examined.damaged.push((format!("paused/{}", key.escape_ascii()), damage)),
+            Err(damage) => examined.damaged.push((format!("paused/{}", pauses::named(store.seal(), &key)), damage)),
         }
     }
-    for name in store.names_set_aside() {
-        examined.set_aside.push(name?.escape_ascii().to_string());
+    for pair in store.damaged_after(&[]) {
+        let (key, value) = pair?;
+        examined.set_aside.push(SetAside::decode(store.seal(), &key, &value));
     }
     Ok(store)
 }
@@ -117,7 +119,10 @@ pub(super) fn each_value(
     for lane in 0..store.lanes() {
         for pair in store.scan(lane) {
             let (key, value) = pair?;
-            let place = format!("{}/{}", lanes::name(lane), key.escape_ascii());
+            let place = match entry::decode_key(seal, &key) {
+                Some((id, first)) => format!("{}/{id}/{}", lanes::name(lane), first.0),
+                None => format!("{}/{}", lanes::name(lane), key.escape_ascii()),
+            };
             for part in entry::decode_together(seal, &key, &value) {
                 let entry = part.map(|(entry, _)| entry);
                 if let Ok(entry) = &entry {
@@ -156,7 +161,11 @@ pub(super) fn each_value(
     }
     for pair in store.scan_dead() {
         let (key, value) = pair?;
-        each(&format!("dead/{}", key.escape_ascii()), Value::decode_under(seal, &key, &value))?;
+        let named = dead_letters::named(seal, &key).map(|key| key.to_string());
+        each(
+            &format!("dead/{}", named.unwrap_or_else(|| key.escape_ascii().to_string())),
+            Value::decode_under(seal, &key, &value),
+        )?;
     }
     Ok(())
 }

@@ -103,6 +103,13 @@ fn encode(seal: &Seal, id: &Id) -> Vec<u8> {
     value
 }
 
+/// The id that a stored key names, as text.
+pub(super) fn named(seal: &Seal, stored_key: &[u8]) -> String {
+    let mut id = stored_key.to_vec();
+    seal.mask(&mut id, 0);
+    id.escape_ascii().to_string()
+}
+
 fn stored_key(seal: &Seal, id: &Id) -> Vec<u8> {
     let mut key = id.as_bytes().to_vec();
     seal.mask(&mut key, 0);
@@ -119,7 +126,9 @@ pub(super) fn recover(store: &Store) -> Result<HashSet<Id>, JournalError> {
         let (key, value) = pair?;
         match decode(store.seal(), &key, &value) {
             Ok(id) => drop(paused.insert(id)),
-            Err(damage) => tracing::error!(key = %key.escape_ascii(), %damage, "a pause is damaged; the id is drained"),
+            Err(damage) => {
+                tracing::error!(key = named(store.seal(), &key), %damage, "a pause is damaged; the id is drained")
+            }
         }
     }
     Ok(paused)

@@ -12,8 +12,9 @@ use super::entry::{self, Entry};
 use super::error::{Damage, JournalError};
 use super::lanes::Lane;
 use super::progress::LastBatch;
-use super::queue::{Command, Damaged, Settled};
+use super::queue::{Command, Settled};
 use super::seal::Seal;
+use super::set_aside::Damaged;
 use super::stream::{DoneWaiter, State, Stream};
 use crate::report::{Batch, Id, Position};
 
@@ -146,7 +147,11 @@ impl Journal {
                     }
                 }
                 if let Some(damage) = damage {
-                    self.set_aside(stream, Damaged::in_lane(lane, key.clone(), value), damage);
+                    self.put_aside(
+                        stream,
+                        Damaged::in_lane(self.shared.store.seal(), lane, key.clone(), value),
+                        damage,
+                    );
                 }
                 taken.receipt.in_lanes.push((lane, key));
             }
@@ -173,7 +178,7 @@ impl Journal {
             match entry::decode(self.shared.store.seal(), (stream.id, spot.first), &value) {
                 Ok(entry) => taken.add(entry, value.len()),
                 Err(damage) => {
-                    self.set_aside(stream, Damaged { name: spot.name(), value, in_lane: None }, damage);
+                    self.put_aside(stream, Damaged::entry(stream.id, &spot, value), damage);
                 }
             }
             count += 1;
@@ -228,6 +233,10 @@ impl Journal {
         let Settlement { stored, duplicates, dead, .. } = settlement;
         let dead = dead + missing;
         self.shared.metrics.audit.settled(stored, duplicates, dead);
+        if missing > 0 && cfg!(not(forebay_plant = "lose_unlisted")) {
+            let lost = Damaged::lost(self.shared.store.seal(), stream.id, through, missing);
+            self.shared.queue.push(Command::SetAside(lost));
+        }
         self.shared.shrink(bytes);
         let mut state = stream.lock();
         state.taken = false;
@@ -258,7 +267,7 @@ impl Journal {
         self.shared.queue.push(Command::Truncate(Settled { ids, in_lanes, in_bundles }));
     }
 
-    fn set_aside(&self, stream: &Stream, damaged: Damaged, damage: Damage) {
+    fn put_aside(&self, stream: &Stream, damaged: Damaged, damage: Damage) {
         stream.lock().damaged = true;
         self.shared.damaged.fetch_add(1, Ordering::Relaxed);
         self.shared.queue.push(Command::SetAside(damaged.say(damage)));

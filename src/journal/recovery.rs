@@ -14,8 +14,8 @@ use super::entry::{self, Entry};
 use super::error::{Damage, JournalError};
 use super::lanes::{Lane, Lanes};
 use super::pauses;
-use super::queue::Damaged;
 use super::seal::Seal;
+use super::set_aside::{Damaged, bundle_name};
 use super::store::Store;
 use super::stream::Stream;
 use crate::report::{Id, Position};
@@ -126,7 +126,7 @@ fn scan_lane(
             }
         }
         if let Some(damage) = damage {
-            Damaged::in_lane(lane, key, value).say(damage).set_aside(store)?;
+            Damaged::in_lane(store.seal(), lane, key, value).say(damage).set_aside(store)?;
             found.damaged += 1;
         }
     }
@@ -187,9 +187,8 @@ fn set_bundle_aside(
     damage: Damage,
     found: &mut Found,
 ) -> Result<(), JournalError> {
-    let name = format!("recent/{number}").into_bytes();
-    if !store.is_set_aside(&name)? {
-        Damaged { name, value, in_lane: None }.say(damage).set_aside(store)?;
+    if !store.is_set_aside(bundle_name(number).as_bytes())? {
+        Damaged::bundle(number, value).say(damage).set_aside(store)?;
         found.damaged += 1;
     }
     Ok(())

@@ -210,9 +210,12 @@ impl Store {
         self.recent.next_and_oldest()
     }
 
-    /// The names under which damaged entries were set aside: lane and key.
-    pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
-        self.trees().damaged.iter().map(|pair| owned(pair).map(|(name, _)| name))
+    /// What was set aside, in order of key, that behind `after`.
+    pub(super) fn damaged_after(
+        &self,
+        after: &[u8],
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
+        self.trees().damaged.range::<&[u8], _>((Bound::Excluded(after), Bound::Unbounded)).map(owned)
     }
 
     /// All dead letters, in order of key.

@@ -2,9 +2,11 @@
 
 mod bundles;
 mod damage;
+mod forged;
 mod letters;
 mod owner;
 mod pauses;
+mod upgrade;
 
 use std::sync::mpsc;
 

@@ -51,7 +51,7 @@ fn holes(settings: &config::Journal) -> Result<Option<JournalError>, JournalErro
 fn copy(settings: &config::Journal, identity: &Identity) -> Result<salvage::Old, JournalError> {
     let old = Store::open(&settings.dir, 0, settings.cache_bytes, None)?;
     let mut copied = Copied::new(settings, identity)?;
-    let mut damaged = old.names_set_aside().count();
+    let mut damaged = old.damaged_after(&[]).count();
     offline::each_value(&old, |place, value| match value {
         Ok(value) => copied.take_over(value),
         Err(damage) => {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use forebay::journal::Seal;
 use serde_json::{Value, json};
 
 use crate::limits::DEAD;
@@ -55,16 +56,22 @@ fn sorted(mut reports: Vec<(String, u64, String)>) -> Vec<(String, u64, String)>
 }
 
 /// Flips one bit of `text` wherever the journal has it: the storage writes a value again when it compacts its page.
+/// Values are masked by the secret in the file `identity`.
 fn flip(node: &Node, text: &str) {
+    let identity = std::fs::read(node.journal().join("identity")).expect("a journal");
+    let seal = Seal::of(identity[identity.len() - 32..].try_into().expect("a secret"));
     let bundles = std::fs::read_dir(node.journal().join("recent")).expect("a journal");
     let bundles = bundles.map(|file| file.expect("a file").path());
     let mut copies = 0;
     for path in bundles.chain([node.journal().join("db")]) {
         let bytes = std::fs::read(&path).expect("a journal");
         let file = File::options().write(true).open(path).expect("a journal");
-        for (at, window) in bytes.windows(text.len()).enumerate() {
-            if window == text.as_bytes() {
-                file.write_all_at(&[bytes[at] ^ 1], at as u64).expect("written");
+        for at in (0..bytes.len().saturating_sub(12)).filter(|at| bytes[*at..].starts_with(b"\x02FBJ")) {
+            let length = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().expect("four bytes")) as usize;
+            let Some(value) = bytes.get(at..at + 12 + length) else { continue };
+            let opened = seal.open(value);
+            for found in opened.windows(text.len()).enumerate().filter(|(_, window)| *window == text.as_bytes()) {
+                file.write_all_at(&[value[found.0] ^ 1], (at + found.0) as u64).expect("written");
                 copies += 1;
             }
         }

@@ -15,6 +15,7 @@ use crate::support::ledger::{Ledger, Sent};
 use crate::support::load::Load;
 use crate::support::node::Node;
 use crate::support::proof::{self, Proof};
+use crate::support::stored::Form;
 
 /// Kinds of values: bundles, entries, settlements, dead letters, stamps, pauses and identities.
 const KINDS: &[u8] = b"RJSDTPI";
@@ -116,7 +117,9 @@ async fn rounds_of_kills(seed: u64, recent_bytes: &str, kills: u64, proof: &mut 
     let (theirs, ours): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| is_of_attack(&row.id));
     let (their_streams, our_streams): (Vec<_>, Vec<_>) = streams.into_iter().partition(|s| is_of_attack(&s.id));
     let mut clean = true;
-    for verdict in [ledger.compare(&theirs, &their_streams), honest.compare(&ours, &our_streams)] {
+    for verdict in
+        [ledger.compare(Form::Bytes, &theirs, &their_streams), honest.compare(Form::Bytes, &ours, &our_streams)]
+    {
         proof.verdict(0, &verdict);
         clean &= verdict.is_clean();
     }

@@ -36,6 +36,7 @@ const PLANTS: &[&str] = &[
     "reuse_too_soon",
     "keep_what_is_torn",
     "seal_without_secret",
+    "lose_unlisted",
     "serve_any_host",
     "serve_what_cannot_be_read",
     "take_what_is_not_decoded",

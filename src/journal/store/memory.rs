@@ -132,8 +132,8 @@ impl Store {
         (1, 1)
     }
 
-    pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
-        pairs(self.trees().damaged.iter()).map(|pair| pair.map(|(name, _)| name))
+    pub(super) fn damaged_after(&self, after: &[u8]) -> impl Iterator<Item = Pair> + use<> {
+        pairs(self.trees().damaged.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded)))
     }
 
     pub(super) fn scan_dead(&self) -> impl Iterator<Item = Pair> + use<> {
