@@ -8,7 +8,7 @@ use super::fault::{Fault, Origin};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 52] = [
+pub(super) const KEYS: [&str; 53] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -31,6 +31,7 @@ pub(super) const KEYS: [&str; 52] = [
     "journal.lanes",
     "journal.max_bytes",
     "journal.max_backlog_per_id",
+    "journal.max_ids",
     "journal.min_free_disk",
     "journal.cache_bytes",
     "journal.recent_bytes",

@@ -98,6 +98,8 @@ pub(super) struct Bundles {
     /// The oldest, as the last heading says it.
     noted: u64,
     bytes: u64,
+    /// Entries whose places are in memory.
+    entries: u64,
     /// Bytes and bundles that were added since [`Bundles::added`].
     added: Added,
 }
@@ -113,7 +115,8 @@ impl Bundles {
     /// As they were found, oldest first.
     pub(super) fn new(found: Vec<Bundle>, (next, noted): (u64, u64)) -> Self {
         let bytes = found.iter().map(|bundle| u64::from(bundle.bytes)).sum();
-        Self { all: found.into(), next, noted, bytes, ..Self::default() }
+        let entries = found.iter().map(|bundle| u64::from(bundle.entries)).sum();
+        Self { all: found.into(), next, noted, bytes, entries, ..Self::default() }
     }
 
     /// The number that the next bundle will have.
@@ -124,6 +127,12 @@ impl Bundles {
     /// Bytes of all that were not emptied into lanes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Places of entries that were not emptied into lanes, and of the bundles: each takes about as much memory as an
+    /// entry's and a half.
+    pub(super) fn places(&self) -> u64 {
+        self.entries + 2 * self.all.len() as u64
     }
 
     /// The oldest that is not gone; the next, where there is none.
@@ -159,6 +168,7 @@ impl Bundles {
         self.noted = self.oldest();
         self.next += 1;
         self.bytes += u64::from(bytes);
+        self.entries += u64::from(entries);
         self.added.bundles += 1;
         self.added.bytes += u64::from(bytes);
     }
@@ -176,7 +186,9 @@ impl Bundles {
     /// Notes that an entry of the bundle is settled, or durable in a lane.
     pub(super) fn leave(&mut self, number: u64) {
         if let Ok(at) = self.all.binary_search_by_key(&number, |bundle| bundle.number) {
-            self.all[at].entries -= 1;
+            let bundle = &mut self.all[at];
+            bundle.entries -= 1;
+            self.entries -= u64::from(bundle.bytes > 0);
         }
     }
 
@@ -221,6 +233,7 @@ impl Bundles {
         let oldest = self.all.iter_mut().find(|bundle| bundle.bytes > 0)?;
         let before = *oldest;
         self.bytes -= u64::from(oldest.bytes);
+        self.entries -= u64::from(oldest.entries);
         oldest.bytes = 0;
         Some(before)
     }
@@ -230,6 +243,7 @@ impl Bundles {
         if let Ok(at) = self.all.binary_search_by_key(&bundle.number, |bundle| bundle.number) {
             self.all[at].bytes = bundle.bytes;
             self.bytes += u64::from(bundle.bytes);
+            self.entries += u64::from(self.all[at].entries);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
@@ -77,6 +78,8 @@ struct Cycle {
     reserved: usize,
     /// Bytes that the cycle adds to the journal, by estimate.
     added: u64,
+    /// Clients that will wait for a `done` of it.
+    waiters: u64,
     buried: Vec<(Buried, oneshot::Sender<Buried>)>,
     revised: Revised,
     /// Who waits for revisions.
@@ -237,8 +240,10 @@ impl Committer {
             let state = stream.lock();
             (state.occupancy(), state.group)
         };
+        let waits = reply_to.is_some() && content == Content::Marker(Marker::Done);
         let level = Level {
             backlog,
+            held: self.held(backlog == 1, waits, cycle),
             journal_bytes: self.shared.bytes() + cycle.added + size,
             disk_is_low: self.disk_is_low(),
             stopping: self.shared.is_stopping(),
@@ -253,6 +258,7 @@ impl Committer {
             }
             None => {
                 cycle.added += size;
+                cycle.waiters += u64::from(waits);
                 cycle.join(stream, group, content)
             }
         };
@@ -261,6 +267,16 @@ impl Committer {
         {
             cycle.answers.push((reply_to, verdict));
         }
+    }
+
+    /// Ids in memory, where an append needs more of it: the first of its id, or a `done` that somebody waits for. Two
+    /// who wait cost about what an id does.
+    fn held(&self, is_first: bool, waits: bool, cycle: &Cycle) -> u64 {
+        if !is_first && !waits {
+            return 0;
+        }
+        let waiters = self.shared.done_waiters.load(Ordering::Relaxed) + cycle.waiters + u64::from(waits);
+        self.shared.index.streams() as u64 + waiters / 2
     }
 
     /// Whether the disk is at its reserve, as of [`DISK_CHECK`] ago at the most.
@@ -351,6 +367,7 @@ impl Committer {
         if !groups.is_empty() {
             metrics.commits.observe(reports);
         }
+        self.shared.done_waiters.fetch_add(std::mem::take(&mut cycle.waiters), Ordering::Relaxed);
         self.shared.grow(groups.iter().map(|g| g.bytes).sum());
         for (to, verdict) in &answers {
             if let Verdict::Written { group, index } = verdict {

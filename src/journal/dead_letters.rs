@@ -72,7 +72,8 @@ impl DeadLetter {
 }
 
 impl Journal {
-    /// Up to `limit` dead letters in order of key, those behind `after`, of one id or of all. Reads the disk.
+    /// Up to `limit` dead letters in the order of their stored keys, those behind `after`, of one id or of all. Reads the
+    /// disk.
     ///
     /// # Errors
     /// When the storage cannot be read. A damaged letter is left out; it was logged at start.

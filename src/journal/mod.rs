@@ -142,6 +142,8 @@ struct Shared {
     dead_bytes: AtomicU64,
     /// Entries that were set aside since start.
     damaged: AtomicU64,
+    /// Clients that wait for a `done`.
+    done_waiters: AtomicU64,
     stopping: AtomicBool,
     /// Why nothing is acknowledged any more.
     failure: watch::Sender<Option<Arc<JournalError>>>,
@@ -265,6 +267,7 @@ impl Opened {
             limits: Limits {
                 max_bytes: settings.max_bytes,
                 max_backlog_per_id: settings.max_backlog_per_id,
+                max_ids: settings.max_ids,
                 min_free_disk: settings.min_free_disk,
             },
             node_id: around.node_id,
@@ -276,6 +279,7 @@ impl Opened {
             bytes: AtomicU64::new(found.bytes),
             dead_bytes: AtomicU64::new(found.dead_bytes),
             damaged: AtomicU64::new(found.damaged),
+            done_waiters: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             failure: watch::Sender::new(None),
             oldest: Mutex::new(None),

@@ -252,6 +252,7 @@ impl Journal {
         }
         state.note_batch(LastBatch { at: now_micros(), reports: reports + missing, stored, duplicates, dead });
         let released = state.done.partition_point(|waiter| waiter.position <= through);
+        self.shared.done_waiters.fetch_sub(released as u64, Ordering::Relaxed);
         let released = state.done.drain(..released).collect();
         if state.done.is_empty() {
             state.done = Vec::new();

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::bundle::{KINDS, Spot, is_settlements};
+use super::bundle::{Bundles, KINDS, Spot, is_settlements};
 use super::commit::{Committer, SHARED_ENTRY_BYTES};
 use super::entry;
 use super::error::JournalError;
@@ -20,7 +20,9 @@ impl Committer {
     /// that is in a lane now: it is left after the next sync. `added` is what the cycle before added, in bytes.
     pub(super) fn shelve(&mut self, added: u64) -> Result<(), JournalError> {
         let mut budget = MOVED_AT_ONCE + added;
-        while self.bundles.bytes() > self.shared.recent_bytes && budget > 0 {
+        let (most_bytes, most_places) = (self.shared.recent_bytes, self.shared.limits.max_places());
+        let is_much = |bundles: &Bundles| bundles.bytes() > most_bytes || bundles.places() > most_places;
+        while is_much(&self.bundles) && budget > 0 {
             let Some(oldest) = self.bundles.empty_oldest() else { break };
             if oldest.entries > 0 {
                 self.dirty.get_or_insert_with(tokio::time::Instant::now);

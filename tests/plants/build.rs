@@ -37,6 +37,7 @@ const PLANTS: &[&str] = &[
     "keep_what_is_torn",
     "seal_without_secret",
     "lose_unlisted",
+    "take_any_id",
     "serve_any_host",
     "serve_what_cannot_be_read",
     "take_what_is_not_decoded",

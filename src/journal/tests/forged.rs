@@ -128,7 +128,7 @@ fn a_salvage_finds_no_entry_nor_dead_letter_in_what_a_report_holds() {
             change_bundle(&bench, |value| value[6] ^= 1);
         }
         let dir = bench.settings.dir.clone();
-        bench.reopen_after(|| fs::write(dir.join("conf"), "torn").expect("written"));
+        bench.reopen_after(|| fs::write(dir.join("conf"), "torn by a power cut").expect("written"));
         assert_eq!(bench.drain("victim", 8), ["1"]);
         assert_eq!(bench.journal().dead_letters(None, None, 10).expect("a sound journal"), []);
     }
