@@ -10,6 +10,7 @@ pub mod flusher;
 pub mod journal;
 pub mod metrics;
 pub mod net;
+pub mod panics;
 pub mod report;
 mod serve;
 pub mod server;

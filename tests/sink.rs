@@ -264,6 +264,8 @@ on_both_sinks! {
 
 #[path = "sinks/files.rs"]
 mod files;
+#[path = "sinks/hostile.rs"]
+mod hostile;
 #[path = "sinks/keys.rs"]
 mod keys;
 #[path = "sinks/logs.rs"]

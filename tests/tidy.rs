@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 0),
     ("metrics", 0),
     ("sync", 0),
+    ("panics", 0),
     ("trace", 0),
     ("access", 1),
     ("net", 1),

@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write as _};
+use std::fs::File;
+use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,6 +13,7 @@ use anyhow::{Context as _, anyhow};
 use forebay::journal::offline::{Examined, examine};
 use forebay::journal::{DeadLetter, SetAside, Value};
 use forebay::report::{Body, Id, Report};
+use rustix::fs::{FileType, fstat};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -178,7 +181,7 @@ struct Line<'a> {
 }
 
 fn export(dir: &Path) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = Exported::new().context("cannot make a temporary file; TMPDIR says where")?;
     let mut wrote = Ok(());
     let examined = examine(dir, |value| {
         if wrote.is_ok() {
@@ -186,8 +189,9 @@ fn export(dir: &Path) -> Result<(), Failure> {
         }
         Ok(())
     });
+    // From here on the journal may be opened by a node again.
     let examined = examined.context("the journal was not exported")?;
-    match wrote.and_then(|()| out.flush()) {
+    match wrote.and_then(|()| out.finish()) {
         // A reader that went away, such as `head`, is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             return Err(Failure::Other(anyhow::Error::new(error).context("cannot write to standard output")));
@@ -199,6 +203,52 @@ fn export(dir: &Path) -> Result<(), Failure> {
     }
     let note = if examined.is_searched() { "; reports that were drained already may be among them" } else { "" };
     Err(Failure::Other(anyhow!("the journal is damaged, only what is whole was exported{note} (see `journal check`)")))
+}
+
+/// Where lines go until the journal is let go of: who reads them slowly must not keep a node from it.
+enum Exported {
+    /// Standard output is a file, which is never slow.
+    Direct(BufWriter<io::StdoutLock<'static>>),
+    /// A file without a name.
+    Kept(BufWriter<File>),
+}
+
+impl Exported {
+    fn new() -> io::Result<Self> {
+        let is_file = FileType::from_raw_mode(fstat(io::stdout())?.st_mode).is_file();
+        if is_file || cfg!(forebay_plant = "export_under_lock") {
+            return Ok(Self::Direct(BufWriter::new(io::stdout().lock())));
+        }
+        let path = std::env::temp_dir().join(format!("forebay-export-{}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(Self::Kept(BufWriter::new(file)))
+    }
+
+    /// Gives all of it to standard output.
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Direct(mut out) => out.flush(),
+            Self::Kept(kept) => {
+                let mut kept = kept.into_inner().map_err(io::IntoInnerError::into_error)?;
+                kept.rewind()?;
+                io::copy(&mut kept, &mut io::stdout().lock()).map(drop)
+            }
+        }
+    }
+}
+
+impl io::Write for Exported {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Direct(out) => out.write(bytes),
+            Self::Kept(kept) => kept.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn write_value(out: &mut impl io::Write, value: &Value) -> io::Result<()> {

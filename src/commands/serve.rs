@@ -17,6 +17,7 @@ pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let traces = Traces::start(&settings.trace, settings.node_id, runtime.handle()).map_err(Failure::Configuration)?;
     let level = Box::new(logging::start(&settings.log, traces.as_ref()));
+    forebay::panics::end_the_process();
     let again = move || arguments.clone().load().map_err(anyhow::Error::from);
     let reload = Reload { settings: Box::new(again), level };
     let served = runtime.block_on(forebay::serve(settings, files, reload));

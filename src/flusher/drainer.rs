@@ -9,10 +9,10 @@ use tracing::{Instrument as _, Span};
 
 use super::graves::Graves;
 use super::supervisor::{Limits, Shared};
-use super::task::{self, Handover, settlement};
+use super::task::{self, Doubt, Handover, settlement};
 use crate::journal::{JournalError, Taken};
 use crate::report::Batch;
-use crate::sink::{Outcome, Sink, Writer};
+use crate::sink::{self, Outcome, Sink, Writer};
 use crate::sync::blocking;
 use crate::trace;
 
@@ -149,8 +149,9 @@ impl<S: Sink> Drainer<S> {
         }
         let handovers = kept;
         span.record("forebay.rows", batches.iter().map(|batch| batch.records.len()).sum::<usize>() as i64);
-        let doubtful = handovers.iter().any(|handover| handover.doubt.is_some());
-        let outcomes = self.store(&batches, doubtful).await;
+        // One that is in doubt is alone.
+        let doubt = Doubt::of(handovers.iter().find_map(|handover| handover.doubt.as_deref()));
+        let outcomes = self.store(&batches, doubt).await;
         let drained = receipts.into_iter().zip(outcomes);
         let (mut stored, mut settled) = (Vec::new(), Vec::new());
         for (mut handover, (receipt, outcome)) in handovers.into_iter().zip(drained) {
@@ -193,7 +194,7 @@ impl<S: Sink> Drainer<S> {
     }
 
     /// Stores all batches that have a record; one without has lost all its entries to damage.
-    async fn store(&mut self, batches: &[Batch], doubtful: bool) -> Vec<Outcome> {
+    async fn store(&mut self, batches: &[Batch], doubt: sink::Doubt) -> Vec<Outcome> {
         let whole: Vec<Batch>;
         let kept = if batches.iter().all(|batch| !batch.records.is_empty()) {
             batches
@@ -201,7 +202,7 @@ impl<S: Sink> Drainer<S> {
             whole = batches.iter().filter(|batch| !batch.records.is_empty()).cloned().collect();
             &whole
         };
-        let stored = if doubtful { self.writer.store_again(kept).await } else { self.writer.store(kept).await };
+        let stored = self.writer.store_in_doubt(kept, doubt).await;
         let mut stored = stored.into_iter();
         let outcome = |batch: &Batch| {
             if batch.records.is_empty() { Some(Outcome::default()) } else { stored.next() }

@@ -3,8 +3,8 @@
 //! A flusher is a task while it waits for a batch, a marker or the tick (`policy.rs`); then it hands its id over to the
 //! drainers and ends (`task.rs`). A drainer takes the ids that are ready, reads their backlog from the journal, stores
 //! it in one shared transaction, settles and truncates it, and lets each id go on (`drainer.rs`): at once, with a new
-//! flusher, or not at all. What cannot be stored is buried on the way (`graves.rs`). So what is in memory is bounded by the transactions
-//! under way, however many ids have backlog and however long the sink is down.
+//! flusher, or not at all. What cannot be stored is buried on the way (`graves.rs`). So what is in memory is bounded by
+//! the transactions under way, however many ids have backlog and however long the sink is down.
 //!
 //! # Invariants
 //! 1. An id is with one drainer at a time, so its records reach the sink in order.

@@ -18,11 +18,13 @@ use super::policy::Decision;
 use super::supervisor::Shared;
 use crate::journal::{LastError, Settlement, Stream};
 use crate::sink::backoff::{Backoff, jitter};
-use crate::sink::{Burial, Lasting, Outcome};
+use crate::sink::{self, Burial, Lasting, Outcome};
 
 /// The first and the longest delay before a batch that was put back is stored again.
 const AGAIN_FIRST: Duration = Duration::from_millis(500);
 const AGAIN_LONGEST: Duration = Duration::from_secs(10);
+/// So often a batch is stored again as it is; after that, without the record over which the sink fails.
+const TIMES_WHOLE: u32 = 4;
 
 /// An id whose backlog is ready for the sink. Small: in an outage there is one for every id with backlog, and nothing
 /// else of its flusher.
@@ -40,6 +42,8 @@ pub(super) struct Doubt {
     /// Until it is stored, or paused, an operator sees the error as one of the sink.
     lasting: Option<Arc<Lasting>>,
     backoff: Option<Backoff>,
+    /// How often it was put back.
+    times: u32,
     /// Whether it was tried since the shutdown began.
     hurried: bool,
 }
@@ -173,8 +177,18 @@ async fn wait_again(stream: &Stream, shared: &Shared, lasting: Arc<Lasting>, mut
 }
 
 impl Doubt {
+    /// How the batch is to be stored.
+    pub(super) fn of(doubt: Option<&Self>) -> sink::Doubt {
+        match doubt {
+            None => sink::Doubt::None,
+            Some(doubt) if doubt.times < TIMES_WHOLE => sink::Doubt::Batch,
+            Some(_) => sink::Doubt::Record,
+        }
+    }
+
     /// How long to wait before the batch is stored again.
     fn renew(&mut self, lasting: Arc<Lasting>) -> Duration {
+        self.times = self.times.saturating_add(1);
         self.lasting = Some(lasting);
         self.backoff.get_or_insert(Backoff::new(AGAIN_FIRST, AGAIN_LONGEST)).delay(jitter())
     }

@@ -401,12 +401,13 @@ async fn put_back(
     doubt: Option<Box<task::Doubt>>,
 ) -> impl Future<Output = ()> + use<> {
     let Taken { batch, .. } = flushers.0.journal().read(stream, 1, 1 << 20).expect("a sound journal");
-    let outcome = bench.writer().store_again(std::slice::from_ref(&batch)).await.remove(0);
+    let outcome =
+        bench.writer().store_in_doubt(std::slice::from_ref(&batch), crate::sink::Doubt::Batch).await.remove(0);
     let lasting = outcome.put_back.expect("the sink fails over it");
     task::resolve(Arc::clone(stream), Arc::clone(&flushers.0), lasting, doubt)
 }
 
-/// It waits no longer than until an operator's flush or the shutdown, also where that comes while the sink has the batch.
+/// No longer than until an operator's flush or the shutdown, also where that comes while the sink has the batch.
 /// The shutdown shortens one wait of each: a sink that fails at once is not asked without a rest.
 #[tokio::test]
 async fn a_batch_that_is_put_back_waits_until_its_time_or_until_somebody_wants_it() {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
+use super::append::{Append, Content, ReplyTo};
 use super::bundle::{BUNDLE_BYTES, Bundles, Spot};
 use super::entry::{self, RECORD_OVERHEAD_BYTES, Stamp};
 use super::error::JournalError;
@@ -21,9 +21,13 @@ use super::positions::Positions;
 use super::queue::{Buried, Command, Settled};
 use super::stream::{Committed, DoneWaiter, Stream};
 use super::{Drain, Shared};
-use crate::metrics::{Metrics, Revised, Tally};
-use crate::report::{Id, Marker, Position, Refusal};
+use crate::metrics::Revised;
+use crate::report::{Id, Marker, Position};
 use crate::trace;
+
+mod answers;
+
+use answers::{Verdict, answer};
 
 /// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
 pub(super) const SHARED_ENTRY_BYTES: usize = 32 * 1024;
@@ -33,8 +37,6 @@ const DISK_CHECK: Duration = Duration::from_millis(50);
 const REMOVED_AT_ONCE: usize = 256;
 /// Appending commands that are worth looking out for. With fewer, who looks is in the way of those who bring them.
 const WORTH_LINGERING: usize = 16;
-/// Connections whose answers the commit thread writes itself in a cycle: that costs it what waking a task does.
-const ANSWERED_AT_ONCE: usize = 64;
 /// What is changed in trees, and which bundles are gone, is synced after this time where nobody waits for it.
 const IDLE_SYNC: Duration = Duration::from_millis(500);
 
@@ -89,15 +91,6 @@ struct Cycle {
     must_sync: bool,
     must_sync_trees: bool,
     stop: bool,
-}
-
-enum Verdict {
-    /// Written as this content of this group.
-    Written {
-        group: usize,
-        index: usize,
-    },
-    Refused(Box<Refusal>),
 }
 
 impl Committer {
@@ -463,45 +456,6 @@ fn note_done_waiter(group: &Group, index: usize, to: &ReplyTo) {
         let position = Position(group.first.0 + index as u64);
         let waiter = DoneWaiter { position, outlet: Arc::downgrade(&to.outlet), ticket: to.ticket };
         group.stream.lock().done.push(waiter);
-    }
-}
-
-/// Gives each outlet all its answers of this cycle at once, in the order of its appends.
-fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16, metrics: &Metrics) {
-    let (mut acks, mut outlets) = (Tally::default(), 0);
-    let outlet = |to: &ReplyTo| Arc::as_ptr(&to.outlet).cast::<()>();
-    answers.sort_by_key(|(to, _)| outlet(to));
-    let mut answers = answers.into_iter().peekable();
-    while let Some((first, _)) = answers.peek() {
-        let to: Arc<dyn Outlet> = Arc::clone(&first.outlet);
-        let this = outlet(first);
-        outlets += 1;
-        // One look at the clock for each connection.
-        let now = Instant::now();
-        let mut its = std::iter::from_fn(|| {
-            let (to, verdict) = answers.next_if(|(to, _)| outlet(to) == this)?;
-            let answer = verdict.into_answer(groups, node_id);
-            match &answer {
-                Answer::Kept(_) => acks.observe(now.saturating_duration_since(to.since)),
-                Answer::Refused(refusal) => metrics.refused.add(refusal.kind.name()),
-            }
-            Some((to.ticket, answer))
-        });
-        to.answer(&mut its, outlets <= ANSWERED_AT_ONCE);
-    }
-    metrics.acks.add(&acks);
-}
-
-impl Verdict {
-    fn into_answer(self, groups: &[Group], node_id: u16) -> Answer {
-        match self {
-            Self::Refused(refusal) => Answer::Refused(*refusal),
-            Self::Written { group, index } => {
-                let group = &groups[group];
-                let position = Position(group.first.0 + index as u64);
-                Answer::Kept(Ack::of(&group.contents[index], node_id, position))
-            }
-        }
     }
 }
 

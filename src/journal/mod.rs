@@ -84,6 +84,7 @@ pub use value::Value;
 
 use crate::config;
 use crate::metrics::Metrics;
+use crate::panics::contain;
 use crate::report::{Id, Position};
 use crate::sync::thread::{self, JoinHandle};
 use bundle::Bundles;
@@ -181,8 +182,7 @@ fn open_and_recover(settings: &config::Journal, identity: &Identity) -> Result<(
 
 /// Runs what reads files that may be damaged; a panic of the storage is damage, too.
 fn guarded<T>(read: impl FnOnce() -> Result<T, JournalError>) -> Result<T, JournalError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(JournalError::Damaged("the storage gave up on them".to_owned())))
+    contain(read).unwrap_or_else(|_| Err(JournalError::Damaged("the storage gave up on them".to_owned())))
 }
 
 /// Salvages what sled would skip without a word; whether there was anything.
@@ -298,8 +298,11 @@ impl Opened {
         let commit = move || {
             // Its moment of looking out for more is about as long as the system rounds times up to.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));
-            if let Err(error) = ended.unwrap_or(Err(JournalError::Panicked)) {
+            let ended = contain(|| committer.run()).unwrap_or_else(|panicked| {
+                tracing::error!(%panicked, "the commit thread ended");
+                Err(JournalError::Panicked)
+            });
+            if let Err(error) = ended {
                 failed_by.fail(error);
             }
             failed_by.queue.close();

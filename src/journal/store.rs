@@ -18,6 +18,7 @@ use super::lanes::{self, Lane};
 use super::log::{self, SEGMENT_BYTES, Synced};
 use super::private;
 use super::seal::Seal;
+use crate::panics::{Panicked, contain};
 use crate::report::{Id, Position};
 use recent::Recent;
 
@@ -360,14 +361,8 @@ impl Store {
         if let Err(error) = private::protect(&self.dir) {
             tracing::warn!(%error, "others may read a part of the journal");
         }
-        let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(trees)));
-        closed.map_err(|panic| JournalError::Close {
-            path: self.dir.clone(),
-            said: match panic.downcast_ref::<String>() {
-                Some(said) => said.clone(),
-                None => panic.downcast_ref::<&str>().copied().unwrap_or("the storage gave up").to_owned(),
-            },
-        })
+        let closed = contain(|| drop(trees));
+        closed.map_err(|Panicked(said)| JournalError::Close { path: self.dir.clone(), said })
     }
 
     /// The trees, of which one is about to change.

@@ -18,6 +18,7 @@ mod caps;
 mod forwarded;
 mod http;
 mod preface;
+mod reserve;
 mod stall;
 mod stream;
 mod tls;

@@ -1,7 +1,7 @@
 //! What the sink remembers of an id beside its rows: up to which position each journal's records of it are settled.
 //!
-//! A row that a consumer removes from the sink must not come back when a journal is replayed, and the sink alone can tell
-//! that it was there. The column `settled` of the streams' table is a list:
+//! A row that a consumer removes from the sink must not come back when a journal is replayed, and the sink alone can
+//! tell that it was there. The column `settled` of the streams' table is a list:
 //!
 //! ```text
 //! settled  marks of 16 bytes one behind the other, at most 15: that of the journal that wrote last is the first
@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::record::reports;
-use crate::report::{Batch, Id, JournalId, Position};
+use crate::report::{Batch, Id, JournalId, Position, Record};
 
 /// The length of a mark.
 pub(super) const MARK_BYTES: usize = 16;
@@ -35,7 +35,9 @@ pub(super) fn mark(journal: JournalId, position: Position) -> [u8; MARK_BYTES] {
 /// The mark of `journal` in a column, whatever that holds; [`Position`] 0 where it has none.
 pub(super) fn settled_through(column: &[u8], journal: JournalId) -> Position {
     let (marks, _) = column.as_chunks::<MARK_BYTES>();
-    let own = marks.iter().find(|mark| mark[..8] == journal.0.to_be_bytes());
+    let is_own =
+        |mark: &&[u8; MARK_BYTES]| mark[..8] == journal.0.to_be_bytes() || cfg!(forebay_plant = "mark_of_any_journal");
+    let own = marks.iter().find(is_own);
     own.map_or(Position(0), |mark| Position(u64::from_be_bytes(*mark[8..].first_chunk().expect("half a mark"))))
 }
 
@@ -48,7 +50,8 @@ pub(super) fn remember(column: &[u8], mark: [u8; MARK_BYTES]) -> Vec<u8> {
 
 /// Whether somebody may have tried to store the first record of a batch: only then its mark is looked at.
 pub(super) fn may_be_settled(batch: &Batch, again: bool) -> bool {
-    batch.records.first().is_some_and(|first| again || first.position <= batch.tried_through)
+    let is_tried = |first: &Record| again || first.position <= batch.tried_through;
+    batch.records.first().is_some_and(is_tried) && cfg!(not(forebay_plant = "replay_all"))
 }
 
 /// The batches without the records that `marks` say are settled, and how many reports each has lost by that.

@@ -34,6 +34,7 @@ pub mod mysql;
 pub mod readback;
 mod record;
 pub mod schema;
+mod split;
 pub mod sqlite;
 pub mod writer;
 
@@ -42,7 +43,7 @@ pub use health::{Health, HealthStatus, Lasting, SinkState};
 pub use mysql::MysqlSink;
 pub use schema::ddl;
 pub use sqlite::SqliteSink;
-pub use writer::{Burial, Bury, Outcome, Refused, Writer};
+pub use writer::{Burial, Bury, Doubt, Outcome, Refused, Writer};
 
 /// What became of one batch within a committed transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]

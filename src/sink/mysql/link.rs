@@ -4,6 +4,8 @@ use std::ops::{Deref, DerefMut};
 
 use mysql_async::Conn;
 
+use crate::panics::contain;
+
 /// A connection of the driver that can be cut. There is one until then.
 pub(super) struct Link(Option<Conn>);
 
@@ -19,7 +21,7 @@ impl Link {
     /// for. On a thread without a runtime it does not.
     pub fn cut(&mut self) {
         if let Some(conn) = self.0.take() {
-            std::thread::spawn(move || drop(conn));
+            std::thread::spawn(move || contain(|| drop(conn)));
         }
     }
 }

@@ -58,10 +58,11 @@ impl MysqlSink {
         let mut connection = self.connect().await?;
         // As above: a session whose answer does not come in time is cut.
         connection.usable = false;
-        let answer = connection.conn.query_first::<u64, _>(select);
-        let number = within(connection.timeout, "reading the sink", answer).await?;
+        let answer = connection.conn.query_first::<Row, _>(select);
+        let row = within(connection.timeout, "reading the sink", answer).await?;
         connection.usable = true;
-        number.ok_or_else(|| unreadable("a count gave no row"))
+        let number = row.and_then(|row| integer(&row, 0));
+        number.ok_or_else(|| unreadable("a count is no number"))
     }
 }
 

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 
-use super::{MysqlConnection, within};
+use super::{MysqlConnection, read, within};
 use crate::config::SinkTarget;
 use crate::sink::{SinkError, schema};
 
 /// Explicit, because each of these changes what is stored: characters, instants, whether a value that does not fit is
-/// refused or cut, how literals are read, that nothing is committed on its own, and that `COMMIT` begins no transaction.
-const SESSION: &str = "SET NAMES utf8mb4, time_zone = '+00:00', \
-    sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', autocommit = 0, \
-    completion_type = 0";
+/// refused or cut, how literals are read, that nothing is committed on its own, and that a `COMMIT` begins nothing.
+const SESSION: &str = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,\
+    ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', autocommit = 0, completion_type = 0";
 
 /// How long the server lets a statement wait for a lock: no longer than it does by its own settings, and far shorter
 /// than `timeout`. So a row that somebody has locked is known as that, and not taken for a server that is silent.
@@ -51,9 +51,9 @@ async fn set_up(
 ) -> Result<(), SinkError> {
     connection.run("setting up the session", SESSION).await?;
     connection.run("setting up the session", &lock_waits(connection.timeout)).await?;
-    let query = connection.conn.query::<(String, String), _>(VARIABLES);
-    let variables: Variables =
-        within(connection.timeout, "reading the server's settings", query).await?.into_iter().collect();
+    let query = connection.conn.query::<Row, _>(VARIABLES);
+    let rows = within(connection.timeout, "reading the server's settings", query).await?;
+    let variables: Variables = rows.iter().filter_map(|row| Some((read::text(row, 0)?, read::text(row, 1)?))).collect();
     if let Some(limit) = variables.get("max_allowed_packet").and_then(|text| text.parse().ok()) {
         connection.max_packet = limit;
     }

@@ -132,7 +132,8 @@ impl<'a> Statements<'a> {
         }
         let (is_same, holder) = self.holder(id, report)?;
         let Number { source, seq } = report.number;
-        if source == 0 || is_same && is_tried {
+        let is_same = is_same || cfg!(forebay_plant = "any_content_is_a_duplicate");
+        if source == 0 || is_same && (is_tried || cfg!(forebay_plant = "a_number_is_ours")) {
             return Ok(if is_same { Inserted::Duplicate } else { Inserted::Taken(holder) });
         }
         // Whatever has the number that this node gave out, it is another report.

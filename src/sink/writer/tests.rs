@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 
 use super::*;
-use crate::report::{Id, Marker, Number, Position, Record, Report};
+use crate::report::{Body, Id, Marker, Number, Position, Record, Report};
 use crate::sink::SinkState;
 
 /// A sink that answers its script first, then refuses transactions with a poisoned code and takes all others.
@@ -23,6 +23,8 @@ struct Script {
     /// The same of all ids that begin so.
     refuses_all_of: Mutex<Option<String>>,
     as_class: Mutex<Option<Class>>,
+    /// The record whose every transaction fails.
+    fails_over: Mutex<Option<Position>>,
 }
 
 const POISONED: i32 = 13;
@@ -58,6 +60,10 @@ impl Connection for Scripted {
         if batches.iter().any(|batch| is_refused(batch.id)) {
             let class = self.0.as_class.lock().expect("no panic").unwrap_or(Class::Transient);
             return Err(SinkError::new(class, "a code that nobody knows").into());
+        }
+        let fails_over = *self.0.fails_over.lock().expect("no panic");
+        if batches.iter().flat_map(|batch| &batch.records).any(|record| Some(record.position) == fails_over) {
+            return Err(SinkError::new(Class::Transient, "a trigger says no").into());
         }
         let poisoned = |body: &Body| matches!(body, Body::Report(report) if report.code == POISONED);
         if batches.iter().flat_map(|batch| &batch.records).any(|record| poisoned(&record.body)) {
@@ -150,10 +156,10 @@ async fn a_code_that_nobody_knows_is_never_poison_and_holds_up_its_own_id_only()
         let status = health.status();
         assert_eq!(status.state, SinkState::Up);
         assert!(status.last_error.is_some(), "that others succeed must not hide it");
-        outcomes[1] = writer.store_again(&batches[1..2]).await.remove(0);
+        outcomes[1] = writer.store_in_doubt(&batches[1..2], Doubt::Batch).await.remove(0);
     }
     *script.refuses.lock().expect("no panic") = None;
-    outcomes[1] = writer.store_again(&batches[1..2]).await.remove(0);
+    outcomes[1] = writer.store_in_doubt(&batches[1..2], Doubt::Batch).await.remove(0);
     assert_eq!((outcomes[1].inserted, outcomes[1].refused.len(), outcomes[1].put_back.is_some()), (1, 1, false));
     assert_eq!(health.status().last_error, None);
 }
@@ -168,8 +174,24 @@ async fn a_sink_that_comes_back_is_up_even_where_it_fails_over_many_batches() {
         (0..20).map(|n| batch(&format!("bad-{n}"), &[false])).chain([batch("good", &[false])]).collect();
     let began = Instant::now();
     let outcomes = writer(&script, &health).store(&batches).await;
-    assert!(outcomes[..20].iter().all(|outcome| outcome.put_back.is_some()) && outcomes[20].put_back.is_none());
+    assert!(outcomes[..20].iter().all(|outcome| outcome.put_back.is_some()) && outcomes[20].is_settled());
     assert!(began.elapsed() < LASTS_AFTER * 3, "the good one waited for {:?}", began.elapsed());
+}
+
+/// Invariants 5 and 6: what comes before it is stored, and what comes after it waits.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_the_sink_never_takes_holds_up_only_what_comes_after_it() {
+    let script = sink(&[]);
+    *script.fails_over.lock().expect("no panic") = Some(Position(6));
+    let health: Arc<Health> = Arc::default();
+    let mut writer = writer(&script, &health);
+    let batches = [batch("a", &[false; 9])];
+    let whole = writer.store_in_doubt(&batches, Doubt::Batch).await;
+    assert_eq!((whole[0].inserted, whole[0].put_back.is_some()), (0, true), "{whole:?}");
+    let parted = writer.store_in_doubt(&batches, Doubt::Record).await;
+    assert_eq!((parted[0].inserted, parted[0].put_back.is_some()), (5, true), "{parted:?}");
+    let committed = script.committed.lock().expect("no panic").clone();
+    assert_eq!(committed, (1..=5).map(|at| (batches[0].id, Position(at))).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
