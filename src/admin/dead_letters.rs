@@ -131,7 +131,7 @@ struct RefusalView {
     tag = "dead letters",
     operation_id = "list_dead_letters",
     params(ListQuery),
-    responses((status = 200, description = "A page of dead letters, those of an id beside each other, without their data", body = Page), BadRequest, Unreadable)
+    responses((status = 200, description = "A page of dead letters in order of key, without their data", body = Page), BadRequest, Unreadable)
 )]
 pub(super) async fn list(
     State(node): State<Arc<Node>>,

@@ -71,8 +71,7 @@ impl DeadLetters {
         Self { journal, sink, max_rows, max_bytes, turn: Arc::default(), reading }
     }
 
-    /// Up to `limit` of them, those behind `after`, of one id or of all: in the order of ids that is the journal's own,
-    /// and for one id in that of their numbers.
+    /// Up to `limit` of them in order of key, those behind `after`, of one id or of all.
     ///
     /// # Errors
     /// When the journal cannot be read.

@@ -1,8 +1,7 @@
 //! Dead letters on disk: reports that the sink refuses for what they are, each with its reason.
 //!
 //! ```text
-//! key    id (ASCII) | 0x00 | source (u16, BE) | shifted seq (u64, BE) | twin (u64, BE), where it has one; masked up to
-//!        the source, so that letters of one id lie in the order of their numbers
+//! key    shifted id | 0x00 | source (u16, BE) | shifted seq (u64, BE) | twin (u64, BE), where it has one (`seal.rs`)
 //! value  header with "FBD" (`seal.rs`) | bincode of the report, the sink's code and reason, and the time
 //! ```
 
@@ -72,7 +71,7 @@ impl DeadLetter {
 }
 
 impl Journal {
-    /// Up to `limit` dead letters in the order of their stored keys, those behind `after`, of one id or of all. Reads the
+    /// Up to `limit` dead letters in order of key, those behind `after`, of one id or of all. Reads the
     /// disk.
     ///
     /// # Errors
@@ -230,8 +229,8 @@ fn least(id: Id) -> LetterKey {
 pub(super) fn stored_key(seal: &Seal, key: &LetterKey) -> Vec<u8> {
     let LetterKey { id, number, twin } = key;
     let mut stored = id.as_bytes().to_vec();
+    seal.shift_id(&mut stored);
     stored.push(0);
-    seal.mask(&mut stored, 0);
     stored.extend_from_slice(&number.source.to_be_bytes());
     stored.extend_from_slice(&seal.shift(number.seq).to_be_bytes());
     stored.extend(twin.map(|twin| seal.shift(twin).to_be_bytes()).into_iter().flatten());
@@ -240,15 +239,14 @@ pub(super) fn stored_key(seal: &Seal, key: &LetterKey) -> Vec<u8> {
 
 /// What a stored key names; `None` where it is none of a dead letter.
 pub(super) fn named(seal: &Seal, stored_key: &[u8]) -> Option<LetterKey> {
-    let mut opened = stored_key.to_vec();
-    seal.mask(&mut opened, 0);
-    let end = opened.iter().position(|byte| *byte == 0)?;
-    let (id, number) = (&opened[..end], &stored_key[end + 1..]);
+    let end = stored_key.iter().position(|byte| *byte == 0)?;
+    let (mut id, number) = (stored_key[..end].to_vec(), &stored_key[end + 1..]);
+    seal.unshift_id(&mut id);
     let (source, number) = number.split_first_chunk()?;
     let (seq, twin) = number.split_first_chunk()?;
     let twin = if twin.is_empty() { None } else { Some(seal.unshift(u64::from_be_bytes(twin.try_into().ok()?))) };
     let number = Number { source: u16::from_be_bytes(*source), seq: seal.unshift(u64::from_be_bytes(*seq)) };
-    Some(LetterKey { id: Id::new(std::str::from_utf8(id).ok()?).ok()?, number, twin })
+    Some(LetterKey { id: Id::new(std::str::from_utf8(&id).ok()?).ok()?, number, twin })
 }
 
 /// Writes the value of a dead letter into `value`.

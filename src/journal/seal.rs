@@ -27,6 +27,8 @@ pub type Magic = [u8; 3];
 pub(super) const HEADER_BYTES: usize = 12;
 /// The longest body that is decoded; the longest that is written is a report of 96 KiB with its envelope.
 pub(super) const MAX_BODY_BYTES: usize = 112 * 1024;
+/// How far a character of an id may be moved: the highest is `z`.
+const ID_SHIFTS: u8 = u8::MAX - b'z' + 1;
 /// The version of values with neither secret nor mask.
 const UNSEALED: u8 = 1;
 /// The version that is written.
@@ -146,6 +148,17 @@ impl Seal {
         }
     }
 
+    /// An id as it lies in keys that are in the order of ids: each character is moved up, by less than takes the highest
+    /// of them beyond a byte.
+    pub(super) fn shift_id(&self, id: &mut [u8]) {
+        id.iter_mut().zip(self.mask.iter()).for_each(|(byte, mask)| *byte = byte.wrapping_add(mask % ID_SHIFTS));
+    }
+
+    /// The id that lies in a key so.
+    pub(super) fn unshift_id(&self, id: &mut [u8]) {
+        id.iter_mut().zip(self.mask.iter()).for_each(|(byte, mask)| *byte = byte.wrapping_sub(mask % ID_SHIFTS));
+    }
+
     /// A number below 2^63 as it lies in a key: in the same order, and nobody else knows which bytes it has.
     pub(super) fn shift(&self, number: u64) -> u64 {
         number.wrapping_add(self.shift)
@@ -230,6 +243,21 @@ mod tests {
             let at = at.min(bytes.len());
             seal.mask(&mut value[HEADER_BYTES + at..], at);
             prop_assert_eq!(&value[HEADER_BYTES + at..], &bytes[at..]);
+        }
+
+        #[test]
+        fn ids_in_keys_keep_their_order(a in "[A-Za-z0-9._:-]{1,64}", b in "[A-Za-z0-9._:-]{1,64}") {
+            let seal = Seal::of(&[7; 32]);
+            let shifted = |id: &str| {
+                let mut id = id.as_bytes().to_vec();
+                seal.shift_id(&mut id);
+                id
+            };
+            prop_assert_eq!(a.cmp(&b), shifted(&a).cmp(&shifted(&b)));
+            let mut id = shifted(&a);
+            prop_assert!(!id.contains(&0));
+            seal.unshift_id(&mut id);
+            prop_assert_eq!(id, a.as_bytes());
         }
 
         #[test]
