@@ -18,4 +18,4 @@ pub mod sink;
 mod sync;
 pub mod trace;
 
-pub use serve::{FileFaults, Files, Reload, serve};
+pub use serve::{FileFaults, Files, Reload, Signals, serve};

@@ -2,17 +2,17 @@
 
 mod commands;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    match commands::run(commands::Arguments::parse()) {
+    let arguments = match commands::arguments() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match commands::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nothing is left to do where stderr is gone as well.
-            let _ = writeln!(std::io::stderr().lock(), "{failure}");
+            commands::write_err(&format!("{failure}\n"));
             failure.exit_code()
         }
     }

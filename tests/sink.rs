@@ -3,6 +3,7 @@
 mod support {
     pub mod mariadb;
     pub mod servers;
+    pub mod stored;
 }
 
 mod sinks;
@@ -10,18 +11,24 @@ mod sinks;
 use forebay::report::{Marker, Report};
 use forebay::sink::{Class, Outcome, SinkState};
 use sinks::{Rig, batch, marker, report, with_data};
+use support::servers::Kind;
 
 fn outcome(inserted: u64, duplicates: u64, total: Option<u64>) -> Outcome {
     Outcome { inserted, duplicates, total, ..Outcome::default() }
 }
 
-/// Runs one body against both sinks, each in a test of its own.
-macro_rules! on_both_sinks {
+/// Runs one body against each sink, in a test of its own.
+macro_rules! on_each_sink {
     ($($(#[$doc:meta])* async fn $name:ident($rig:ident) $body:block)*) => {
+        mod mariadb {
+            use super::*;
+            $($(#[$doc])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { let $rig = Rig::start(Kind::MariaDb).await; $body })*
+        }
         mod mysql {
             use super::*;
             $($(#[$doc])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { let $rig = Rig::mysql().await; $body })*
+            async fn $name() { let $rig = Rig::start(Kind::MySql).await; $body })*
         }
         mod sqlite {
             use super::*;
@@ -31,7 +38,7 @@ macro_rules! on_both_sinks {
     };
 }
 
-on_both_sinks! {
+on_each_sink! {
     /// Invariants 1 and 2.
     async fn the_first_write_of_a_key_wins(rig) {
         let mut writer = rig.writer();
@@ -112,7 +119,7 @@ on_both_sinks! {
         let records = nasty.iter().zip(1..).map(|(data, seq)| with_data(seq, seq, data)).collect();
         assert_eq!(writer.store(&[batch("A.b_c:d-1", records)]).await, [outcome(nasty.len() as u64, 0, None)]);
         let back: Vec<_> = rig.rows("A.b_c:d-1").await.into_iter().map(|row| row.2).collect();
-        assert_eq!(back, nasty);
+        assert_eq!(back, nasty.map(|data| rig.form().of(data)));
     }
 
     async fn ids_differ_by_case(rig) {

@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use super::Scope;
 use super::pattern::Pattern;
-use super::token::{PREFIX, TokenHash};
+use super::token::TokenHash;
+use crate::config::{HIDDEN, may_be_secret, shown_message};
 
 /// Tokens of a file; each request is compared with all of them.
 const MAX_TOKENS: usize = 1_000;
@@ -98,7 +99,7 @@ impl Tokens {
         let Text { token } = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let line = 1 + text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
-            TokensError::Syntax { line, problem: without_tokens(error.message()) }
+            TokensError::Syntax { line, problem: shown_message(error.message()) }
         })?;
         let mut faults = Vec::new();
         if token.len() > MAX_TOKENS {
@@ -108,7 +109,8 @@ impl Tokens {
         let mut entries = Vec::new();
         for (number, entry) in token.into_iter().enumerate() {
             let name: String = entry.name.chars().take(MAX_NAME).collect();
-            let label = format!("token {} ({:?})", number + 1, without_tokens(&name));
+            let name = if may_be_secret(&name) { HIDDEN.to_owned() } else { name };
+            let label = format!("token {} ({name:?})", number + 1);
             if !names.insert(entry.name.clone()) {
                 faults.push(format!("{label}: name is there already"));
             }
@@ -122,18 +124,6 @@ impl Tokens {
         }
         if faults.is_empty() { Ok(Self { entries }) } else { Err(TokensError::Entries(faults)) }
     }
-}
-
-/// The text without the secret part of any token: the parser repeats what it finds in the wrong place.
-fn without_tokens(text: &str) -> String {
-    let mut parts = text.split(PREFIX);
-    let mut safe = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        safe.push_str(PREFIX);
-        safe.push('…');
-        safe.push_str(part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_'));
-    }
-    safe
 }
 
 impl Entry {

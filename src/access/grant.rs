@@ -1,13 +1,19 @@
 //! What a token lets its bearer write.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Scope;
 use super::file::Token;
+use super::token::TokenHash;
 use crate::report::{Id, Refusal};
+
+/// Tokens that are remembered though they are gone.
+const MAX_GONE: usize = 10_000;
+/// The ids of all of them together: some 16 MiB.
+const MAX_GONE_IDS: usize = 1_000_000;
 
 /// A token in force.
 #[derive(Debug)]
@@ -32,19 +38,52 @@ impl Written {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         ids.contains(&hash) || (ids.len() < limit && ids.insert(hash))
     }
+
+    fn count(&self) -> usize {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// What tokens have written that are in force no more: one may come back, and then goes on counting. The first to go is
+/// forgotten first.
+#[derive(Debug, Default)]
+pub(super) struct Gone(VecDeque<(TokenHash, Arc<Written>)>);
+
+impl Gone {
+    /// Keeps what a token has written that is not in force any more.
+    pub(super) fn keep(&mut self, held: &Held) {
+        if held.written.count() > 0 && cfg!(not(forebay_plant = "forget_quotas")) {
+            self.0.push_back((held.token.sha256, Arc::clone(&held.written)));
+        }
+        let ids = |gone: &VecDeque<(_, Arc<Written>)>| gone.iter().map(|(_, written)| written.count()).sum::<usize>();
+        while self.0.len() > MAX_GONE || ids(&self.0) > MAX_GONE_IDS {
+            self.0.pop_front();
+        }
+    }
+
+    fn take(&mut self, secret: &TokenHash) -> Option<Arc<Written>> {
+        let at = self.0.iter().position(|(gone, _)| gone == secret)?;
+        self.0.remove(at).map(|(_, written)| written)
+    }
 }
 
 impl Held {
-    /// Takes a token into force: one that was there just so is the same, and one with the same secret goes on counting.
-    pub(super) fn after(before: &[Arc<Self>], token: Token) -> Arc<Self> {
+    /// Takes a token into force: one that was there just so is the same, and one with the same secret goes on counting,
+    /// also where it was gone for a time.
+    pub(super) fn after(before: &[Arc<Self>], gone: &mut Gone, token: Token) -> Arc<Self> {
         let same = before.iter().find(|old| old.token.sha256 == token.sha256);
         match same {
             Some(old) if old.token == token => Arc::clone(old),
             _ => {
-                let written = same.map(|old| Arc::clone(&old.written)).unwrap_or_default();
-                Arc::new(Self { token, written, revoked: AtomicBool::new(false) })
+                let written = same.map(|old| Arc::clone(&old.written)).or_else(|| gone.take(&token.sha256));
+                Arc::new(Self { token, written: written.unwrap_or_default(), revoked: AtomicBool::new(false) })
             }
         }
+    }
+
+    /// Whether it is the same secret.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        self.token.sha256 == other.token.sha256
     }
 
     pub(super) fn revoke(&self) {
@@ -72,6 +111,11 @@ impl Grant {
 
     pub(super) fn of(token: &Arc<Held>) -> Self {
         Self(Some(Arc::clone(token)))
+    }
+
+    /// The name of the token; none where none was asked for.
+    pub fn token_name(&self) -> Option<&str> {
+        self.0.as_ref().map(|held| held.token.name.as_str())
     }
 
     /// Whether the token is in force as it was; always, where none was asked for.

@@ -95,8 +95,9 @@ impl Hosts {
             || allowed.iter().any(|allowed| absolute(allowed).eq_ignore_ascii_case(name))
             || self.own.as_ref().is_some_and(is_own)
             || name.parse::<IpAddr>().is_ok_and(|ip| {
-                // Whoever got here by an address reached one of this machine's.
-                is_any || ip == self.listen.ip() || ip.to_canonical().is_loopback()
+                // Whoever got here by an address reached one of this machine's; by none, he began on it.
+                let is_here = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+                is_any || ip == self.listen.ip() || is_here(ip.to_canonical())
             })
     }
 }
@@ -173,9 +174,7 @@ mod tests {
     #[test]
     fn a_loopback_listener_answers_to_this_machine_alone() {
         let here = Listener::at("127.0.0.5:7002", &[]);
-        for host in
-            ["localhost", "LOCALHOST:7002", "localhost.", "127.0.0.1:9", "[::1]:7002", "[::1]", "127.0.0.5:7002"]
-        {
+        for host in ["localhost", "LOCALHOST:7002", "localhost.", "127.0.0.1:9", "[::1]:7002", "[::1]", "0.0.0.0:1"] {
             assert!(here.serves(host, true) && here.serves(host, false), "{host}");
         }
         for host in ["evil.example:7002", "127.0.0.1.evil.example", "localhost.evil", "192.168.0.1", "node-1", ""] {

@@ -9,8 +9,8 @@
 //!    or work factor is sound: there is nothing to guess.
 //! 2. What a request presents is hashed and compared with every entry, in constant time and without an early exit.
 //! 3. A token has one scope. Without a tokens file everybody may do everything.
-//! 4. A set is replaced as a whole or not at all. An entry that stays as it was keeps what it has counted; a grant of
-//!    an entry that changed or went admits nothing any more.
+//! 4. A set is replaced as a whole or not at all. A token keeps what it has counted for as long as the process runs,
+//!    also while its entry changes, or is gone; a grant of an entry that changed or went admits nothing any more.
 //! 5. No error repeats a token.
 //! 6. A host that cannot be read is refused, whatever is allowed.
 //!
@@ -24,7 +24,7 @@ mod pattern;
 mod token;
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
@@ -37,7 +37,7 @@ pub use origin::{Origin, origin};
 pub use token::{Secret, TokenHash};
 
 use crate::metrics::Intruders;
-use grant::Held;
+use grant::{Gone, Held};
 
 /// The subprotocol that the server speaks.
 pub const SUBPROTOCOL: &str = "forebay";
@@ -135,6 +135,8 @@ impl fmt::Display for Scope {
 pub struct Access {
     /// `None`: everybody may do everything.
     tokens: RwLock<Option<Arc<[Arc<Held>]>>>,
+    /// Locked within `tokens`.
+    gone: Mutex<Gone>,
 }
 
 impl Access {
@@ -151,8 +153,10 @@ impl Access {
     pub fn replace(&self, tokens: Tokens) {
         let mut current = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
         let before = current.take().unwrap_or_default();
-        let held: Arc<[_]> = tokens.entries.into_iter().map(|token| Held::after(&before, token)).collect();
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: Arc<[_]> = tokens.entries.into_iter().map(|token| Held::after(&before, &mut gone, token)).collect();
         before.iter().filter(|old| !held.iter().any(|new| Arc::ptr_eq(old, new))).for_each(|old| old.revoke());
+        before.iter().filter(|old| !held.iter().any(|new| new.is_of(old))).for_each(|old| gone.keep(old));
         *current = Some(held);
     }
 

@@ -95,6 +95,44 @@ fn a_quota_counts_distinct_ids_and_goes_on_counting_when_the_entry_changes() {
     assert_eq!((grant.admit(&id("z")).is_ok(), grant.admit(&id("last")).is_ok()), (true, false));
 }
 
+/// Docs say that a quota lasts as long as the process: it once began anew when the entry was away for one SIGHUP.
+#[test]
+fn a_quota_goes_on_counting_when_its_entry_comes_back() {
+    let counted = entry("a", "a", "scope = \"ingest\"\nmax_ids = 2");
+    let other = entry("b", "b", "scope = \"ingest\"\nmax_ids = 2");
+    let access = access(&[counted.clone(), other.clone()].concat());
+    let admitted = |token: &str, text: &str| {
+        let grant = access.check(&bearing(token), Scope::Ingest).expect("it is known");
+        grant.admit(&id(text)).is_ok()
+    };
+    assert!(admitted("a", "x") && admitted("a", "y") && admitted("b", "x"));
+    for without in ["", &other, &entry("a", "another", "scope = \"ingest\"")] {
+        access.replace(Tokens::parse(without).expect("a tokens file"));
+        // Its name, its patterns and its quota may be others: the secret is the token.
+        let back = entry("renamed", "a", "scope = \"ingest\"\nids = [\"*\"]\nmax_ids = 2");
+        access.replace(Tokens::parse(&[back, other.clone()].concat()).expect("a tokens file"));
+        assert_eq!((admitted("a", "x"), admitted("a", "z")), (true, false), "{without}");
+    }
+    assert_eq!((admitted("b", "y"), admitted("b", "z")), (true, false));
+}
+
+#[test]
+fn what_is_remembered_of_tokens_that_are_gone_is_bounded() {
+    let access = access("");
+    for n in 0..4 {
+        let many = entry("a", &format!("t{n}"), "scope = \"ingest\"\nmax_ids = 350000");
+        access.replace(Tokens::parse(&many).expect("a tokens file"));
+        let grant = access.check(&bearing(&format!("t{n}")), Scope::Ingest).expect("it is known");
+        assert!((0..350_000).all(|each| grant.admit(&id(&format!("{each}"))).is_ok()));
+    }
+    for (n, is_remembered) in [(3, true), (2, true), (1, true), (0, false)] {
+        let few = entry("a", &format!("t{n}"), "scope = \"ingest\"\nmax_ids = 1");
+        access.replace(Tokens::parse(&few).expect("a tokens file"));
+        let grant = access.check(&bearing(&format!("t{n}")), Scope::Ingest).expect("it is known");
+        assert_eq!(grant.admit(&id("new")).is_err(), is_remembered, "t{n}");
+    }
+}
+
 #[test]
 fn a_token_that_goes_or_changes_takes_its_grants_with_it() {
     let kept = entry("kept", "k", "scope = \"ingest\"");

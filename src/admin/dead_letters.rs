@@ -18,7 +18,7 @@ use super::view::{instant, raw_json};
 use super::{Node, Problem};
 use crate::engine::{DeadLetters, Retried, RetryError};
 use crate::journal::{DeadLetter, JournalError};
-use crate::report::{Holder, Id, LetterKey};
+use crate::report::{Holder, Id, LetterKey, LetterKind};
 
 /// Letters that an export reads at a time.
 const EXPORT_PAGE: usize = 200;
@@ -31,6 +31,9 @@ pub(super) struct ListQuery {
     /// Letters of this id alone.
     #[param(inline, value_type = Option<IdText>)]
     id: Option<String>,
+    /// Letters of this kind alone: `refused`, `key_taken`, `no_table`, `set_aside` or `damaged`.
+    #[param(pattern = "^(refused|key_taken|no_table|set_aside|damaged)$")]
+    kind: Option<String>,
     /// Entries of the page.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
@@ -124,7 +127,7 @@ struct RefusalView {
     reason: String,
 }
 
-/// `GET /api/v1/dead-letters?id=&limit=&after=`
+/// `GET /api/v1/dead-letters?id=&kind=&limit=&after=`
 #[utoipa::path(
     get,
     path = "/api/v1/dead-letters",
@@ -135,12 +138,13 @@ struct RefusalView {
 )]
 pub(super) async fn list(
     State(node): State<Arc<Node>>,
-    Asked(ListQuery { id, limit, after }): Asked<ListQuery>,
+    Asked(ListQuery { id, kind, limit, after }): Asked<ListQuery>,
 ) -> Result<Json<Page>, Problem> {
     let limit = page_limit(limit.as_deref())?;
     let after = parsed_or_empty::<LetterKey>("after", after.as_deref())?;
+    let (id, kind) = (parsed::<Id>("id", id.as_deref())?, kind.as_deref().map(kind_named).transpose()?);
     let letters = node.engine.dead_letters();
-    let mut letters = letters.list(parsed::<Id>("id", id.as_deref())?, after, limit + 1).await.map_err(unreadable)?;
+    let mut letters = letters.list(id, kind, after, limit + 1).await.map_err(unreadable)?;
     let has_more = letters.len() > limit;
     letters.truncate(limit);
     let next = letters.last().filter(|_| has_more).map(|last| last.key().to_string());
@@ -192,7 +196,7 @@ pub(super) async fn show(
     tag = "dead letters",
     operation_id = "discard_dead_letter",
     params(("key" = inline(KeyText), Path, description = "`id~source~seq`")),
-    responses((status = 200, description = "It is gone for good", body = Discarded), BadRequest, NotFound, Unreadable, Unavailable)
+    responses((status = 200, description = "It is gone for good", body = Discarded), BadRequest, NotFound, Conflict, Unreadable, Unavailable)
 )]
 pub(super) async fn discard(
     State(node): State<Arc<Node>>,
@@ -250,7 +254,7 @@ struct Lines {
 
 impl Lines {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, JournalError> {
-        let letters = self.letters.list(self.of, self.after, EXPORT_PAGE).await?;
+        let letters = self.letters.list(self.of, None, self.after, EXPORT_PAGE).await?;
         let Some(last) = letters.last() else { return Ok(None) };
         self.after = Some(last.key());
         let mut lines = Vec::new();
@@ -307,6 +311,13 @@ impl RetriedView {
     }
 }
 
+fn kind_named(name: &str) -> Result<LetterKind, Problem> {
+    LetterKind::of_name(name).ok_or_else(|| {
+        let names = LetterKind::ALL.map(LetterKind::name).join(", ");
+        Problem::bad_request(format!("`kind` is `{}`; it may be one of {names}", name.escape_debug()))
+    })
+}
+
 fn not_there(key: LetterKey) -> Problem {
     Problem::not_found(RetryError::Unknown(key).to_string())
 }
@@ -318,6 +329,7 @@ fn unreadable(error: JournalError) -> Problem {
 fn not_tried(error: RetryError) -> Problem {
     let status = match error {
         RetryError::Unknown(_) => StatusCode::NOT_FOUND,
+        RetryError::InBacklog(_) => StatusCode::CONFLICT,
         RetryError::Sink { .. } | RetryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         RetryError::Journal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };

@@ -24,12 +24,13 @@ mod guard;
 mod metrics;
 mod openapi;
 mod problem;
+mod set_aside;
 mod status;
 mod streams;
 mod view;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -37,6 +38,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -46,12 +50,15 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Access, Hosts};
 use crate::config::{self, Settings};
 use crate::engine::Engine;
-use crate::net::{self, Accepted, Caller, Caps, Opening, Tls};
+use crate::net::{self, Accepted, Caller, Caps, Opening, Terms, Tls};
 
 use problem::Problem;
 
 /// How long a TLS handshake, the head of a request, or the client's taking of a piece of an answer may last.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a body of the admin API may have, in bytes: no operation reads one.
+const MAX_BODY_BYTES: u64 = 64 * 1024;
 
 /// The admin listener, bound and not yet serving.
 pub struct Admin {
@@ -63,6 +70,10 @@ pub struct Admin {
     caps: Arc<Caps>,
     allowed_hosts: Vec<String>,
 }
+
+/// The address that a request came from, among its extensions.
+#[derive(Debug, Clone, Copy)]
+struct Peer(IpAddr);
 
 /// What every handler knows.
 pub(crate) struct Node {
@@ -125,10 +136,15 @@ impl Admin {
         let serve = |accepted: Accepted| {
             let (service, opening, stop) = (service.clone(), Arc::clone(&opening), ending.clone());
             tracker.spawn(async move {
-                let Accepted { socket, place: _place, .. } = accepted;
+                let Accepted { socket, peer, place: _place, .. } = accepted;
                 let opened = net::open(socket, &opening, false, REQUEST_TIMEOUT, &stop).await;
                 let Some((stream, _)) = opened else { return };
-                net::serve(stream, service, REQUEST_TIMEOUT, &stop).await;
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(Peer(peer));
+                    service.call(request)
+                });
+                let terms = Terms { limit: REQUEST_TIMEOUT, max_body: MAX_BODY_BYTES, half_close: false };
+                net::serve(stream, service, terms, &stop).await;
             });
         };
         let who = |_| Caller::Client;
@@ -164,6 +180,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/api/v1/streams/{id}/flush", post(streams::flush))
         .route("/api/v1/streams/{id}/pause", post(streams::pause))
         .route("/api/v1/streams/{id}/resume", post(streams::resume))
+        .route("/api/v1/streams/{id}/set-aside", post(set_aside::set_aside))
         .merge(dashboard::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

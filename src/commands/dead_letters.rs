@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, anyhow};
-use forebay::report::{Id, LetterKey};
+use forebay::report::{Id, LetterKey, LetterKind};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -36,6 +36,9 @@ enum Command {
         /// Those of one id.
         #[arg(long, value_parser = Id::new)]
         id: Option<Id>,
+        /// Those of one kind: refused, key_taken, no_table, set_aside or damaged.
+        #[arg(long, value_parser = kind)]
+        kind: Option<LetterKind>,
         /// How many; 100 in a table, all with --json.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
@@ -78,6 +81,7 @@ enum Command {
 #[serde(default)]
 pub struct Letter {
     pub key: String,
+    pub kind: String,
     pub error_code: Option<u32>,
     pub reason: String,
     pub dead_at: String,
@@ -87,6 +91,18 @@ pub struct Letter {
     pub peer: Option<String>,
     pub data_bytes: u64,
     pub data: Option<Box<RawValue>>,
+    pub holder: Option<Holder>,
+}
+
+/// What the sink has under a letter's key.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Holder {
+    pub time: Option<String>,
+    pub code: Option<String>,
+    pub accepted_at: Option<String>,
+    pub data_bytes: u64,
+    pub data: Option<String>,
 }
 
 /// What became of a retry.
@@ -109,7 +125,7 @@ struct Discarded {
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { client, json, command } = arguments;
     let client = client.client()?;
-    let command = command.unwrap_or(Command::List { id: None, limit: None });
+    let command = command.unwrap_or(Command::List { id: None, kind: None, limit: None });
     if let Command::Discard { yes: false, .. } = &command
         && !client::can_ask()
     {
@@ -117,8 +133,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     finish(client::block_on(async {
         match command {
-            Command::List { id, limit } if json => list_json(&client, id, limit).await,
-            Command::List { id, limit } => list(&client, id, limit.unwrap_or(SHOWN)).await,
+            Command::List { id, kind, limit } if json => list_json(&client, of_kind(id, kind), limit).await,
+            Command::List { id, kind, limit } => list(&client, of_kind(id, kind), limit.unwrap_or(SHOWN)).await,
             Command::Show { key } => show(&client, key, json).await,
             Command::Retry { key: Some(key), .. } => retry(&client, &format!("{PATH}/{key}/retry"), json).await,
             Command::Retry { id, .. } => retry(&client, &format!("{PATH}/retry{}", of(id).as_str()), json).await,
@@ -132,22 +148,32 @@ fn of(id: Option<Id>) -> Query {
     Query::default().with("id", id.as_ref().map(Id::as_str))
 }
 
-async fn list_json(client: &Client, id: Option<Id>, limit: Option<u64>) -> anyhow::Result<()> {
-    client.list(PATH, of(id), "dead_letters", limit, |letter| print_json(letter.get())).await?;
+fn of_kind(id: Option<Id>, kind: Option<LetterKind>) -> Query {
+    of(id).with("kind", kind.map(LetterKind::name))
+}
+
+fn kind(name: &str) -> Result<LetterKind, String> {
+    let names = LetterKind::ALL.map(LetterKind::name).join(", ");
+    LetterKind::of_name(name).ok_or_else(|| format!("it may be one of {names}"))
+}
+
+async fn list_json(client: &Client, which: Query, limit: Option<u64>) -> anyhow::Result<()> {
+    client.list(PATH, which, "dead_letters", limit, |letter| print_json(letter.get())).await?;
     Ok(())
 }
 
-async fn list(client: &Client, id: Option<Id>, limit: u64) -> anyhow::Result<()> {
+async fn list(client: &Client, which: Query, limit: u64) -> anyhow::Result<()> {
     use Column::{Left, Right};
-    let mut table = Table::new(&[Left("KEY"), Right("AGE"), Right("SIZE"), Right("CODE"), Left("REASON")]);
+    let mut table =
+        Table::new(&[Left("KEY"), Left("KIND"), Right("AGE"), Right("SIZE"), Right("CODE"), Left("REASON")]);
     let take = |letter: &RawValue| {
         let letter: Letter = client.read(letter.get())?;
         let code = letter.error_code.map_or(String::new(), |code| code.to_string());
         let (key, reason) = (shown(&letter.key), shown(&letter.reason));
-        table.row(vec![key, since(&letter.dead_at), size(letter.data_bytes), code, reason]);
+        table.row(vec![key, shown(&letter.kind), since(&letter.dead_at), size(letter.data_bytes), code, reason]);
         Ok(())
     };
-    let listed = client.list(PATH, of(id), "dead_letters", Some(limit), take).await?;
+    let listed = client.list(PATH, which, "dead_letters", Some(limit), take).await?;
     if listed.count == 0 {
         return write_out(b"no dead letters\n");
     }
@@ -217,10 +243,12 @@ async fn discard(client: &Client, key: LetterKey, yes: bool, json: bool) -> anyh
 
 impl Letter {
     fn for_people(&self) -> String {
-        let Self { key, error_code, reason, dead_at, accepted_at, time, code, peer, data_bytes, data } = self;
+        let Self { key, kind, error_code, reason, dead_at, accepted_at, time, code, peer, data_bytes, data, holder } =
+            self;
         let error = error_code.map_or(String::new(), |code| format!(" ({code})"));
         let lines = [
             ("key", shown(key)),
+            ("kind", shown(kind)),
             ("reason", format!("{}{error}", shown(reason))),
             ("dead", format!("{}, {} ago", shown(dead_at), since(dead_at))),
             ("accepted", shown(accepted_at)),
@@ -230,6 +258,23 @@ impl Letter {
             ("size", size(*data_bytes)),
             ("data", data.as_deref().map_or_else(|| "-".to_owned(), |data| super::text::json_shown(data.get()))),
         ];
-        lines.map(|(name, what)| format!("{name:<9} {what}\n")).concat()
+        let holder = holder.as_ref().map_or_else(String::new, Holder::for_people);
+        lines.map(|(name, what)| format!("{name:<9} {what}\n")).concat() + &holder
+    }
+}
+
+impl Holder {
+    fn for_people(&self) -> String {
+        let Self { time, code, accepted_at, data_bytes, data } = self;
+        let text = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), shown);
+        let lines = [
+            ("accepted", text(accepted_at)),
+            ("time", text(time)),
+            ("code", text(code)),
+            ("size", size(*data_bytes)),
+            ("data", text(data)),
+        ];
+        let lines = lines.map(|(name, what)| format!("  {name:<9} {what}\n"));
+        format!("the sink has under this key:\n{}", lines.concat())
     }
 }

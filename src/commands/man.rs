@@ -19,7 +19,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let command = super::Arguments::command();
     if let Some(dir) = arguments.dir {
-        let context = || format!("cannot write the pages to {}", dir.display());
+        let context = || format!("cannot write the pages to {}", forebay::config::shown_path(&dir));
         return Ok(clap_mangen::generate_to(command, &dir).with_context(context)?);
     }
     let mut page = Vec::new();

@@ -9,6 +9,7 @@ mod load;
 mod logging;
 mod man;
 mod route;
+mod said;
 mod schema;
 mod serve;
 mod settings;
@@ -119,9 +120,24 @@ impl From<Failure> for anyhow::Error {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Configuration(error) | Self::Other(error) => write!(f, "forebay: {error:#}"),
+            Self::Configuration(error) | Self::Other(error) => {
+                write!(f, "forebay: {}", said::without_secrets(&format!("{error:#}")))
+            }
         }
     }
+}
+
+/// Reads the arguments; says what is wrong with them, or the help that they ask for.
+///
+/// # Errors
+/// The exit code, where there is nothing to run.
+pub fn arguments() -> Result<Arguments, ExitCode> {
+    <Arguments as clap::Parser>::try_parse().map_err(|error| said::usage(&error))
+}
+
+/// Writes to standard error. Nothing is left to do where that is gone as well.
+pub fn write_err(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Nobody takes what the command says.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use forebay::config::shown_path;
 use forebay::net;
 use hyper::Uri;
 use hyper::header::HeaderValue;
@@ -115,7 +116,7 @@ fn connector(trust: Trust<'_>) -> anyhow::Result<TlsConnector> {
             let found = net::certificates(file).with_context(|| format!("{name} cannot be used"))?;
             // The system's own file may have old ones among many that are good.
             let (good, _) = roots.add_parsable_certificates(found);
-            ensure!(good > 0, "{name} cannot be used: {}: no certificate in it can be read", file.display());
+            ensure!(good > 0, "{name} cannot be used: {}: no certificate in it can be read", shown_path(file));
         }
     }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -158,7 +159,7 @@ fn untrusted(error: &io::Error, ca_name: &str) -> Option<String> {
 /// # Errors
 /// Where the file cannot be read, or holds something else.
 pub fn bearer(file: &Path) -> anyhow::Result<HeaderValue> {
-    read_bearer(file).with_context(|| format!("cannot use the token file {}", file.display()))
+    read_bearer(file).with_context(|| format!("cannot use the token file {}", shown_path(file)))
 }
 
 fn read_bearer(file: &Path) -> anyhow::Result<HeaderValue> {

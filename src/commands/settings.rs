@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use forebay::Files;
-use forebay::config::{Flags, Settings, Sources};
+use forebay::config::{Flags, Settings, Sources, shown_path};
 
 use super::Failure;
 
@@ -95,6 +95,6 @@ fn read(path: &Path) -> std::io::Result<(String, String)> {
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Failure {
-    let context = format!("cannot read the configuration file {}", path.display());
+    let context = format!("cannot read the configuration file {}", shown_path(path));
     Failure::Configuration(anyhow::Error::new(error).context(context))
 }

@@ -1,10 +1,12 @@
 //! `forebay stream`.
 
+use anyhow::anyhow;
 use forebay::report::Id;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::{self, Client, Query};
+use super::dead_letters::Letter;
 use super::streams::{LastBatch, PATH, Stream};
 use super::text::{Column, Table, age, json_shown, number, shown, since, size};
 use super::{Failure, finish, print_json, write_out};
@@ -23,6 +25,9 @@ pub struct Arguments {
     /// What to do with it; nothing but to show it where this is left out.
     #[arg(value_enum)]
     action: Option<Action>,
+    /// For set-aside: why, for whoever looks at the dead letter later; at most 400 bytes.
+    #[arg(long, value_name = "TEXT", required_if_eq("action", "set-aside"))]
+    reason: Option<String>,
     /// Show the first N reports that wait for the sink as well.
     #[arg(long, value_name = "N", conflicts_with = "action", value_parser = clap::value_parser!(u64).range(1..))]
     reports: Option<u64>,
@@ -40,6 +45,8 @@ enum Action {
     Pause,
     /// Drain it again.
     Resume,
+    /// Make a dead letter of the first report that waits, so that those behind it go on; needs --reason.
+    SetAside,
 }
 
 impl Action {
@@ -48,6 +55,7 @@ impl Action {
             Self::Flush => "flush",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::SetAside => "set-aside",
         }
     }
 }
@@ -64,14 +72,20 @@ struct Queued {
 
 /// Prints one id, after what is to be done with it.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { client, id, action, reports, json } = arguments;
+    let Arguments { client, id, action, reason, reports, json } = arguments;
     let client = client.client()?;
+    if reason.is_some() && action != Some(Action::SetAside) {
+        return Err(Failure::Configuration(anyhow!("--reason is for set-aside alone")));
+    }
     finish(client::block_on(async {
         let path = format!("{PATH}/{id}");
         if let (Some(limit), true) = (reports, json) {
             let path = format!("{path}/reports");
             client.list(&path, Query::default(), "reports", Some(limit), |report| print_json(report.get())).await?;
             return Ok(());
+        }
+        if let (Some(Action::SetAside), Some(reason)) = (action, &reason) {
+            return set_aside(&client, &path, reason, json).await;
         }
         let text = match action {
             Some(action) => client.post(&format!("{path}/{}", action.name())).await?,
@@ -87,6 +101,17 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             None => Ok(()),
         }
     }))
+}
+
+async fn set_aside(client: &Client, path: &str, reason: &str, json: bool) -> anyhow::Result<()> {
+    let query = Query::default().with("reason", Some(reason));
+    let text = client.post(&format!("{path}/{}{}", Action::SetAside.name(), query.as_str())).await?;
+    if json {
+        return print_json(&text);
+    }
+    let letter: Letter = client.read(&text)?;
+    let (key, reason) = (shown(&letter.key), shown(&letter.reason));
+    write_out(format!("{key} is a dead letter now, {reason}\n").as_bytes())
 }
 
 async fn print_reports(client: &Client, path: &str, limit: u64) -> anyhow::Result<()> {

@@ -1,7 +1,8 @@
 //! Settings: validated once into types that cannot be wrong.
 //!
 //! Sources are read in the order file, environment, flags; a later one wins. All faults are found before any is
-//! reported, and none repeats a password. Nothing here reads a file or the environment: the caller brings the texts.
+//! reported, and none repeats what may be a secret. Nothing here reads a file or the environment: the caller brings the
+//! texts.
 
 mod fault;
 mod memory;
@@ -9,6 +10,7 @@ mod network;
 mod protect;
 mod read;
 mod reader;
+mod redact;
 mod show;
 mod sources;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod values;
 
 pub use fault::{Fault, Faults, Origin};
 pub use network::{Network, NetworkError, Proxy};
+pub use redact::{HIDDEN, holds_secret, is_harmless, may_be_secret, shown_message, shown_path};
 pub use sources::{Flags, Sources};
 
 use std::net::{IpAddr, SocketAddr};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::fault::Fault;
 use super::reader::Reader;
+use super::redact::shown_path;
 use super::{Proxy, Settings, SinkTarget};
 
 impl Reader {
@@ -46,7 +47,7 @@ impl Reader {
 
     fn needs(&mut self, key: &'static str, value: &Option<PathBuf>, other: &str, there: bool) {
         if let Some(path) = value.as_ref().filter(|_| !there) {
-            let value = Some(format!("{:?}", path.display().to_string()));
+            let value = Some(format!("{:?}", shown_path(path)));
             self.fault(key, value, format!("needs {other} as well"));
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fault::{Fault, Origin};
+use super::redact::{may_be_secret, shown};
 use super::sources::{Gathered, Raw};
 use super::{Network, values};
 
@@ -99,7 +100,7 @@ impl Reader {
 
     pub fn path(&mut self, key: &'static str, default: PathBuf) -> PathBuf {
         self.read(key, default, |raw| {
-            let path = raw.text().filter(|text| !text.is_empty() && !text.contains('\0'));
+            let path = raw.text().filter(|text| !text.is_empty() && !may_be_secret(text));
             path.map(PathBuf::from).ok_or_else(|| "must be the path of a folder".to_owned())
         })
     }
@@ -107,7 +108,8 @@ impl Reader {
     /// A file, or none where the text is empty.
     pub fn file(&mut self, key: &'static str, default: Option<PathBuf>) -> Option<PathBuf> {
         self.read(key, default, |raw| {
-            let path = raw.text().filter(|text| !text.contains('\0'));
+            // The path is wanted, and never what the file holds: a key, a token, a URL.
+            let path = raw.text().filter(|text| !may_be_secret(text));
             let path = path.map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
             path.ok_or_else(|| "must be the path of a file, or \"\" for none".to_owned())
         })
@@ -124,7 +126,8 @@ impl Reader {
     pub fn hosts(&mut self, key: &'static str, default: Vec<String>) -> Vec<String> {
         self.read(key, default, |raw| {
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
-            let hosts = raw.list().filter(|all| all.iter().all(|one| !one.is_empty() && one.bytes().all(allowed)));
+            let is_host = |one: &String| !one.is_empty() && one.bytes().all(allowed) && !may_be_secret(one);
+            let hosts = raw.list().filter(|all| all.iter().all(is_host));
             hosts.ok_or_else(|| {
                 "must be a list of names of hosts, such as forebay.example.org, without ports".to_owned()
             })
@@ -172,13 +175,13 @@ impl Raw {
         }
     }
 
-    /// The value as a fault shows it, without passwords.
+    /// The value as a fault shows it, without what may be a secret.
     fn shown(&self) -> String {
         match self {
-            Self::Text(text) | Self::String(text) => format!("{:?}", values::redacted(text)),
+            Self::Text(text) | Self::String(text) => shown(text),
             Self::Integer(number) => number.to_string(),
             Self::Boolean(value) => value.to_string(),
-            Self::List(items) => format!("{:?}", items.iter().map(|item| values::redacted(item)).collect::<Vec<_>>()),
+            Self::List(items) => format!("[{}]", items.iter().map(|item| shown(item)).collect::<Vec<_>>().join(", ")),
             Self::Other(shown) => shown.clone(),
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Origin};
+use super::redact::{shown_message, shown_name};
 use super::values;
 
 /// Every key, in the order of the documentation.
@@ -141,7 +142,7 @@ impl Gathered {
         for error in &errors {
             let origin = origin(error.span().map_or(0, |span| span.start));
             // Only the message: the error's own text repeats the line, which may hold a password.
-            let problem = format!("not valid TOML: {}", error.message());
+            let problem = format!("not valid TOML: {}", shown_message(error.message()));
             self.faults.push(Fault { key: None, value: None, problem, origin });
         }
         if !errors.is_empty() {
@@ -215,7 +216,11 @@ impl Gathered {
             Some(near) => format!("there is no such {what}; did you mean {near}?"),
             None => format!("there is no such {what}"),
         };
-        self.faults.push(Fault { key: Some(name.to_owned()), value: None, problem, origin });
+        let origin = match origin {
+            Origin::Variable(name) => Origin::Variable(shown_name(&name).to_owned()),
+            origin => origin,
+        };
+        self.faults.push(Fault { key: Some(shown_name(name).to_owned()), value: None, problem, origin });
     }
 }
 
@@ -244,7 +249,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::String(text) => Raw::String(text.clone().into_owned()),
         DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Raw::Integer(number),
-            Err(_) => Raw::Other(number.to_string()),
+            Err(_) => Raw::Other("a number that is too large".into()),
         },
         DeValue::Boolean(value) => Raw::Boolean(*value),
         DeValue::Array(items) => {
@@ -253,7 +258,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
                 .collect::<Option<_>>()
                 .map_or_else(|| Raw::Other("a list of other things than strings".into()), Raw::List)
         }
-        DeValue::Float(number) => Raw::Other(number.to_string()),
+        DeValue::Float(_) => Raw::Other("a number with a fraction".into()),
         DeValue::Datetime(time) => Raw::Other(time.to_string()),
         DeValue::Table(_) => Raw::Other("a table".into()),
     }

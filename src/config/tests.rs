@@ -179,9 +179,18 @@ fn a_listener_that_others_reach_wants_tokens_and_tls() {
 #[test]
 fn certificates_go_with_their_keys() {
     for (file, fault) in [
-        ("admin.tls_cert = \"c\"", "admin.tls_cert = \"c\" (forebay.toml, line 1): needs admin.tls_key as well"),
-        ("ingest.tls_key = \"k\"", "ingest.tls_key = \"k\" (forebay.toml, line 1): needs ingest.tls_cert as well"),
-        ("sink.tls_ca = \"a\"", "sink.tls_ca = \"a\" (forebay.toml, line 1): needs sink.url = \"mysql://…\" as well"),
+        (
+            "admin.tls_cert = \"c.pem\"",
+            "admin.tls_cert = \"c.pem\" (forebay.toml, line 1): needs admin.tls_key as well",
+        ),
+        (
+            "ingest.tls_key = \"k.pem\"",
+            "ingest.tls_key = \"k.pem\" (forebay.toml, line 1): needs ingest.tls_cert as well",
+        ),
+        (
+            "sink.tls_ca = \"a.pem\"",
+            "sink.tls_ca = \"a.pem\" (forebay.toml, line 1): needs sink.url = \"mysql://…\" as well",
+        ),
     ] {
         assert_eq!(faults(file, &[]), [fault]);
     }
@@ -330,8 +339,8 @@ fn a_collector_is_a_url_without_credentials() {
         assert!(!found[0].contains("hunter2"), "{found:?}");
     }
     assert_eq!(faults("[trace]\nsample_one_in = 0\nmax_queued_spans = 0\notlp_endpoint = 1", &[]).len(), 3);
-    let fault = "trace.otlp_ca = \"a\" (forebay.toml, line 1): needs trace.otlp_endpoint = \"https://…\" as well";
-    assert_eq!(faults("trace.otlp_ca = \"a\"\ntrace.otlp_endpoint = \"http://h\"", &[]), [fault]);
+    let fault = "trace.otlp_ca = \"a.pem\" (forebay.toml, line 1): needs trace.otlp_endpoint = \"https://…\" as well";
+    assert_eq!(faults("trace.otlp_ca = \"a.pem\"\ntrace.otlp_endpoint = \"http://h\"", &[]), [fault]);
 }
 
 #[test]

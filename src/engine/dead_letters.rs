@@ -6,7 +6,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use crate::config;
 use crate::journal::{DeadLetter, Journal, JournalError, Revision};
-use crate::report::{Batch, Body, Id, LetterKey, Position, Record};
+use crate::report::{Batch, Body, Id, LetterKey, LetterKind, Position, Record};
 use crate::sink::{AnySink, Class, Connection, Refused, Sink, SinkError, StoreError, Stored};
 
 /// Letters that a retry reads at a time, and how many may be reading at a time: each letter is up to 100 KiB.
@@ -47,6 +47,12 @@ pub enum RetryError {
     /// No such letter.
     #[error("there is no dead letter with the key {0}")]
     Unknown(LetterKey),
+    /// It was set aside, and lies in the journal with reports that wait: without its letter it would be one of them.
+    #[error(
+        "the dead letter {0} was set aside, and reports that were accepted with it still wait for the sink: it can be \
+         discarded once these are stored"
+    )]
+    InBacklog(LetterKey),
     /// The sink takes nothing now; what was not stored is a dead letter as before.
     #[error("the sink takes nothing now ({error}); {} were stored before, the rest are dead letters as before", .so_far.stored + .so_far.duplicates)]
     Sink {
@@ -71,17 +77,19 @@ impl DeadLetters {
         Self { journal, sink, max_rows, max_bytes, turn: Arc::default(), reading }
     }
 
-    /// Up to `limit` of them in order of key, those behind `after`, of one id or of all.
+    /// Up to `limit` of them in order of key, those behind `after`, of one id or of all, of one
+    /// kind or of all.
     ///
     /// # Errors
     /// When the journal cannot be read.
     pub async fn list(
         &self,
         of: Option<Id>,
+        kind: Option<LetterKind>,
         after: Option<LetterKey>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
-        self.reading(move |journal| journal.dead_letters(of.as_ref(), after, limit)).await
+        self.reading(move |journal| journal.dead_letters(of.as_ref(), kind, after, limit)).await
     }
 
     /// The one with this key.
@@ -95,12 +103,15 @@ impl DeadLetters {
     /// Discards one for good, durably; false when there is none with this key.
     ///
     /// # Errors
-    /// When the journal cannot be read, or the node stops.
+    /// When the journal cannot be read, or the node stops; [`RetryError::InBacklog`].
     pub async fn discard(&self, key: LetterKey) -> Result<bool, RetryError> {
         let _turn = self.turn.lock().await;
         // A damaged one, too.
         let is_there = self.reading(move |journal| journal.has_dead_letter(key)).await?;
         if is_there {
+            if self.journal.is_aside(&key) {
+                return Err(RetryError::InBacklog(key));
+            }
             self.revise(vec![Revision::Discarded(key)]).await?;
             tracing::warn!(%key, "a dead letter was discarded by request");
         }
@@ -128,7 +139,7 @@ impl DeadLetters {
         let mut retried = Retried::default();
         let mut after = None;
         loop {
-            let mut letters = self.list(of, after, self.max_rows).await?;
+            let mut letters = self.list(of, None, after, self.max_rows).await?;
             let Some(last) = letters.last().map(DeadLetter::key) else { return Ok(retried) };
             after = Some(last);
             while !letters.is_empty() {

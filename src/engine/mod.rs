@@ -8,6 +8,7 @@
 mod damaged;
 mod dead_letters;
 mod listing;
+mod set_aside;
 mod streams;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::sink::{AnySink, Class, Health, HealthStatus, SinkError, SinkState, Wr
 
 pub use dead_letters::{DeadLetters, Retried, RetryError};
 pub use listing::{Cursor, CursorError, Order, Place};
+pub use set_aside::{MAX_WHY_BYTES, SetAsideError};
 pub use streams::{Busy, Listing, Page, Paused, StreamState, StreamStatus, Streams};
 
 /// A running engine; a cheap handle.
@@ -73,7 +75,7 @@ impl Engine {
         sink.serve(journal.owner().journal);
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let dead_letters = DeadLetters::new(&journal, &sink, &settings.sink);
-        let streams = Streams::new(&journal, &flushers, &health);
+        let streams = Streams::new(&journal, &flushers, &health, settings.sink.timeout);
         let drain = settings.shutdown.drain;
         let engine = Self { journal, flushers, sink, health, metrics, dead_letters, streams, drain };
         engine.start_draining(settings);

@@ -28,9 +28,11 @@ pub const MAX_PEEKED_BYTES: usize = 1 << 20;
 /// The streams of a node; a cheap handle.
 #[derive(Clone)]
 pub struct Streams {
-    journal: Journal,
-    flushers: Flushers,
+    pub(super) journal: Journal,
+    pub(super) flushers: Flushers,
     health: Arc<Health>,
+    /// How long what is on its way to the sink may take.
+    pub(super) sink_timeout: Duration,
     /// When the next listing may begin.
     turn: Arc<Mutex<Instant>>,
     waiting: Arc<Semaphore>,
@@ -119,12 +121,13 @@ struct Row {
 }
 
 impl Streams {
-    pub(super) fn new(journal: &Journal, flushers: &Flushers, health: &Arc<Health>) -> Self {
+    pub(super) fn new(journal: &Journal, flushers: &Flushers, health: &Arc<Health>, sink_timeout: Duration) -> Self {
         let started = (Instant::now(), SystemTime::now());
         Self {
             journal: journal.clone(),
             flushers: flushers.clone(),
             health: Arc::clone(health),
+            sink_timeout,
             turn: Arc::new(Mutex::new(started.0)),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             peeking: Arc::new(Semaphore::new(MAX_PEEKING)),

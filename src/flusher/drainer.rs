@@ -1,7 +1,11 @@
 //! Drainers: each takes ids that are ready, and stores their backlog in one shared transaction after the other.
 
 use std::cmp::Reverse;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
@@ -10,7 +14,7 @@ use tracing::{Instrument as _, Span};
 use super::graves::Graves;
 use super::supervisor::{Limits, Shared};
 use super::task::{self, Doubt, Handover, settlement};
-use crate::journal::{JournalError, Taken};
+use crate::journal::{JournalError, Receipt, Taken};
 use crate::report::Batch;
 use crate::sink::{self, Outcome, Sink, Writer};
 use crate::sync::blocking;
@@ -151,7 +155,9 @@ impl<S: Sink> Drainer<S> {
         span.record("forebay.rows", batches.iter().map(|batch| batch.records.len()).sum::<usize>() as i64);
         // One that is in doubt is alone.
         let doubt = Doubt::of(handovers.iter().find_map(|handover| handover.doubt.as_deref()));
-        let outcomes = self.store(&batches, doubt).await;
+        let Some(outcomes) = self.store_unless_recalled(&batches, doubt, &handovers).await else {
+            return self.give_back(handovers, &receipts);
+        };
         let drained = receipts.into_iter().zip(outcomes);
         let (mut stored, mut settled) = (Vec::new(), Vec::new());
         for (mut handover, (receipt, outcome)) in handovers.into_iter().zip(drained) {
@@ -190,6 +196,40 @@ impl<S: Sink> Drainer<S> {
                     tokio::time::sleep(READ_RETRY).await;
                 }
             }
+        }
+    }
+
+    /// Stores them, unless one of the ids is held while nothing is on its way to the sink: `None` then.
+    async fn store_unless_recalled(
+        &mut self,
+        batches: &[Batch],
+        doubt: sink::Doubt,
+        handovers: &[Handover],
+    ) -> Option<Vec<Outcome>> {
+        let (shared, trying) = (Arc::clone(&self.shared), self.writer.trying());
+        let mut recalled = pin!(shared.recalled.notified());
+        let mut store = pin!(self.store(batches, doubt));
+        poll_fn(|context| {
+            // So that it is woken by the next, too.
+            while recalled.as_mut().poll(context).is_ready() {
+                recalled.set(shared.recalled.notified());
+            }
+            if let Poll::Ready(outcomes) = store.as_mut().poll(context) {
+                return Poll::Ready(Some(outcomes));
+            }
+            let may_be_held = shared.holds.load(Ordering::SeqCst) > 0
+                && (!trying.load(Ordering::SeqCst) || cfg!(forebay_plant = "recall_what_is_on_its_way"));
+            let is_recalled = may_be_held && handovers.iter().any(|handover| handover.stream.lock().is_held());
+            if is_recalled { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Lets all these ids go on as if they had not been taken, but that the sink may have something of them.
+    fn give_back(&self, handovers: Vec<Handover>, receipts: &[Receipt]) {
+        for (handover, receipt) in handovers.into_iter().zip(receipts) {
+            handover.stream.lock().give_back_tried(receipt.through());
+            handover.go_on(&self.shared);
         }
     }
 

@@ -28,4 +28,4 @@ mod task;
 mod tests;
 
 pub use policy::Policy;
-pub use supervisor::{Flushers, Limits};
+pub use supervisor::{Flushers, Held, Limits};

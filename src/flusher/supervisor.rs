@@ -1,11 +1,11 @@
 //! Starts a flusher for each id with backlog, wakes them, and joins them at the end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,7 +13,8 @@ use tokio_util::task::TaskTracker;
 use super::drainer::{Drainer, Handovers};
 use super::policy::{Decision, Policy};
 use super::task::{self, Doubt, Handover};
-use crate::journal::{Backlog, Drain, Flusher, Journal, JournalError, State, Stream};
+use crate::journal::{Backlog, Drain, Flusher, Hold, Journal, JournalError, State, Stream};
+use crate::report::Id;
 use crate::sink::{Sink, Writer};
 
 /// What one transaction may take.
@@ -38,6 +39,9 @@ pub(super) struct Shared {
     /// Flushers end, whatever is left.
     pub(super) stopped: AtomicBool,
     pub(super) handovers: mpsc::UnboundedSender<Handover>,
+    /// How many ids are held, and who waits for them to be given back.
+    pub(super) holds: AtomicUsize,
+    pub(super) recalled: Notify,
     journal: OnceLock<Journal>,
     /// Where the drainers take handovers from.
     pub(super) queue: Handovers,
@@ -57,6 +61,8 @@ impl Flushers {
             hurry: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             handovers,
+            holds: AtomicUsize::new(0),
+            recalled: Notify::new(),
             journal: OnceLock::new(),
             queue: Handovers::new(queue),
             runtime: Handle::current(),
@@ -110,10 +116,41 @@ impl Flushers {
         }
     }
 
+    /// Keeps an id from being drained, and has a drainer give it back that only waits for the sink. What is on its way
+    /// at this instant ends there: [`Hold::is_taken`] says whether it has. `None` where the id has no backlog, or is
+    /// held already.
+    pub fn hold(&self, id: &Id) -> Option<Held> {
+        let journal = self.0.journal.get()?;
+        self.0.holds.fetch_add(1, Ordering::SeqCst);
+        let held = Held { hold: journal.hold(id), shared: Arc::clone(&self.0) };
+        self.0.recalled.notify_waiters();
+        held.hold.is_some().then_some(held)
+    }
+
     fn wake_all(&self) {
         if let Some(journal) = self.0.journal.get() {
             journal.parts().flat_map(|part| part.streams).for_each(|stream| stream.lock().wake());
         }
+    }
+}
+
+/// An id that is held.
+pub struct Held {
+    hold: Option<Hold>,
+    shared: Arc<Shared>,
+}
+
+impl Held {
+    /// The hold.
+    pub fn hold(&self) -> &Hold {
+        self.hold.as_ref().expect("it was held when this was given out")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.hold = None;
+        self.shared.holds.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -71,14 +71,15 @@ impl DeadLetter {
 }
 
 impl Journal {
-    /// Up to `limit` dead letters in order of key, those behind `after`, of one id or of all. Reads the
-    /// disk.
+    /// Up to `limit` dead letters in order of key, those behind `after`, of one id or of all,
+    /// of one kind or of all. Reads the disk.
     ///
     /// # Errors
     /// When the storage cannot be read. A damaged letter is left out; it was logged at start.
     pub fn dead_letters(
         &self,
         of: Option<&Id>,
+        kind: Option<LetterKind>,
         after: Option<LetterKey>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
@@ -91,6 +92,9 @@ impl Journal {
             let Ok(letter) = decode(seal, &key, &value) else { continue };
             if letters.len() == limit || of.is_some_and(|id| *id != letter.id) {
                 break;
+            }
+            if kind.is_some_and(|kind| kind != letter.kind) {
+                continue;
             }
             letters.push(letter);
         }

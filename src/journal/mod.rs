@@ -24,6 +24,7 @@
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
 
 pub mod append;
+mod aside;
 mod bundle;
 mod commit;
 mod dead_letters;
@@ -67,6 +68,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 pub use append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
+pub use aside::Hold;
 pub use dead_letters::DeadLetter;
 pub use entry::Entry;
 pub use error::{Damage, JournalError};
@@ -290,7 +292,13 @@ impl Opened {
     /// Starts the commit thread, and tells `drain` of every stream that was found.
     pub fn start(self, drain: Arc<dyn Drain>) -> Journal {
         let Self { shared, positions, bundles } = self;
+        let journal = Journal { shared: Arc::clone(&shared), thread: Arc::default() };
         for stream in shared.index.parts().flat_map(|part| part.streams) {
+            if stream.lock().is_drained()
+                && let Err(error) = journal.settle_what_is_aside(&stream)
+            {
+                tracing::error!(%error, id = %stream.id, "what is set aside cannot be read");
+            }
             drain.backlog_grew(&stream, &mut stream.lock());
         }
         let committer = Committer::new(Arc::clone(&shared), drain, positions, bundles);
@@ -309,7 +317,8 @@ impl Opened {
         };
         let thread = thread::Builder::new().name("commit".to_owned()).spawn(commit);
         let thread = thread.expect("the system starts a thread while the process starts");
-        Journal { shared, thread: Arc::new(Mutex::new(Some(thread))) }
+        *journal.thread.lock().expect("nobody has it yet") = Some(thread);
+        journal
     }
 }
 

@@ -47,11 +47,11 @@ impl Journal {
 
     /// Goes on with a look, to its end or to an entry that is not where it was.
     fn look(&self, stream: &Stream, look: &mut Look) -> Result<Option<Spot>, JournalError> {
-        let (lanes, recent, settled, through) = {
+        let (lanes, recent, settled, through, aside) = {
             let state = stream.lock();
             let begun = state.recent.partition_point(|spot| spot.first <= look.last).saturating_sub(1);
             let recent: Vec<Spot> = state.recent.iter().skip(begun).take(MAX_LOOKED_AT + 1).copied().collect();
-            (state.lanes().collect::<Vec<_>>(), recent, state.settled, state.synced)
+            (state.lanes().collect::<Vec<_>>(), recent, state.settled, state.synced, state.aside())
         };
         let last_in_lanes = recent.first().map_or(through, |spot| Position(spot.first.0 - 1));
         let store = &self.shared.store;
@@ -65,7 +65,7 @@ impl Journal {
             for pair in store.range(lane, &stream.id, from, last_in_lanes) {
                 let (_, value) = pair?;
                 for (_, value) in entry::whole_values(store.seal(), &value, [ENTRY]).filter_map(Result::ok) {
-                    if entry::decode_whole(store.seal(), &value).is_ok_and(|entry| !look.at(entry, through)) {
+                    if entry::decode_whole(store.seal(), &value).is_ok_and(|entry| !look.at(entry, through, &aside)) {
                         return Ok(None);
                     }
                 }
@@ -75,7 +75,7 @@ impl Journal {
             let Some(value) = store.entry_at(&spot)? else {
                 return Ok(Some(spot));
             };
-            if entry::decode_value(store.seal(), &value).is_ok_and(|entry| !look.at(entry, through)) {
+            if entry::decode_value(store.seal(), &value).is_ok_and(|entry| !look.at(entry, through, &aside)) {
                 return Ok(None);
             }
         }
@@ -96,9 +96,9 @@ struct Look {
 
 impl Look {
     /// Looks at an entry; false where the look ends within it.
-    fn at(&mut self, entry: Entry, through: Position) -> bool {
+    fn at(&mut self, entry: Entry, through: Position, aside: &[Position]) -> bool {
         for record in entry.records {
-            if record.position <= self.last || record.position > through {
+            if record.position <= self.last || record.position > through || aside.contains(&record.position) {
                 continue;
             }
             let data_bytes = match &record.body {

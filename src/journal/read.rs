@@ -68,6 +68,9 @@ struct Rest {
     reports: u64,
     markers: u64,
     bytes: u64,
+    /// Reports that are dead letters already.
+    aside: Vec<Position>,
+    tried_through: Position,
 }
 
 /// How much a reading takes.
@@ -82,9 +85,12 @@ impl Taken {
         self.batch.records.len() >= limits.records || self.receipt.bytes >= limits.bytes as u64
     }
 
-    fn add(&mut self, entry: Entry, bytes: usize) {
-        let reports = entry.reports();
+    fn add(&mut self, mut entry: Entry, bytes: usize, aside: &[Position]) {
         self.receipt.through = entry.last();
+        if !aside.is_empty() && cfg!(not(forebay_plant = "store_what_is_aside")) {
+            entry.records.retain(|record| !aside.contains(&record.position));
+        }
+        let reports = entry.reports();
         self.receipt.reports += reports;
         self.receipt.markers += entry.records.len() as u64 - reports;
         self.receipt.bytes += bytes as u64;
@@ -106,7 +112,7 @@ impl Journal {
     pub fn read(&self, stream: &Arc<Stream>, max_records: usize, max_bytes: usize) -> Result<Taken, JournalError> {
         let limits = Limits { records: max_records, bytes: max_bytes };
         let mut rest = Rest::of(stream, max_records);
-        let tried_through = self.shared.recovered_through;
+        let tried_through = self.shared.recovered_through.max(rest.tried_through);
         let batch = Batch { tried_through, ..Batch::new(stream.id, Vec::new()) };
         let mut taken = Taken { batch, receipt: rest.empty_receipt() };
         taken.receipt.is_all = self.read_lanes(stream, &rest, limits, &mut taken)?
@@ -142,7 +148,7 @@ impl Journal {
                 let mut damage = None;
                 for part in entry::decode_together(self.shared.store.seal(), &key, &value) {
                     match part {
-                        Ok((entry, part)) => taken.add(entry, part.len()),
+                        Ok((entry, part)) => taken.add(entry, part.len(), &rest.aside),
                         Err(found) => damage = Some(found),
                     }
                 }
@@ -176,7 +182,7 @@ impl Journal {
             let value = self.find(stream, spot)?;
             taken.receipt.through = spot.last();
             match entry::decode(self.shared.store.seal(), (stream.id, spot.first), &value) {
-                Ok(entry) => taken.add(entry, value.len()),
+                Ok(entry) => taken.add(entry, value.len(), &rest.aside),
                 Err(damage) => {
                     self.put_aside(stream, Damaged::entry(stream.id, &spot, value), damage);
                 }
@@ -245,6 +251,7 @@ impl Journal {
         state.markers -= markers;
         state.bytes -= bytes;
         state.settled = through;
+        state.forget_aside(through);
         state.behind = !is_all;
         if is_all {
             state.oldest = state.oldest_after_taken;
@@ -276,6 +283,11 @@ impl Journal {
 }
 
 impl Receipt {
+    /// The last position that it is about.
+    pub fn through(&self) -> Position {
+        self.through
+    }
+
     /// Takes the entries out of the stream, and notes where they are by now.
     fn settle(self, seal: &Seal, id: Id, state: &mut State, settled: &mut Settled) {
         settled.ids.push((id, self.through));
@@ -309,6 +321,8 @@ impl Rest {
             reports: state.reports,
             markers: state.markers,
             bytes: state.bytes,
+            aside: state.aside(),
+            tried_through: state.tried_through(),
         }
     }
 

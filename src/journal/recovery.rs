@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::aside::SetAside;
 use super::bundle::{self, Bundle, KINDS, Spot};
 use super::commit::now_micros;
 use super::dead_letters;
@@ -18,7 +19,7 @@ use super::seal::Seal;
 use super::set_aside::{Damaged, bundle_name};
 use super::store::Store;
 use super::stream::Stream;
-use crate::report::{Id, Position};
+use crate::report::{Id, Number, Position};
 
 /// The journal as it was found.
 pub(super) struct Found {
@@ -37,6 +38,8 @@ pub(super) struct Found {
     pub(super) damaged: u64,
     /// The highest position of any entry.
     pub(super) highest: u64,
+    /// What is no backlog, though its entries are there.
+    aside: SetAside,
 }
 
 /// One id's entries in one lane.
@@ -65,6 +68,8 @@ struct Traces {
     recent: Vec<Recent>,
     /// All entries in bundles up to here are settled.
     settled: Position,
+    /// Reports that are set aside.
+    aside: Vec<(Position, Number)>,
 }
 
 /// Reads all lanes and bundles, builds the index, and sets damaged entries aside.
@@ -83,6 +88,7 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
         dead_bytes: 0,
         damaged: 0,
         highest: 0,
+        aside: SetAside::find(store)?,
     };
     let mut traces: HashMap<Id, Traces> = HashMap::new();
     for lane in 0..store.lanes() {
@@ -116,10 +122,14 @@ fn scan_lane(
                 Ok((entry, part)) => {
                     let bytes = part.len() as u64;
                     found.highest = found.highest.max(entry.last().0);
-                    let stretches = &mut traces.entry(entry.id).or_default().stretches;
+                    let aside = found.aside.of(&entry);
+                    let reports = entry.reports() - aside.len() as u64;
+                    let traces = traces.entry(entry.id).or_default();
+                    traces.aside.extend(aside);
+                    let stretches = &mut traces.stretches;
                     match stretches.last_mut() {
-                        Some(stretch) if stretch.lane == lane => stretch.extend(&entry, bytes),
-                        _ => stretches.push(Stretch::new(lane, &entry, bytes)),
+                        Some(stretch) if stretch.lane == lane => stretch.extend(&entry, reports, bytes),
+                        _ => stretches.push(Stretch::new(lane, &entry, reports, bytes)),
                     }
                 }
                 Err(found) => damage = Some(found),
@@ -169,12 +179,16 @@ fn take_part(
         let spot = Spot::new(number, entry.first, offset..offset + part.len(), entry.records.len());
         let spot = spot.ok_or(Damage::Content)?;
         found.highest = found.highest.max(entry.last().0);
-        let recent = &mut traces.entry(entry.id).or_default().recent;
+        let aside = found.aside.of(&entry);
+        let reports = entry.reports() - aside.len() as u64;
+        let traces = traces.entry(entry.id).or_default();
+        traces.aside.extend(aside);
+        let recent = &mut traces.recent;
         if recent.is_empty() {
             // Of many ids there is one.
             recent.reserve_exact(1);
         }
-        recent.push(Recent::new(spot, &entry));
+        recent.push(Recent::new(spot, &entry, reports));
     }
     Ok(())
 }
@@ -210,26 +224,26 @@ fn scan_dead(store: &Store, found: &mut Found) -> Result<(), JournalError> {
 }
 
 impl Stretch {
-    fn new(lane: Lane, entry: &entry::Entry, bytes: u64) -> Self {
+    /// `reports` of the entry's reports are backlog.
+    fn new(lane: Lane, entry: &entry::Entry, reports: u64, bytes: u64) -> Self {
         let (first, last, accepted_at) = (entry.first, entry.first, entry.accepted_at);
         let mut stretch = Self { lane, first, last, reports: 0, markers: 0, bytes: 0, accepted_at };
-        stretch.extend(entry, bytes);
+        stretch.extend(entry, reports, bytes);
         stretch
     }
 
-    fn extend(&mut self, entry: &entry::Entry, bytes: u64) {
-        let reports = entry.reports();
+    fn extend(&mut self, entry: &entry::Entry, reports: u64, bytes: u64) {
         self.reports += reports;
-        self.markers += entry.records.len() as u64 - reports;
+        self.markers += entry.records.len() as u64 - entry.reports();
         self.bytes += bytes;
         self.last = entry.last();
     }
 }
 
 impl Recent {
-    fn new(spot: Spot, entry: &Entry) -> Self {
-        let reports = entry.reports();
-        Self { spot, reports, markers: entry.records.len() as u64 - reports, accepted_at: entry.accepted_at }
+    fn new(spot: Spot, entry: &Entry, reports: u64) -> Self {
+        let markers = entry.records.len() as u64 - entry.reports();
+        Self { spot, reports, markers, accepted_at: entry.accepted_at }
     }
 }
 
@@ -240,6 +254,11 @@ impl Traces {
         let in_lanes = in_lanes.filter(|_| cfg!(not(forebay_plant = "take_from_both")));
         let done = self.settled.max(in_lanes.unwrap_or(Position(0)));
         self.recent.retain(|recent| recent.spot.last() > done);
+        let in_lane = |at: Position| self.stretches.iter().any(|stretch| (stretch.first..=stretch.last).contains(&at));
+        let in_bundle = |at: Position| self.recent.iter().any(|r| (r.spot.first..=r.spot.last()).contains(&at));
+        self.aside.sort_unstable();
+        self.aside.dedup();
+        self.aside.retain(|(at, _)| in_lane(*at) || in_bundle(*at));
     }
 }
 
@@ -260,7 +279,7 @@ impl Clock {
 impl Found {
     /// One id's stream. Its entries may lie in several lanes, of which the one with the latest takes what follows.
     fn stream(&mut self, id: Id, traces: Traces, clock: Clock) -> Stream {
-        let Traces { mut stretches, recent, .. } = traces;
+        let Traces { mut stretches, recent, aside, .. } = traces;
         stretches.sort_by_key(|s| s.first);
         let stream = Stream::new(id);
         let mut state = stream.lock();
@@ -289,6 +308,7 @@ impl Found {
         // Not collected: the places would keep the room that more than them took.
         state.recent.reserve_exact(recent.len());
         state.recent.extend(recent.iter().map(|recent| recent.spot));
+        state.recover_aside(aside);
         self.reports += state.reports;
         self.bytes += state.bytes;
         drop(state);

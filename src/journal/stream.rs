@@ -7,6 +7,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::append::Outlet;
+use super::aside::Apart;
 use super::bundle::Spot;
 use super::lanes::Lane;
 use super::progress::Progress;
@@ -66,6 +67,8 @@ pub struct State {
     pub urgent: bool,
     /// Boxed: of most ids there is nothing to tell.
     pub(super) progress: Option<Box<Progress>>,
+    /// Boxed likewise.
+    pub(super) apart: Option<Box<Apart>>,
 }
 
 /// The state of an id's flusher.
@@ -107,7 +110,7 @@ pub struct Backlog {
     pub behind: bool,
     /// When the oldest of both was accepted.
     pub oldest: Option<Instant>,
-    /// Nothing of it is to be drained.
+    /// Nothing of it is to be drained: it is paused, or held.
     pub paused: bool,
     /// An operator wants it drained now.
     pub urgent: bool,
@@ -150,6 +153,7 @@ impl Stream {
             paused: false,
             urgent: false,
             progress: None,
+            apart: None,
         };
         Self { id, state: Mutex::new(state) }
     }
@@ -162,7 +166,7 @@ impl Stream {
     /// Lets the id's flusher act on all that is durable now, without waiting for batch, tick or the next attempt.
     pub fn hasten(&self) {
         let mut state = self.lock();
-        if !state.is_quiet() && !state.paused {
+        if !state.is_quiet() && !state.paused && !state.is_held() {
             state.urgent = true;
             state.wake();
         }
@@ -180,7 +184,8 @@ impl Stream {
 impl State {
     /// What a flusher decides by.
     pub fn backlog(&self) -> Backlog {
-        let Self { reports, markers, bytes, behind, oldest, paused, urgent, .. } = *self;
+        let Self { reports, markers, bytes, behind, oldest, urgent, .. } = *self;
+        let paused = self.paused || self.is_held();
         Backlog { reports, markers, bytes, behind, oldest, paused, urgent }
     }
 

@@ -20,20 +20,31 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// How long a request that is under way may still take once the node stops.
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
+/// What a listener allows its clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long the head of a request may take, and each piece of an answer.
+    pub limit: Duration,
+    /// Bytes that a chunk of a body may claim.
+    pub max_body: u64,
+    /// Whether a client that writes no more is answered all the same; else it has left, and what it asked for ends.
+    pub half_close: bool,
+}
+
 /// Serves the requests of a connection, until it ends or becomes something else than HTTP. The head of a request has
-/// to come, and a piece of an answer to be taken, within `limit`. A client that writes no more is answered all the
-/// same.
-pub async fn serve<S, B>(stream: Stream, service: S, limit: Duration, stop: &CancellationToken)
+/// to come, and a piece of an answer to be taken, within the time of `terms`.
+pub async fn serve<S, B>(stream: Stream, service: S, terms: Terms, stop: &CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
+    let Terms { limit, max_body, half_close } = terms;
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limit)
         .max_buf_size(MAX_HEADER_BYTES)
-        .half_close(true)
-        .serve_connection(TokioIo::new(Unstalled::new(stream, limit)), service)
+        .half_close(half_close)
+        .serve_connection(TokioIo::new(Unstalled::new(stream, limit, max_body)), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {

@@ -1,4 +1,4 @@
-//! A socket whose peer must take what is written to it within a bound.
+//! A socket whose peer must take what is written to it within a bound, and claim no more than it may send.
 
 use std::io;
 use std::pin::Pin;
@@ -8,19 +8,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::claims::Claims;
 use super::stream::Stream;
 
-/// A socket that fails a write which the peer lets wait for longer than `limit`.
+/// A socket that fails a write which the peer lets wait for longer than `limit`, and the read behind a chunk that
+/// claims more than a body may have.
 pub struct Unstalled {
     socket: Stream,
+    claims: Claims,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl Unstalled {
-    /// Bounds the writes to a stream.
-    pub fn new(socket: Stream, limit: Duration) -> Self {
-        Self { socket, limit, waiting: None }
+    /// Bounds the writes to a stream, and the bodies of its requests, in bytes.
+    pub fn new(socket: Stream, limit: Duration, max_body: u64) -> Self {
+        Self { socket, claims: Claims::new(max_body), limit, waiting: None }
     }
 
     /// The socket, which from here on waits for as long as its user does.
@@ -42,7 +45,16 @@ impl Unstalled {
 
 impl AsyncRead for Unstalled {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        if self.claims.is_exceeded() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a chunk claims more than a body may have",
+            )));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        self.claims.see(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -130,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn a_tls_close_that_the_peer_never_takes_is_given_up() {
         let (stream, _peer) = connected().await;
-        let mut stream = Unstalled::new(stream, LIMIT);
+        let mut stream = Unstalled::new(stream, LIMIT, 0);
         let piece = [0; 64 * 1024];
         let mut write = async || poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &piece))).await;
         while write().await.is_ready() {}
@@ -146,6 +158,6 @@ mod tests {
         drop(peer);
         tokio::time::pause();
         // Whether it was still taken by the system makes no difference.
-        let _ = timeout(LIMIT * 100, Unstalled::new(stream, LIMIT).shutdown()).await.expect("it ends");
+        let _ = timeout(LIMIT * 100, Unstalled::new(stream, LIMIT, 0).shutdown()).await.expect("it ends");
     }
 }

@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use super::validity;
+use crate::config::shown_path;
 
 /// How long before its end a certificate is warned of.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -20,7 +21,7 @@ const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read, or is no PEM.
-    #[error("{}: {problem}", .file.display())]
+    #[error("{}: {problem}", shown_path(.file))]
     File {
         /// Which file.
         file: PathBuf,
@@ -28,13 +29,21 @@ pub enum TlsError {
         problem: String,
     },
     /// Certificate and key are none that can be used, or not of each other.
-    #[error("{} and its key cannot be used: {error}", .file.display())]
+    #[error("{} and its key cannot be used: {error}", shown_path(.file))]
     Unusable {
         /// The certificate's file.
         file: PathBuf,
         /// What the library says.
         error: rustls::Error,
     },
+}
+
+impl TlsError {
+    /// Whose fault it is.
+    pub fn file(&self) -> &Path {
+        let (Self::File { file, .. } | Self::Unusable { file, .. }) = self;
+        file
+    }
 }
 
 /// A certificate with its key, ready to serve.

@@ -1,19 +1,22 @@
 //! The files that the settings name: tokens and certificates, read together so that they can be replaced together.
 
 use std::fmt;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::access::{Access, Tokens};
-use crate::config::Settings;
+use crate::config::{Settings, shown_path};
 use crate::metrics::{Certificates, Metrics};
-use crate::net::{self, Certificate, Tls};
+use crate::net::{self, Certificate, Tls, TlsError};
 
 /// What was read of the files; nothing of it is in force yet.
 pub struct Files {
     tokens: Option<Tokens>,
     ingest: Option<Certificate>,
     admin: Option<Certificate>,
+    /// Files that more may read, or write, than is good: key, path, what they may.
+    exposed: Vec<(&'static str, PathBuf, &'static str)>,
 }
 
 /// Everything that is wrong with the files, a line each: key, path, what it is.
@@ -36,27 +39,32 @@ impl Files {
     pub fn read(settings: &Settings) -> Result<Self, FileFaults> {
         let mut faults = Vec::new();
         let mut fault = |key: &str, path: &Path, error: &dyn fmt::Display| {
-            faults.push(format!("{key} = {:?}: {error}", path.display().to_string()));
+            faults.push(format!("{key} = {:?}: {error}", shown_path(path)));
         };
         let tokens = settings
             .access
             .tokens
             .as_deref()
             .and_then(|path| Tokens::read(path).map_err(|error| fault("access.tokens", path, &error)).ok());
-        let mut certificate = |key: &str, cert: &Option<_>, private: &Option<_>| {
-            let (cert, private) = cert.as_deref().zip(private.as_deref())?;
-            Certificate::read(cert, private).map_err(|error| fault(key, cert, &error)).ok()
+        let mut certificate = |section: &str, cert: &Option<_>, private: &Option<_>| {
+            let (cert, private): (&Path, &Path) = cert.as_deref().zip(private.as_deref())?;
+            let read = Certificate::read(cert, private);
+            let name = |error: &TlsError| if error.file() == private { "tls_key" } else { "tls_cert" };
+            read.map_err(|error| fault(&format!("{section}.{}", name(&error)), error.file(), &error)).ok()
         };
-        let ingest = certificate("ingest.tls_cert", &settings.ingest.tls_cert, &settings.ingest.tls_key);
-        let admin = certificate("admin.tls_cert", &settings.admin.tls_cert, &settings.admin.tls_key);
-        // Only looked at here: the sink reads its own for each connection.
-        certificate("sink.tls_cert", &settings.sink.tls_cert, &settings.sink.tls_key);
-        if let Some(ca) = settings.sink.tls_ca.as_deref()
-            && let Err(error) = net::certificates(ca)
-        {
-            fault("sink.tls_ca", ca, &error);
+        let ingest = certificate("ingest", &settings.ingest.tls_cert, &settings.ingest.tls_key);
+        let admin = certificate("admin", &settings.admin.tls_cert, &settings.admin.tls_key);
+        // Only looked at here: the sink, and what sends traces, read their own.
+        certificate("sink", &settings.sink.tls_cert, &settings.sink.tls_key);
+        for (key, ca) in [("sink.tls_ca", &settings.sink.tls_ca), ("trace.otlp_ca", &settings.trace.otlp_ca)] {
+            if let Some(ca) = ca.as_deref()
+                && let Err(error) = net::certificates(ca)
+            {
+                fault(key, ca, &error);
+            }
         }
-        if faults.is_empty() { Ok(Self { tokens, ingest, admin }) } else { Err(FileFaults(faults)) }
+        let exposed = exposed(settings);
+        if faults.is_empty() { Ok(Self { tokens, ingest, admin, exposed }) } else { Err(FileFaults(faults)) }
     }
 
     /// Reads the certificates of the listeners, and no tokens.
@@ -64,13 +72,40 @@ impl Files {
         let mut settings = settings.clone();
         settings.access.tokens = None;
         (settings.sink.tls_ca, settings.sink.tls_cert, settings.sink.tls_key) = (None, None, None);
+        settings.trace.otlp_ca = None;
         Self::read(&settings)
     }
 
-    /// Warns of certificates that have expired or soon will.
-    pub(super) fn warn_of_ends(&self) {
+    /// Warns of certificates that have expired or soon will, and of files that are open to others.
+    fn warn(&self) {
         self.ingest.iter().chain(&self.admin).for_each(Certificate::warn_of_end);
+        for (setting, path, may) in &self.exposed {
+            let path = path.display();
+            tracing::warn!(setting, %path, "other users of this machine may {may} this file: chmod 600 keeps it to its owner");
+        }
     }
+}
+
+/// The files of the settings that others than their owner can use to get in: by reading them, or by writing to them.
+fn exposed(settings: &Settings) -> Vec<(&'static str, PathBuf, &'static str)> {
+    let Settings { ingest, admin, sink, access, .. } = settings;
+    let files = [
+        ("access.tokens", &access.tokens),
+        ("ingest.tls_key", &ingest.tls_key),
+        ("admin.tls_key", &admin.tls_key),
+        ("sink.tls_key", &sink.tls_key),
+    ];
+    let files = files.into_iter().filter_map(|(setting, path)| Some((setting, path.as_ref()?)));
+    let judged = files.filter_map(|(setting, path)| {
+        let mode = std::fs::metadata(path).ok()?.permissions().mode();
+        // A group may be made for those who are to read a key; nobody else is to write to it.
+        match (mode & 0o022 != 0, mode & 0o004 != 0) {
+            (true, _) => Some((setting, path.clone(), "write to")),
+            (_, true) => Some((setting, path.clone(), "read")),
+            _ => None,
+        }
+    });
+    judged.collect()
 }
 
 /// The same, in force.
@@ -82,9 +117,9 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(files: Files) -> Self {
-        files.warn_of_ends();
+        files.warn();
         let tls = |certificate: Option<_>| certificate.map(|certificate| Arc::new(Tls::new(certificate)));
-        let Files { tokens, ingest, admin } = files;
+        let Files { tokens, ingest, admin, exposed: _ } = files;
         Self { access: Arc::new(Access::new(tokens)), ingest: tls(ingest), admin: tls(admin) }
     }
 
@@ -99,8 +134,8 @@ impl Guard {
 
     /// Puts other files of the same kinds in force: those of a node that has none stay away.
     pub(super) fn replace(&self, files: Files, metrics: &Metrics) {
-        files.warn_of_ends();
-        let Files { tokens, ingest, admin } = files;
+        files.warn();
+        let Files { tokens, ingest, admin, exposed: _ } = files;
         if let Some(tokens) = tokens {
             self.access.replace(tokens);
         }

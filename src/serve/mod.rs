@@ -2,13 +2,14 @@
 
 mod files;
 mod notify;
+mod process;
 mod reload;
+mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +21,12 @@ use crate::server::Server;
 
 pub use files::{FileFaults, Files};
 pub use reload::Reload;
+pub use signals::Signals;
 
 use files::Guard;
 use notify::Manager;
 use reload::Reloader;
+use signals::Stop;
 
 /// How long requests of the admin API may still take once the engine has stopped.
 const ADMIN_WAIT: Duration = Duration::from_secs(1);
@@ -32,22 +35,30 @@ const ADMIN_WAIT: Duration = Duration::from_secs(1);
 const IMPATIENT: i32 = 1;
 
 /// Serves until SIGTERM or SIGINT, then stops in order: accept, sessions, flushers, last sync. A second signal exits at
-/// once, which loses nothing that was acknowledged. SIGHUP puts other settings and files in force, or says why not.
+/// once, which loses nothing that was acknowledged. SIGHUP puts other settings and files in force, or says why not. The
+/// caller listens to `signals` before it does anything else, so that none ends a process that only begins.
 ///
 /// # Errors
 /// When a listener cannot be bound, the journal cannot be opened or fails (what is not acknowledged by then never will
 /// be), or the last sync fails.
-pub async fn serve(settings: Settings, files: Files, reload: Reload) -> anyhow::Result<()> {
+pub async fn serve(signals: Signals, settings: Settings, files: Files, reload: Reload) -> anyhow::Result<()> {
+    let Signals { stop: mut stops, hangup } = signals;
+    process::keep_to_itself();
+    process::provide(&settings);
     let guard = Guard::new(files);
-    let mut signals = Signals::new()?;
-    // Before the journal is opened, which takes its time: a SIGHUP that nobody listens for ends the process.
-    let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let manager = Manager::of_environment();
     let server = Server::bind(&settings, guard.access.clone(), guard.ingest.clone());
     let server = server.await.with_context(|| listening("ingest", settings.ingest.listen))?;
     let admin = Admin::bind(&settings, guard.access.clone(), guard.admin.clone());
     let admin = admin.await.with_context(|| listening("admin", settings.admin.listen))?;
-    let engine = Engine::open(&settings).await?;
+    // A large backlog takes its time, and nobody is to wait for it to be told to end.
+    let engine = tokio::select! {
+        opened = Engine::open(&settings) => opened?,
+        name = stops.next() => {
+            tracing::info!(signal = name, "stopped before the journal was open; nothing was taken");
+            return Ok(());
+        }
+    };
     let (ingest_addr, admin_addr) = (server.local_addr(), admin.local_addr());
 
     let metrics = Arc::clone(engine.metrics());
@@ -65,7 +76,7 @@ pub async fn serve(settings: Settings, files: Files, reload: Reload) -> anyhow::
     manager.ready();
 
     let ended = tokio::select! {
-        ended = until_stopped(&engine, serving, &stop, &mut signals, &manager) => ended,
+        ended = until_stopped(&engine, serving, &stop, &mut stops, &manager) => ended,
         never = reloader.run() => match never {},
         error = engine.failed() => {
             Err(anyhow::Error::new(error).context("the journal failed; nothing was acknowledged after that"))
@@ -92,7 +103,7 @@ async fn until_stopped(
     engine: &Engine,
     mut serving: JoinHandle<()>,
     stop: &CancellationToken,
-    signals: &mut Signals,
+    signals: &mut Stop,
     manager: &Manager,
 ) -> anyhow::Result<()> {
     let name = tokio::select! {
@@ -116,27 +127,6 @@ async fn until_stopped(
         name = signals.next() => {
             tracing::warn!(signal = name, "exiting at once; what was acknowledged is in the journal");
             std::process::exit(IMPATIENT);
-        }
-    }
-}
-
-/// The signals that stop a node.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    /// The name of the next signal.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::level_filters::LevelFilter;
 
 use super::files::{Files, Guard};
+use super::process;
 use crate::config::{self, Settings};
 use crate::metrics::Metrics;
 
@@ -84,6 +85,7 @@ impl Reloader {
         (self.reload.level)(settings.log.level);
         (self.ingest)(&settings.ingest);
         (self.admin)(&settings.admin);
+        process::warn_of_few(&settings);
         self.settings = settings;
         Ok(())
     }

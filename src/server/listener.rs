@@ -21,7 +21,7 @@ use crate::access::{Access, Hosts};
 use crate::config::{Ingest, OnDisconnect, Proxy, Settings};
 use crate::engine::Engine;
 use crate::metrics::{Intruders, Metrics};
-use crate::net::{self, Accepted, Caller, Caps, Opening, Place, Refusal, Seat, Tls, Unreadable};
+use crate::net::{self, Accepted, Caller, Caps, Opening, Place, Refusal, Seat, Terms, Tls, Unreadable};
 
 /// How long all connections together may take to end once the node stops: grace, answers, close and some.
 const STOP_WAIT: Duration = Duration::from_secs(12);
@@ -314,7 +314,8 @@ async fn serve(socket: TcpStream, caller: Caller, mut connection: Connection) {
             Err(refusal) => return net::refuse(stream, refusal).await,
         };
     }
+    let max_body = connection.ingest().max_request_bytes as u64;
     let connection = Arc::new(connection);
     let service = service_fn(move |request| http::respond(request, Arc::clone(&connection)));
-    net::serve(stream, service, limit, &stop).await;
+    net::serve(stream, service, Terms { limit, max_body, half_close: true }, &stop).await;
 }

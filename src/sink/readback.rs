@@ -9,10 +9,11 @@ use std::path::Path;
 use rusqlite::{OpenFlags, Row};
 use tokio::sync::mpsc;
 
-use super::sqlite::classify;
+use super::sqlite::{classify, time};
 use super::{MysqlSink, SinkError};
 use crate::config::{self, SinkTarget, TableName};
 use crate::report::Id;
+use crate::report::time::micros;
 
 /// Rows of a page.
 const PAGE_ROWS: usize = 500;
@@ -31,6 +32,12 @@ pub struct StoredReport {
     pub seq: u64,
     /// Its data, byte for byte as the sink shows it.
     pub data: Option<Vec<u8>>,
+    /// The client's time, in microseconds of the epoch.
+    pub time: Option<i64>,
+    /// The client's code; none where the column has something else.
+    pub code: Option<i64>,
+    /// Where it came from.
+    pub peer: Option<String>,
 }
 
 /// A row of the table of streams.
@@ -40,6 +47,8 @@ pub struct StoredStream {
     pub id: String,
     /// How many rows it has, as it was counted when they were stored.
     pub reports: u64,
+    /// `open`, `done` or `disconnected`.
+    pub state: String,
 }
 
 /// Rows one after the other. Dropping it ends the reading.
@@ -93,19 +102,37 @@ impl<T> Pages<T> {
 
 /// A table's rows of some ids.
 pub(super) trait Readable: Send + Sync + Sized + 'static {
-    /// The statement, in either dialect, for ids from `from` to before `to`.
-    fn select(table: &TableName, quote: char, from: &str, to: &str) -> String;
+    /// The statement for ids from `from` to before `to`.
+    fn select(table: &TableName, dialect: Dialect, from: &str, to: &str) -> String;
     /// Reads a row of SQLite.
     fn from_sqlite(row: &Row<'_>) -> rusqlite::Result<Self>;
     /// Reads a row of MySQL; `None` where a column is not what it should be.
     fn from_mysql(row: mysql_async::Row) -> Option<Self>;
 }
 
+/// How a sink wants a statement.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Dialect {
+    Mysql,
+    /// Whether the reports have the column `time_us`, which earlier versions did not make.
+    Sqlite(bool),
+}
+
+impl Dialect {
+    fn quote(self) -> char {
+        match self {
+            Self::Mysql => '`',
+            Self::Sqlite(_) => '"',
+        }
+    }
+}
+
 impl Readable for StoredReport {
-    fn select(table: &TableName, quote: char, from: &str, to: &str) -> String {
-        let reports = table.reports();
+    fn select(table: &TableName, dialect: Dialect, from: &str, to: &str) -> String {
+        let (quote, reports) = (dialect.quote(), table.reports());
+        let time_us = if matches!(dialect, Dialect::Sqlite(true)) { "time_us" } else { "NULL" };
         format!(
-            "SELECT id, source, seq, data FROM {quote}{reports}{quote} WHERE id >= '{from}' AND id < '{to}' \
+            "SELECT id, source, seq, data, time, code, peer, {time_us} FROM {quote}{reports}{quote} WHERE id >= '{from}' AND id < '{to}' \
              ORDER BY id, source, seq"
         )
     }
@@ -114,29 +141,37 @@ impl Readable for StoredReport {
         let data: Option<String> = row.get(3)?;
         let seq: i64 = row.get(2)?;
         let data = data.map(String::into_bytes);
-        Ok(Self { id: row.get(0)?, source: row.get(1)?, seq: seq.try_into().unwrap_or(u64::MAX), data })
+        let seq = seq.try_into().unwrap_or(u64::MAX);
+        let rest = row.get_ref(7)?.as_i64().ok();
+        let time = row.get_ref(4)?.as_f64().ok().map(|seconds| time::micros(seconds, rest));
+        let (code, peer) = (row.get_ref(5)?.as_i64().ok(), row.get(6)?);
+        Ok(Self { id: row.get(0)?, source: row.get(1)?, seq, data, time, code, peer })
     }
 
     fn from_mysql(row: mysql_async::Row) -> Option<Self> {
-        let (id, source, seq, data) = mysql_async::from_row_opt(row).ok()?;
-        Some(Self { id, source, seq, data })
+        type Columns = (String, u16, u64, Option<Vec<u8>>, Option<String>, Option<i64>, Option<String>, Option<String>);
+        let (id, source, seq, data, time, code, peer, _): Columns = mysql_async::from_row_opt(row).ok()?;
+        let time = time.as_deref().and_then(micros);
+        Some(Self { id, source, seq, data, time, code, peer })
     }
 }
 
 impl Readable for StoredStream {
-    fn select(table: &TableName, quote: char, from: &str, to: &str) -> String {
-        let streams = table.streams();
-        format!("SELECT id, reports FROM {quote}{streams}{quote} WHERE id >= '{from}' AND id < '{to}' ORDER BY id")
+    fn select(table: &TableName, dialect: Dialect, from: &str, to: &str) -> String {
+        let (quote, streams) = (dialect.quote(), table.streams());
+        format!(
+            "SELECT id, reports, state FROM {quote}{streams}{quote} WHERE id >= '{from}' AND id < '{to}' ORDER BY id"
+        )
     }
 
     fn from_sqlite(row: &Row<'_>) -> rusqlite::Result<Self> {
         let reports: i64 = row.get(1)?;
-        Ok(Self { id: row.get(0)?, reports: reports.try_into().unwrap_or(u64::MAX) })
+        Ok(Self { id: row.get(0)?, reports: reports.try_into().unwrap_or(u64::MAX), state: row.get(2)? })
     }
 
     fn from_mysql(row: mysql_async::Row) -> Option<Self> {
-        let (id, reports) = mysql_async::from_row_opt(row).ok()?;
-        Some(Self { id, reports })
+        let (id, reports, state) = mysql_async::from_row_opt(row).ok()?;
+        Some(Self { id, reports, state })
     }
 }
 
@@ -168,7 +203,9 @@ pub async fn total(settings: &config::Sink, prefix: &Id) -> Result<u64, SinkErro
             let sum = move || -> Result<i64, rusqlite::Error> {
                 open(&path, timeout)?.query_row(&select, [], |row| row.get(0))
             };
-            let sum = super::sqlite::blocking(move || sum().map_err(|error| classify("reading streams", error)));
+            let named = settings.target.clone();
+            let sum = move || sum().map_err(|error| of_file(&named, classify("reading streams", error)));
+            let sum = super::sqlite::blocking(sum);
             Ok(sum.await?.try_into().unwrap_or_default())
         }
     }
@@ -191,23 +228,35 @@ fn read<T: Readable>(settings: &config::Sink, prefix: &Id) -> Cursor<T> {
         let rows = Pages { page: Vec::new(), out: out.clone() };
         let outcome = match &settings.target {
             SinkTarget::Mysql(url) => {
-                let select = T::select(&settings.table, '`', &from, &to);
+                let select = T::select(&settings.table, Dialect::Mysql, &from, &to);
                 match MysqlSink::for_reading(url, &settings) {
                     Ok(sink) => sink.read(&select, rows).await,
                     Err(error) => Err(error),
                 }
             }
             SinkTarget::Sqlite(path) => {
-                let (path, select) = (path.clone(), T::select(&settings.table, '"', &from, &to));
-                super::sqlite::blocking(move || read_sqlite(&path, settings.timeout, &select, rows)).await
+                let (path, settings) = (path.clone(), settings.clone());
+                let read = move || {
+                    let select = |dialect| T::select(&settings.table, dialect, &from, &to);
+                    read_sqlite(&path, &settings, select, rows)
+                };
+                super::sqlite::blocking(read).await
             }
         };
         if let Err(error) = outcome {
             // Nobody may read any more.
-            let _ = out.send(Err(error)).await;
+            let _ = out.send(Err(of_file(&settings.target, error))).await;
         }
     });
     Cursor { pages, page: Vec::new().into_iter() }
+}
+
+/// The error with the path of the file that it is of.
+fn of_file(target: &SinkTarget, error: SinkError) -> SinkError {
+    match target {
+        SinkTarget::Mysql(_) => error,
+        SinkTarget::Sqlite(path) => SinkError { message: format!("{}: {}", path.display(), error.message), ..error },
+    }
 }
 
 /// Opens the file to read. Not read-only: a reader of a file in WAL mode needs its shared memory.
@@ -220,13 +269,16 @@ fn open(path: &Path, timeout: std::time::Duration) -> rusqlite::Result<rusqlite:
 
 fn read_sqlite<T: Readable>(
     path: &Path,
-    timeout: std::time::Duration,
-    select: &str,
+    settings: &config::Sink,
+    select: impl Fn(Dialect) -> String,
     mut rows: Pages<T>,
 ) -> Result<(), SinkError> {
     let reading = |error| classify("reading the sink", error);
-    let connection = open(path, timeout).map_err(reading)?;
-    let mut statement = connection.prepare(select).map_err(reading)?;
+    let connection = open(path, settings.timeout).map_err(reading)?;
+    let exact = "SELECT COUNT(*) FROM pragma_table_info(?1) WHERE name = 'time_us'";
+    let exact =
+        connection.query_row(exact, [settings.table.reports()], |row| row.get::<_, bool>(0)).map_err(reading)?;
+    let mut statement = connection.prepare(&select(Dialect::Sqlite(exact))).map_err(reading)?;
     let mut found = statement.query([]).map_err(reading)?;
     while let Some(row) = found.next().map_err(reading)? {
         if let Some(page) = rows.push(T::from_sqlite(row).map_err(reading)?)

@@ -65,6 +65,7 @@ fn sqlite_reports(table: &str) -> String {
   data TEXT NULL CHECK (data IS NULL OR json_valid(data)),
   accepted_at TEXT NOT NULL, -- UTC
   digest BLOB NULL, -- of data as it was sent, time and code
+  time_us INTEGER NULL, -- the microseconds of `time` where a REAL does not hold them: beyond the year 2242
   PRIMARY KEY (id, source, seq)
 ) WITHOUT ROWID"
     )
@@ -82,6 +83,12 @@ fn sqlite_streams(table: &str) -> String {
   settled BLOB NULL -- up to which position each journal has it settled
 ) WITHOUT ROWID"
     )
+}
+
+/// Columns of the embedded sink's tables that earlier versions did not have: the table, the column, and its type.
+pub(super) fn sqlite_added(table: &TableName) -> [(String, &'static str, &'static str); 3] {
+    let (reports, streams) = (table.reports().to_owned(), table.streams());
+    [(reports.clone(), "digest", "BLOB NULL"), (reports, "time_us", "INTEGER NULL"), (streams, "settled", "BLOB NULL")]
 }
 
 #[cfg(test)]

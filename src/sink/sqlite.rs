@@ -4,42 +4,84 @@
 //! transaction runs on a thread for blocking work; a lock of the process lets one at a time write, which spares them
 //! SQLite's own waiting by polling.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+mod file;
+mod opening;
+mod place;
+mod statements;
+pub(super) mod time;
+mod wal;
 
-use rusqlite::{TransactionBehavior, params};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use super::record::write_instant;
-use super::{Class, Connection, Sink, SinkError, StoreError, Stored, schema};
-use crate::config::{self, SinkTarget, TableName};
-use crate::report::{Batch, JournalId};
+use super::{Class, Connection, Sink, SinkError, StoreError, Stored};
+use crate::config::{self, TableName};
+use crate::report::{Batch, JournalId, Position};
+use file::{File, Known};
 use statements::Statements;
 
-mod statements;
+/// The `-wal` is carried into the file and cut down once nothing was stored for so long; where a reader keeps it from
+/// that, it is tried again after the second.
+const IDLE: Duration = Duration::from_secs(2);
+const READER: Duration = Duration::from_secs(20);
 
 /// An SQLite file.
 pub struct SqliteSink {
+    shared: Arc<Shared>,
+    /// Cuts down the `-wal` while nothing is stored; made with the first connection.
+    keeper: Mutex<Option<AbortHandle>>,
+}
+
+/// What all connections of a sink have together.
+struct Shared {
     path: PathBuf,
     settings: config::Sink,
-    writing: Writing,
+    /// Held by the one connection that works.
+    slot: Mutex<Slot>,
+    /// Something was stored.
+    stored: Notify,
     /// Whose batches are stored.
     journal: OnceLock<JournalId>,
 }
 
-/// Held by the one connection that writes. True once the tables were made or found: those that vanish later are not
-/// made again, except in a file that is new.
-type Writing = Arc<Mutex<bool>>;
+/// The one open file of a sink: a second would wait for the first.
+#[derive(Default)]
+struct Slot {
+    file: Option<File>,
+    known: Known,
+    stored_at: Option<Instant>,
+}
 
 impl SqliteSink {
     /// Nothing is opened yet.
     pub fn new(path: &Path, settings: &config::Sink) -> Self {
-        Self { path: path.to_owned(), settings: settings.clone(), writing: Arc::default(), journal: OnceLock::new() }
+        let (path, settings) = (path.to_owned(), settings.clone());
+        let shared = Shared { path, settings, slot: Mutex::default(), stored: Notify::new(), journal: OnceLock::new() };
+        Self { shared: Arc::new(shared), keeper: Mutex::new(None) }
     }
 
     pub(super) fn serve(&self, journal: JournalId) {
-        let _ = self.journal.set(journal);
+        // The first is the one that serves.
+        let _ = self.shared.journal.set(journal);
+    }
+
+    fn keep(&self) {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeper.is_none() {
+            *keeper = Some(tokio::spawn(keep(Arc::clone(&self.shared))).abort_handle());
+        }
+    }
+}
+
+impl Drop for SqliteSink {
+    fn drop(&mut self) {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        keeper.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -47,35 +89,39 @@ impl Sink for SqliteSink {
     type Connection = SqliteConnection;
 
     async fn connect(&self) -> Result<SqliteConnection, SinkError> {
-        let (path, settings) = (self.path.clone(), self.settings.clone());
-        let (writing, journal) = (Arc::clone(&self.writing), self.journal.get().copied());
+        self.keep();
+        let shared = Arc::clone(&self.shared);
         blocking(move || {
-            let mut made = writing.lock().unwrap_or_else(PoisonError::into_inner);
-            let make = settings.create_tables && (!*made || !path.exists());
-            let file = File { journal, ..File::open(&path, &settings, make)? };
-            *made = true;
-            drop(made);
-            Ok(SqliteConnection { file: Some(file), writing })
+            let mut slot = shared.lock();
+            let Slot { file, known, .. } = &mut *slot;
+            if file.is_none() {
+                *file = Some(File::open(&shared.path, &shared.settings, known).map_err(|error| shared.named(error))?);
+            }
+            drop(slot);
+            Ok(SqliteConnection { shared, usable: true })
         })
         .await
     }
 }
 
-/// One connection; its file is away while a transaction runs, and gone after one that was cancelled.
+/// One connection. Those of one sink have one file, in turn.
 pub struct SqliteConnection {
-    file: Option<File>,
-    writing: Writing,
+    shared: Arc<Shared>,
+    usable: bool,
 }
 
 impl Connection for SqliteConnection {
     async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         let batches = batches.to_vec();
-        self.with_file(move |file| match file.store(&batches, again) {
+        let journal = self.shared.journal.get().copied();
+        let stored = self.with_file(move |file, known| match file.store(known, journal, &batches, again) {
             Err(StoreError::Failed(error)) => Err(error),
             Err(StoreError::Taken(taken)) => Ok(Err(StoreError::Taken(taken))),
             Ok(stored) => Ok(Ok(stored)),
-        })
-        .await?
+        });
+        let stored = stored.await;
+        self.shared.stored.notify_one();
+        stored?
     }
 
     async fn probe(&mut self) -> Result<(), SinkError> {
@@ -83,29 +129,85 @@ impl Connection for SqliteConnection {
     }
 
     fn usable(&self) -> bool {
-        self.file.is_some()
+        self.usable
     }
 }
 
 impl SqliteConnection {
     async fn with_file<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut File) -> Result<T, SinkError> + Send + 'static,
+        work: impl FnOnce(&mut File, &mut Known) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
-        let mut file = self.file.take().ok_or_else(|| SinkError::new(Class::Outage, "the file is closed"))?;
-        let writing = Arc::clone(&self.writing);
-        let (file, outcome) = blocking(move || {
-            let turn = writing.lock().unwrap_or_else(PoisonError::into_inner);
-            let outcome = work(&mut file);
-            drop(turn);
-            Ok((file, outcome))
-        })
-        .await?;
+        let shared = Arc::clone(&self.shared);
+        // A future that is dropped leaves a connection that is not used again.
+        self.usable = false;
+        let outcome = blocking(move || Ok(shared.with_file(work))).await?;
         // After an outage the file is opened anew: it may be another one by then.
-        if outcome.as_ref().err().is_none_or(|error| matches!(error.class, Class::Transient | Class::Poison)) {
-            self.file = Some(file);
+        self.usable = outcome.as_ref().err().is_none_or(is_of_a_transaction);
+        outcome
+    }
+}
+
+fn is_of_a_transaction(error: &SinkError) -> bool {
+    matches!(error.class, Class::Transient | Class::Poison)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_file<T>(&self, work: impl FnOnce(&mut File, &mut Known) -> Result<T, SinkError>) -> Result<T, SinkError> {
+        let mut slot = self.lock();
+        let Slot { file, known, stored_at } = &mut *slot;
+        let open = file.as_mut().ok_or_else(|| SinkError::new(Class::Outage, "the file is closed"));
+        let outcome = open.and_then(|file| work(file, known)).map_err(|error| self.named(error));
+        *stored_at = Some(Instant::now());
+        if outcome.as_ref().err().is_some_and(|error| !is_of_a_transaction(error)) {
+            file.take().into_iter().for_each(|file| file.close(known));
         }
         outcome
+    }
+
+    /// The error with the file's path, but where a report is to blame.
+    fn named(&self, error: SinkError) -> SinkError {
+        match error.class {
+            Class::Poison => error,
+            _ => SinkError { message: format!("{}: {}", self.path.display(), error.message), ..error },
+        }
+    }
+
+    /// Cuts down the `-wal` if nothing was stored for a while; whether there is nothing left to cut.
+    fn cut_when_idle(&self) -> bool {
+        let mut slot = self.lock();
+        let Slot { file, known, stored_at } = &mut *slot;
+        match file {
+            Some(file) if stored_at.is_none_or(|at| at.elapsed() >= IDLE) => file.cut_wal(known),
+            Some(_) => false,
+            None => true,
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Nobody comes after it who would see that the file was moved.
+        self.file.take().into_iter().for_each(|file| file.close(&mut self.known));
+        self.known.say_loss();
+    }
+}
+
+/// Cuts down the `-wal` of a sink whenever nothing was stored for a while, until it is dropped.
+async fn keep(shared: Arc<Shared>) {
+    loop {
+        shared.stored.notified().await;
+        let (mut wait, mut is_cut) = (IDLE, false);
+        while !is_cut {
+            tokio::time::sleep(wait).await;
+            let sink = Arc::clone(&shared);
+            is_cut = blocking(move || Ok(sink.cut_when_idle())).await.unwrap_or(true);
+            wait = (wait * 2).min(READER);
+        }
     }
 }
 
@@ -116,83 +218,23 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(ended)?
 }
 
-/// An open file; every call blocks.
-struct File {
-    connection: rusqlite::Connection,
-    table: TableName,
-    path: PathBuf,
-    /// Device and inode: writes to a file that was deleted or replaced succeed, and are lost.
-    identity: (u64, u64),
-    /// Whose batches it stores.
-    journal: Option<JournalId>,
-}
-
 impl File {
-    fn open(path: &Path, settings: &config::Sink, make_tables: bool) -> Result<Self, SinkError> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| SinkError::new(Class::Outage, format!("making {}: {error}", folder.display())))?;
-        }
-        let connection = rusqlite::Connection::open(path).map_err(|error| classify("opening the file", error))?;
-        let prepared = prepare(&connection, settings.timeout);
-        prepared.map_err(|error| classify("setting up the file", error))?;
-        let file = Self {
-            connection,
-            table: settings.table.clone(),
-            path: path.to_owned(),
-            identity: identity(path)?,
-            journal: None,
+    fn store(
+        &mut self,
+        known: &mut Known,
+        journal: Option<JournalId>,
+        batches: &[Batch],
+        again: bool,
+    ) -> Result<Vec<Stored>, StoreError> {
+        let last = batches.iter().rev().find_map(|batch| Some((batch.id, batch.records.last()?.position)));
+        let last = last.filter(|(_, position)| *position > Position(0));
+        let work = |transaction: &rusqlite::Transaction<'_>, table: &TableName| {
+            let prepared = Statements::prepare(transaction, table, journal);
+            prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches, again)
         };
-        if make_tables && !file.tables_exist().map_err(|error| classify("looking for the tables", error))? {
-            for statement in schema::statements(&SinkTarget::Sqlite(path.to_owned()), &file.table) {
-                file.connection.execute_batch(&statement).map_err(|error| classify("making the tables", error))?;
-            }
-        }
-        Ok(file)
+        let inserted = |stored: &Vec<Stored>| stored.iter().map(|stored| stored.inserted).sum();
+        self.transact(known, last, work, inserted)
     }
-
-    fn tables_exist(&self) -> rusqlite::Result<bool> {
-        let count = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN (?1, ?2)";
-        let names = params![self.table.reports(), self.table.streams()];
-        self.connection.query_row(count, names, |row| row.get::<_, i64>(0)).map(|count| count == 2)
-    }
-
-    fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
-        if identity(&self.path)? != self.identity {
-            return Err(SinkError::new(Class::Outage, format!("{} was replaced", self.path.display())).into());
-        }
-        self.transact(batches, again)
-    }
-
-    /// A transaction that is dropped before its commit rolls back.
-    fn transact(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
-        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let transaction = begun.map_err(|error| classify("beginning a transaction", error))?;
-        let prepared = Statements::prepare(&transaction, &self.table, self.journal);
-        let stored = prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches, again)?;
-        transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
-        Ok(stored)
-    }
-
-    /// Takes the lock for writing and changes nothing.
-    fn probe(&mut self) -> Result<(), SinkError> {
-        let (reports, streams) = (self.table.reports(), self.table.streams());
-        let probe = format!(
-            "BEGIN IMMEDIATE; UPDATE \"{reports}\" SET code = code WHERE FALSE; \
-             UPDATE \"{streams}\" SET state = state WHERE FALSE; ROLLBACK"
-        );
-        let outcome = self.connection.execute_batch(&probe);
-        if outcome.is_err() && !self.connection.is_autocommit() {
-            self.connection.execute_batch("ROLLBACK").map_err(|error| classify("ending a probe", error))?;
-        }
-        outcome.map_err(|error| classify("asking whether the sink takes writes", error))
-    }
-}
-
-fn prepare(connection: &rusqlite::Connection, timeout: Duration) -> rusqlite::Result<()> {
-    connection.busy_timeout(timeout)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")
 }
 
 /// SQLite's integers are signed; all of ours are below 2^53.
@@ -204,12 +246,6 @@ fn instant(micros: u64) -> String {
     let mut text = Vec::with_capacity(26);
     write_instant(&mut text, micros);
     String::from_utf8(text).expect("an instant is written in digits")
-}
-
-fn identity(path: &Path) -> Result<(u64, u64), SinkError> {
-    let found = std::fs::metadata(path);
-    let found = found.map_err(|error| SinkError::new(Class::Outage, format!("{}: {error}", path.display())))?;
-    Ok((found.dev(), found.ino()))
 }
 
 pub(super) fn classify(doing: &str, error: rusqlite::Error) -> SinkError {

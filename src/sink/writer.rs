@@ -1,6 +1,7 @@
 //! Stores batches for as long as it takes: retries, waits out outages, and splits until poison stands alone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -86,6 +87,7 @@ pub struct Writer<S: Sink> {
     graves: Option<Arc<dyn Bury>>,
     /// What is stored now may be in the sink already: the outcome of a try is not known.
     again: bool,
+    trying: Arc<AtomicBool>,
 }
 
 /// How much is known against the batches that are to be stored.
@@ -122,7 +124,7 @@ enum GivenUp {
 impl<S: Sink> Writer<S> {
     /// A writer; it connects when it is first used. All writers of a sink share one health.
     pub fn new(sink: Arc<S>, health: Arc<Health>) -> Self {
-        Self { sink, health, connection: None, graves: None, again: false }
+        Self { sink, health, connection: None, graves: None, again: false, trying: Arc::default() }
     }
 
     /// Lets `graves` have what cannot be stored, before anything that comes after it in its id is stored: so what the
@@ -130,6 +132,11 @@ impl<S: Sink> Writer<S> {
     /// are only told of, and nothing behind them is remembered.
     pub fn bury_with(self, graves: Arc<dyn Bury>) -> Self {
         Self { graves: Some(graves), ..self }
+    }
+
+    /// Whether something is on its way to the sink. It changes only while a future of this writer is polled.
+    pub fn trying(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.trying)
     }
 
     /// Waits until the sink would take a write, so that its health is known before there is anything to store.
@@ -288,7 +295,9 @@ impl<S: Sink> Writer<S> {
             db.response.status_code = Empty,
             error.type = Empty,
         );
+        self.trying.store(true, Ordering::SeqCst);
         let tried = self.try_once(batches, probe).instrument(span.clone()).await;
+        self.trying.store(false, Ordering::SeqCst);
         if let Err(Failure { error: StoreError::Failed(error), .. }) = &tried {
             span.record("otel.status_code", "ERROR").record("error.type", error.class.name());
             if let Some(code) = error.code {

@@ -101,6 +101,36 @@ async fn an_id_is_paused_and_resumed_by_clicking() {
 }
 
 #[tokio::test]
+async fn the_first_report_that_waits_is_set_aside_by_clicking_with_a_reason() {
+    let node = Node::new().set("flush.tick", "1h").start().await;
+    let browser = Browser::start().await;
+    for seq in 1..=2 {
+        node.post(json!({"op": "report", "id": "meter-7", "seq": seq, "data": {"kwh": seq}}).to_string()).await;
+    }
+    browser.open(node.admin(), "#/id/meter-7").await;
+    browser.press("Set the first aside").await;
+    browser.press("Cancel").await;
+    browser.press("Set the first aside").await;
+    browser.shows("#ask", "those behind it go on").await;
+    browser.keys("<b>odd</b>").await;
+    browser.click("#ask .main").await;
+    browser.shows("#toasts", "meter-7~0~1 is a dead letter now").await;
+    node.drained().await;
+    browser.open(node.admin(), "#/dead").await;
+    browser.shows("#dead-rows", "set aside").await;
+    browser.shows("#dead-rows .error", "<b>odd</b>").await;
+    browser
+        .script(
+            "const kind = document.getElementById('dead-kind'); kind.value = 'refused'; \
+                    kind.dispatchEvent(new Event('change'))",
+        )
+        .await;
+    browser.shows("#dead-note", "None of this kind").await;
+    assert_eq!(node.audit().await["balanced"], true);
+    assert_eq!(browser.console().await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_id_that_waits_for_its_tick_is_flushed_by_clicking() {
     let node = Node::new().set("flush.tick", "1h").start().await;
     let browser = Browser::start().await;

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 
 use crate::limits::DEAD;
 use crate::support::client::Client;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::{FOREBAY, Node, Output, run};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::{eventually, same};
 
 /// Runs the program against the admin listener at `admin`, on a thread that may wait for it.
@@ -47,11 +47,11 @@ fn words(text: &str) -> Vec<Vec<&str>> {
 }
 
 /// Five dead letters of two ids, refused for their code, the first with data that would like to move the cursor.
-pub async fn with_dead_letters(mariadb: &MariaDb) -> Node {
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+pub async fn with_dead_letters(server: &Server) -> Node {
+    let node = Node::new().set("sink.url", server.url()).start().await;
     node.post(r#"{"op":"report","id":"first","seq":0}"#).await;
     node.drained().await;
-    mariadb.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
+    server.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
     let mut client = Client::connect(node.ingest()).await;
     for n in 0..5 {
         let data = format!("{{\"n\": {n},\n \"text\": \"\u{9b}2J\u{202e}\\u001b[2J\"}}");
@@ -62,10 +62,10 @@ pub async fn with_dead_letters(mariadb: &MariaDb) -> Node {
     node
 }
 
-#[tokio::test]
-async fn dead_letters_are_listed_for_people_and_for_programs() {
-    let mariadb = MariaDb::start().await;
-    let node = with_dead_letters(&mariadb).await;
+on_each_server!(dead_letters_are_listed_for_people_and_for_programs);
+async fn dead_letters_are_listed_for_people_and_for_programs(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
     let table = ok(node.admin(), &["dead-letters"]).await;
     let rows = words(&table);
     assert_eq!(rows[0], ["KEY", "AGE", "SIZE", "CODE", "REASON"]);
@@ -89,10 +89,10 @@ async fn dead_letters_are_listed_for_people_and_for_programs() {
     assert_eq!(lines(&ok(node.admin(), &["dead-letters", "--json", "list", "--limit", "3"]).await).len(), 3);
 }
 
-#[tokio::test]
-async fn a_dead_letter_is_shown_and_its_data_moves_no_cursor() {
-    let mariadb = MariaDb::start().await;
-    let node = with_dead_letters(&mariadb).await;
+on_each_server!(a_dead_letter_is_shown_and_its_data_moves_no_cursor);
+async fn a_dead_letter_is_shown_and_its_data_moves_no_cursor(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
     let shown = ok(node.admin(), &["dead-letters", "show", "s0~0~2"]).await;
     for part in ["s0~0~2", "Out of range", "1264", "100000", "127.0.0.1", r#"{"n": 2,"#] {
         assert!(shown.contains(part), "{part} in {shown}");
@@ -106,20 +106,20 @@ async fn a_dead_letter_is_shown_and_its_data_moves_no_cursor() {
     assert!(export.contains("\"data\":{\"n\": 0,  \"text\": "), "as it was sent but for those: {export}");
 }
 
-#[tokio::test]
-async fn dead_letters_are_retried_and_discarded_by_command() {
-    let mut mariadb = MariaDb::start().await;
-    let node = with_dead_letters(&mariadb).await;
+on_each_server!(dead_letters_are_retried_and_discarded_by_command);
+async fn dead_letters_are_retried_and_discarded_by_command(kind: Kind) {
+    let mut server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
     let again = fails(node.admin(), &["dead-letters", "retry", "s0~0~0"]).await;
     assert!(again.contains("refuses it again") && again.contains("(409)"), "{again}");
     let output = ask(node.admin(), &["dead-letters", "retry", "--all"]).await;
     assert_eq!((output.code, output.stdout.as_str()), (Some(1), "0 stored, 5 refused again\n"));
     assert!(output.stderr.contains("5 dead letters again, last s1~0~3: "), "{}", output.stderr);
-    mariadb.kill();
+    server.kill();
     let down = fails(node.admin(), &["dead-letters", "retry", "--all"]).await;
     assert!(down.contains("takes nothing now") && down.contains("(503)"), "{down}");
-    mariadb.restart().await;
-    mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    server.restart().await;
+    server.run(&["ALTER TABLE reports MODIFY code INT"]).await;
 
     assert_eq!(ok(node.admin(), &["dead-letters", "retry", "s0~0~0"]).await, "1 stored, 0 refused again\n");
     let gone = fails(node.admin(), &["dead-letters", "retry", "s0~0~0"]).await;
@@ -143,14 +143,14 @@ async fn dead_letters_are_retried_and_discarded_by_command() {
     );
 }
 
+on_each_server!(more_than_a_page_of_dead_letters_is_listed_whole);
 /// Pages are followed past the largest that the API gives.
-#[tokio::test]
-async fn more_than_a_page_of_dead_letters_is_listed_whole() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+async fn more_than_a_page_of_dead_letters_is_listed_whole(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
     node.post(r#"{"op":"report","id":"first","seq":0}"#).await;
     node.drained().await;
-    mariadb.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
+    server.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
     let many: Vec<Value> =
         (0..1_203).map(|n| json!({"op": "report", "id": "many", "seq": n, "code": 100_000})).collect();
     node.post(serde_json::to_string(&many).expect("JSON")).await;

@@ -4,9 +4,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use crate::support::load::{Load, Plan};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
 use crate::support::proof::{self, Proof};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::strace;
 
 /// Four clients share four ids with others, four let the node number their reports, the rest are on their own.
@@ -28,10 +28,10 @@ fn rounds() -> u64 {
     given.map_or(proof::rounds(10, 1_000), |rounds| rounds.parse().expect("FOREBAY_CRASH_ROUNDS is a number"))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_acked_report_survives_kill_nine() {
-    let mut mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).set("flush.tick", "100ms").set("sink.timeout", "5s");
+on_each_server!(an_acked_report_survives_kill_nine);
+async fn an_acked_report_survives_kill_nine(kind: Kind) {
+    let mut server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).set("flush.tick", "100ms").set("sink.timeout", "5s");
     let mut node = node.start().await;
     let load = Load::start(&node.address(), sixteen_clients());
     for round in 1..=rounds() {
@@ -39,24 +39,24 @@ async fn an_acked_report_survives_kill_nine() {
         load.more_acks(50).await;
         tokio::time::sleep(Duration::from_millis((round * 137) % 600)).await;
         if round % 4 == 0 {
-            mariadb.kill();
+            server.kill();
         }
         node.kill();
         if round % 8 == 4 {
             // The node comes back first, and works without its sink for a while.
             node.restart().await;
             load.more_acks(50).await;
-            mariadb.restart().await;
+            server.restart().await;
         } else {
             if round % 8 == 0 {
-                mariadb.restart().await;
+                server.restart().await;
             }
             node.restart().await;
         }
     }
     let ledger = load.finish().await;
     let verdict = ledger.settle(&node).await;
-    let mut proof = Proof::new("SIGKILL under load, every fourth with mariadbd");
+    let mut proof = Proof::on(kind, "SIGKILL under load, every fourth with the server");
     proof.verdict(rounds(), &verdict);
     proof.report();
     verdict.assert_clean();

@@ -10,15 +10,15 @@ use tokio::net::TcpStream;
 use crate::commands::ask as ask_by_command;
 use crate::support::client::Client;
 use crate::support::http::{self, Answer};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::{eventually, same};
 
 const LIST: &str = "/api/v1/dead-letters";
 
-/// Valid JSON that MariaDB refuses for good.
+/// Valid JSON that every server refuses for good.
 fn too_deep() -> String {
-    format!("{}1{}", "[".repeat(40), "]".repeat(40))
+    format!("{}1{}", "[".repeat(101), "]".repeat(101))
 }
 
 async fn ask(node: &Node, method: &str, path: &str) -> Answer {
@@ -40,16 +40,16 @@ async fn problem(node: &Node, method: &str, path: &str, status: u16) -> String {
 }
 
 /// Three ids with eight reports each, all refused for their code, and one more whose data is refused.
-pub(crate) async fn with_dead_letters(mariadb: &MariaDb) -> Node {
-    with_dead_letters_of(mariadb, Node::new()).await
+pub(crate) async fn with_dead_letters(server: &Server) -> Node {
+    with_dead_letters_of(server, Node::new()).await
 }
 
-async fn with_dead_letters_of(mariadb: &MariaDb, node: Node) -> Node {
-    let node = node.set("sink.url", mariadb.url()).start().await;
+async fn with_dead_letters_of(server: &Server, node: Node) -> Node {
+    let node = node.set("sink.url", server.url()).start().await;
     // The tables are there once a row is.
     node.post(r#"{"op":"report","id":"first","seq":0}"#).await;
     node.drained().await;
-    mariadb.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
+    server.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
     let mut client = Client::connect(node.ingest()).await;
     for n in 0..24_u64 {
         let report = json!({"op": "report", "id": format!("s{}", n % 3), "seq": n, "code": 100_000, "data": {"n": n}});
@@ -64,10 +64,10 @@ async fn with_dead_letters_of(mariadb: &MariaDb, node: Node) -> Node {
     node
 }
 
-#[tokio::test]
-async fn dead_letters_are_listed_shown_and_exported() {
-    let mariadb = MariaDb::start().await;
-    let node = with_dead_letters(&mariadb).await;
+on_each_server!(dead_letters_are_listed_shown_and_exported);
+async fn dead_letters_are_listed_shown_and_exported(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
     let (mut found, mut path) = (Vec::new(), format!("{LIST}?limit=10"));
     loop {
         let page = ok(&node, "GET", &path).await;
@@ -99,20 +99,20 @@ async fn dead_letters_are_listed_shown_and_exported() {
     assert!(lines.iter().all(|line| line.contains(r#""data":"#) && line.contains(r#""reason":"#)));
 }
 
-#[tokio::test]
-async fn a_dead_letter_is_retried_once_its_cause_is_gone() {
-    let mut mariadb = MariaDb::start().await;
-    let mut node = with_dead_letters(&mariadb).await;
+on_each_server!(a_dead_letter_is_retried_once_its_cause_is_gone);
+async fn a_dead_letter_is_retried_once_its_cause_is_gone(kind: Kind) {
+    let mut server = Server::start(kind).await;
+    let mut node = with_dead_letters(&server).await;
     let refusal = problem(&node, "POST", &format!("{LIST}/s0~0~0/retry"), 409).await;
     assert!(refusal.contains("Out of range"), "{refusal}");
     let all = ok(&node, "POST", &format!("{LIST}/retry")).await;
     assert_eq!((&all["stored"], &all["refused"]), (&json!(0), &json!(25)), "{all}");
 
-    mariadb.kill();
+    server.kill();
     let down = problem(&node, "POST", &format!("{LIST}/retry"), 503).await;
     assert!(down.contains("takes nothing now"), "{down}");
-    mariadb.restart().await;
-    mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    server.restart().await;
+    server.run(&["ALTER TABLE reports MODIFY code INT"]).await;
 
     let one = ok(&node, "POST", &format!("{LIST}/s0~0~0/retry")).await;
     assert_eq!((&one["stored"], &one["duplicates"]), (&json!(1), &json!(0)));
@@ -154,14 +154,14 @@ async fn left(node: &Node, client: SocketAddr) {
     closed.await;
 }
 
+on_each_server!(a_retry_whose_client_leaves_midway_is_settled_as_one_row_all_the_same);
 /// The retry's row is in its transaction, and the letter still there, when nobody waits for the answer any more.
-#[tokio::test]
-async fn a_retry_whose_client_leaves_midway_is_settled_as_one_row_all_the_same() {
-    let mariadb = MariaDb::start().await;
+async fn a_retry_whose_client_leaves_midway_is_settled_as_one_row_all_the_same(kind: Kind) {
+    let server = Server::start(kind).await;
     // A tenth of it is how long a lock is waited for.
-    let node = with_dead_letters_of(&mariadb, Node::new().set("sink.timeout", "2m")).await;
-    mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
-    let mut holder = mariadb.conn().await;
+    let node = with_dead_letters_of(&server, Node::new().set("sink.timeout", "2m")).await;
+    server.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    let mut holder = server.conn().await;
     for lock in ["BEGIN", "SELECT * FROM report_streams WHERE id = 's0' FOR UPDATE"] {
         holder.query_drop(lock).await.expect("nobody else has the row");
     }
@@ -172,7 +172,7 @@ async fn a_retry_whose_client_leaves_midway_is_settled_as_one_row_all_the_same()
         // The holder has the row, so this statement cannot get on. (innodb_trx stays as it is while it is asked often.)
         let waiting =
             "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'INSERT INTO %report_streams%'";
-        same(mariadb.row::<u64>(waiting).await, 1)
+        same(server.row::<u64>(waiting).await, 1)
     });
     waits.await;
     let client = socket.local_addr().expect("it is connected");
@@ -189,23 +189,38 @@ async fn a_retry_whose_client_leaves_midway_is_settled_as_one_row_all_the_same()
     problem(&node, "GET", &format!("{LIST}/s0~0~0"), 404).await;
 }
 
+on_each_server!(a_letter_whose_row_is_there_already_is_a_duplicate);
 /// The sink has the row, and the letter is still there: as after a crash between the two.
-#[tokio::test]
-async fn a_letter_whose_row_is_there_already_is_a_duplicate() {
-    let mariadb = MariaDb::start().await;
-    let node = with_dead_letters(&mariadb).await;
-    mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
-    mariadb.run(&["INSERT INTO reports (id, source, seq, code, accepted_at) VALUES ('s2', 0, 2, 7, NOW(6))"]).await;
+async fn a_letter_whose_row_is_there_already_is_a_duplicate(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
+    server.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    let values = r#"('s2', 0, 2, 100000, '{"n":2}', NOW(6))"#;
+    server.run(&[&format!("INSERT INTO reports (id, source, seq, code, data, accepted_at) VALUES {values}")]).await;
     let one = ok(&node, "POST", &format!("{LIST}/s2~0~2/retry")).await;
     assert_eq!((&one["stored"], &one["duplicates"]), (&json!(0), &json!(1)), "{one}");
     let audit = node.audit().await;
     assert_eq!((&audit["dead"], &audit["duplicates"], &audit["balanced"]), (&json!(24), &json!(1), &json!(true)));
 }
 
-#[tokio::test]
-async fn a_dead_letter_is_discarded_on_purpose_only_and_counted() {
-    let mariadb = MariaDb::start().await;
-    let mut node = with_dead_letters(&mariadb).await;
+on_each_server!(a_letter_whose_key_is_taken_meanwhile_is_refused_again_and_shows_by_what);
+/// Somebody else's report has the key by now.
+async fn a_letter_whose_key_is_taken_meanwhile_is_refused_again_and_shows_by_what(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
+    server.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    server.run(&["INSERT INTO reports (id, source, seq, code, accepted_at) VALUES ('s2', 0, 2, 7, NOW(6))"]).await;
+    problem(&node, "POST", &format!("{LIST}/s2~0~2/retry"), 409).await;
+    let all = ok(&node, "POST", &format!("{LIST}/retry?id=s2")).await;
+    assert_eq!((&all["stored"], &all["duplicates"], &all["refused"]), (&json!(7), &json!(0), &json!(1)), "{all}");
+    let letter = ok(&node, "GET", &format!("{LIST}/s2~0~2")).await;
+    assert_eq!((&letter["kind"], &letter["holder"]["code"]), (&json!("key_taken"), &json!("7")), "{letter}");
+}
+
+on_each_server!(a_dead_letter_is_discarded_on_purpose_only_and_counted);
+async fn a_dead_letter_is_discarded_on_purpose_only_and_counted(kind: Kind) {
+    let server = Server::start(kind).await;
+    let mut node = with_dead_letters(&server).await;
     assert_eq!(ok(&node, "DELETE", &format!("{LIST}/s3~0~24")).await["discarded"], 1);
     problem(&node, "DELETE", &format!("{LIST}/s3~0~24"), 404).await;
     problem(&node, "GET", &format!("{LIST}/s3~0~24"), 404).await;

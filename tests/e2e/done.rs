@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, report};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::eventually;
 
 /// A node whose tick never comes: what leaves, leaves for its marker.
@@ -33,10 +33,10 @@ async fn a_done_is_acknowledged_and_then_comes_its_event() {
     assert_eq!((stream.state.as_str(), stream.reports), ("done", 3));
 }
 
-#[tokio::test]
-async fn the_event_comes_after_the_rows_are_in_mariadb() {
-    let mariadb = MariaDb::start().await;
-    let node = patient_node().set("sink.url", mariadb.url()).start().await;
+on_each_server!(the_event_comes_after_the_rows_are_in_a_server);
+async fn the_event_comes_after_the_rows_are_in_a_server(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = patient_node().set("sink.url", server.url()).start().await;
     let mut client = Client::connect(node.ingest()).await;
     for round in 1..=20_u64 {
         client.send(report("s", round, "1")).await;
@@ -101,17 +101,17 @@ async fn a_later_report_opens_a_done_stream_again() {
     assert_eq!((stream.state.as_str(), stream.reports), ("open", 2));
 }
 
-#[tokio::test]
-async fn a_done_survives_kill_nine() {
-    let mut mariadb = MariaDb::start().await;
-    let mut node = patient_node().set("sink.url", mariadb.url()).start().await;
-    mariadb.kill();
+on_each_server!(a_done_survives_kill_nine);
+async fn a_done_survives_kill_nine(kind: Kind) {
+    let mut server = Server::start(kind).await;
+    let mut node = patient_node().set("sink.url", server.url()).start().await;
+    server.kill();
     let mut client = Client::connect(node.ingest()).await;
     client.report("s", 1, "1").await;
     let ack = client.ask(r#"{"op":"done","id":"s"}"#).await;
     assert_eq!(ack["code"], 200, "{ack}");
     node.kill();
-    mariadb.restart().await;
+    server.restart().await;
     node.restart().await;
     let stream = eventually("the state done", async || {
         let stream = node.stored().stream("s").await?;

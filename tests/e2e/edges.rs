@@ -141,6 +141,21 @@ async fn a_length_beyond_all_limits_is_413_before_the_body() {
 }
 
 #[tokio::test]
+async fn a_chunk_that_claims_more_than_there_may_be_is_refused_at_once() {
+    let node = Node::new().start().await;
+    for chunk in ["10000000000000000", "FFFFFFFFFFFFFFFFFFFF", "ffffffffffffffff", "7fffffff"] {
+        let request =
+            format!("POST /reports HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}\r\n[");
+        let status = status(node.ingest(), request.as_bytes()).await;
+        assert!(matches!(status, 400 | 413), "{chunk}: {status}");
+        // A request before it, over the same connection, is answered.
+        let both = format!("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n{request}");
+        let answer = answer(node.ingest(), both.as_bytes()).await;
+        assert_eq!(answer.status, 404, "{chunk}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_in_an_encoding_that_is_not_decoded_is_refused() {
     let node = Node::new().start().await;
     for encoding in [

@@ -1,8 +1,8 @@
 //! One report is one row: resent, over other ways, and with all its columns.
 
 use crate::support::client::{Client, report};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 
 #[tokio::test]
 async fn one_seq_over_two_connections_and_by_post_is_one_row() {
@@ -20,10 +20,10 @@ async fn one_seq_over_two_connections_and_by_post_is_one_row() {
     assert_eq!(node.stored().stream("once").await.expect("a stream").reports, 1);
 }
 
-#[tokio::test]
-async fn one_seq_before_and_after_a_restart_is_one_row_in_mariadb() {
-    let mariadb = MariaDb::start().await;
-    let mut node = Node::new().set("sink.url", mariadb.url()).start().await;
+on_each_server!(one_seq_before_and_after_a_restart_is_one_row_in_a_server);
+async fn one_seq_before_and_after_a_restart_is_one_row_in_a_server(kind: Kind) {
+    let server = Server::start(kind).await;
+    let mut node = Node::new().set("sink.url", server.url()).start().await;
     for round in 0..3 {
         for seq in 0..15 {
             Client::connect(node.ingest()).await.report("once", seq, &format!("{{\"seq\": {seq}}}")).await;
@@ -39,10 +39,10 @@ async fn one_seq_before_and_after_a_restart_is_one_row_in_mariadb() {
     }
 }
 
-#[tokio::test]
-async fn the_first_write_of_a_key_wins() {
-    let mariadb = MariaDb::start().await;
-    for url in [None, Some(mariadb.url())] {
+on_each_server!(the_first_write_of_a_key_wins);
+async fn the_first_write_of_a_key_wins(kind: Kind) {
+    let server = Server::start(kind).await;
+    for url in [None, Some(server.url())] {
         let mut node = Node::new();
         if let Some(url) = url {
             node.change("sink.url", url);
@@ -80,10 +80,10 @@ async fn reports_without_seq_are_rows_each_even_where_their_data_is_the_same() {
     assert_eq!(node.stored().rows_of("same").await.expect("a sink").len(), 25);
 }
 
-#[tokio::test]
-async fn every_column_is_as_it_was_sent() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+on_each_server!(every_column_is_as_it_was_sent);
+async fn every_column_is_as_it_was_sent(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
     let mut client = Client::connect(node.ingest()).await;
     for (seq, rest) in [
         r#""time":"1714972800","code":0"#,
@@ -111,5 +111,5 @@ async fn every_column_is_as_it_was_sent() {
     assert_eq!(columns, wanted);
     assert!(rows.iter().all(|row| row.peer.as_deref() == Some("127.0.0.1")), "{rows:?}");
     let query = "SELECT COUNT(*) FROM reports WHERE ABS(TIMESTAMPDIFF(SECOND, accepted_at, UTC_TIMESTAMP(6))) < 600";
-    assert_eq!(mariadb.row::<u64>(query).await, 5, "accepted_at is in UTC: {rows:?}");
+    assert_eq!(server.row::<u64>(query).await, 5, "accepted_at is in UTC: {rows:?}");
 }

@@ -1,8 +1,8 @@
 //! When a batch leaves for the sink, and in which order. Ticks of an hour prove that something else was the reason.
 
 use crate::support::client::Client;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::{eventually, same};
 
 async fn rows_become(node: &Node, id: &str, wanted: usize) {
@@ -10,10 +10,10 @@ async fn rows_become(node: &Node, id: &str, wanted: usize) {
     rows.await;
 }
 
-#[tokio::test]
-async fn a_batch_leaves_at_its_tenth_report_without_the_tick() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).set("flush.tick", "1h").start().await;
+on_each_server!(a_batch_leaves_at_its_tenth_report_without_the_tick);
+async fn a_batch_leaves_at_its_tenth_report_without_the_tick(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).set("flush.tick", "1h").start().await;
     let mut client = Client::connect(node.ingest()).await;
     for seq in 0..9 {
         client.report("nine", seq, "1").await;
@@ -53,10 +53,10 @@ async fn a_marker_takes_what_is_before_it_along_at_once() {
     rows_become(&node, "left", 1).await;
 }
 
-#[tokio::test]
-async fn what_a_restart_finds_in_the_journal_leaves_too() {
-    let mariadb = MariaDb::start().await;
-    let mut node = Node::new().set("sink.url", mariadb.url()).set("flush.tick", "1h").start().await;
+on_each_server!(what_a_restart_finds_in_the_journal_leaves_too);
+async fn what_a_restart_finds_in_the_journal_leaves_too(kind: Kind) {
+    let server = Server::start(kind).await;
+    let mut node = Node::new().set("sink.url", server.url()).set("flush.tick", "1h").start().await;
     let mut client = Client::connect(node.ingest()).await;
     for seq in 0..9 {
         client.report("kept", seq, "1").await;
@@ -68,10 +68,10 @@ async fn what_a_restart_finds_in_the_journal_leaves_too() {
     rows_become(&node, "kept", 9).await;
 }
 
-#[tokio::test]
-async fn the_order_within_an_id_is_the_order_of_acceptance() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+on_each_server!(the_order_within_an_id_is_the_order_of_acceptance);
+async fn the_order_within_an_id_is_the_order_of_acceptance(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
     let mut clients = Vec::new();
     for c in 0..4 {
         let mut client = Client::connect(node.ingest()).await;

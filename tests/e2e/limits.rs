@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, report};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::eventually;
 
 /// A sink at which nobody listens: port 1 of the loopback.
@@ -73,17 +73,17 @@ async fn a_backlog_limit_holds_after_a_restart() {
     assert_refused(&client.ask(report("full", 5, "1")).await, 429, "backlog_full");
 }
 
-#[tokio::test]
-async fn a_refused_report_is_taken_once_the_backlog_has_drained() {
-    let mut mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).set("journal.max_backlog_per_id", 5).start().await;
-    mariadb.kill();
+on_each_server!(a_refused_report_is_taken_once_the_backlog_has_drained);
+async fn a_refused_report_is_taken_once_the_backlog_has_drained(kind: Kind) {
+    let mut server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).set("journal.max_backlog_per_id", 5).start().await;
+    server.kill();
     let mut client = Client::connect(node.ingest()).await;
     for seq in 0..5 {
         client.report("full", seq, "1").await;
     }
     assert_refused(&client.ask(report("full", 5, "1")).await, 429, "backlog_full");
-    mariadb.restart().await;
+    server.restart().await;
     let taken = eventually("the report to be taken", async || {
         let reply = client.ask(report("full", 5, "1")).await;
         if reply["code"] == 200 { Ok(()) } else { Err(format!("the reply is {reply}")) }
@@ -93,11 +93,11 @@ async fn a_refused_report_is_taken_once_the_backlog_has_drained() {
     assert_eq!(node.stored().rows_of("full").await.expect("a sink").len(), 6);
 }
 
-#[tokio::test]
-async fn a_full_journal_refuses_reports_until_it_has_drained() {
-    let mut mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).set("journal.max_bytes", "1MiB").start().await;
-    mariadb.kill();
+on_each_server!(a_full_journal_refuses_reports_until_it_has_drained);
+async fn a_full_journal_refuses_reports_until_it_has_drained(kind: Kind) {
+    let mut server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).set("journal.max_bytes", "1MiB").start().await;
+    server.kill();
     let mut client = Client::connect(node.ingest()).await;
     let data = format!("\"{}\"", "x".repeat(2_000));
     let mut kept = 0;
@@ -111,7 +111,7 @@ async fn a_full_journal_refuses_reports_until_it_has_drained() {
     };
     assert_refused(&refusal, 507, "journal_full");
     assert!(kept > 100, "{kept} reports of 2 kB filled a journal of 1 MiB");
-    mariadb.restart().await;
+    server.restart().await;
     node.drained().await;
     client.report("id-0", 10_000, &data).await;
     node.drained().await;

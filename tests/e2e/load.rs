@@ -9,8 +9,8 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-use crate::support::mariadb::MariaDb;
 use crate::support::node::{FOREBAY, Node, Output, run, without_settings};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::eventually;
 
 fn url(node: &Node) -> String {
@@ -70,12 +70,12 @@ async fn a_load_by_count_is_in_the_sink_once_and_unchanged() {
     }
 }
 
-#[tokio::test]
-async fn a_load_is_verified_in_mariadb_too() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+on_each_server!(a_load_is_verified_in_a_server_too);
+async fn a_load_is_verified_in_a_server_too(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
     for numbering in ["client", "server"] {
-        let flags = format!("--count 500 --connections 3 --ids 10 --numbering {numbering} --verify {}", mariadb.url());
+        let flags = format!("--count 500 --connections 3 --ids 10 --numbering {numbering} --verify {}", server.url());
         let (output, json) = load(&url(&node), &flags).await;
         assert_clean(&output, &json, 500);
     }
@@ -126,11 +126,11 @@ async fn a_load_over_kill_nine_comes_back_and_verifies() {
     load_over_a_kill(node, &sink, "client").await;
 }
 
-#[tokio::test]
-async fn a_load_over_kill_nine_verifies_in_mariadb() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
-    load_over_a_kill(node, &mariadb.url(), "client").await;
+on_each_server!(a_load_over_kill_nine_verifies_in_a_server);
+async fn a_load_over_kill_nine_verifies_in_a_server(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
+    load_over_a_kill(node, &server.url(), "client").await;
 }
 
 /// What had no reply when the node was killed may be a row or not, and is not sent again: no report is two rows.
@@ -142,9 +142,15 @@ async fn a_load_that_the_node_numbers_stores_nothing_twice_over_kill_nine() {
 }
 
 /// Each way to tamper with a sink, as SQL, and the figure of the verdict that tells of it.
-const TAMPERED: [(&str, &str); 5] = [
+const TAMPERED: [(&str, &str); 11] = [
     ("DELETE FROM reports WHERE id = 't-3' AND seq = 1000000000000005", "lost"),
     ("UPDATE reports SET data = '{\"n\":1}' WHERE id = 't-3' AND seq = 1000000000000004", "altered"),
+    ("UPDATE reports SET code = 1 WHERE id = 't-3' AND seq = 1000000000000003", "altered"),
+    ("UPDATE reports SET time = time + 0.000001 WHERE id = 't-3' AND seq = 1000000000000002", "altered"),
+    ("UPDATE reports SET time = NULL WHERE id = 't-3' AND seq = 1000000000000001", "altered"),
+    ("UPDATE reports SET peer = '127.0.0.2' WHERE id = 't-4' AND seq = 1000000000000002", "altered"),
+    ("UPDATE reports SET peer = NULL WHERE id = 't-4' AND seq = 1000000000000001", "altered"),
+    ("UPDATE report_streams SET state = 'done' WHERE id = 't-4'", "altered"),
     ("UPDATE report_streams SET reports = reports + 1 WHERE id = 't-5'", "miscounted"),
     ("UPDATE reports SET seq = 5 WHERE id = 't-7' AND seq = 1000000000000001", "unknown"),
     (
@@ -184,12 +190,12 @@ async fn what_is_lost_altered_or_miscounted_in_the_embedded_sink_is_found() {
     find_what_is_tampered_with(&node, &sqlite(&node), apply).await;
 }
 
-#[tokio::test]
-async fn what_is_lost_altered_or_miscounted_in_mariadb_is_found() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
-    let apply = async |statement: &str| mariadb.run(&[statement]).await;
-    find_what_is_tampered_with(&node, &mariadb.url(), apply).await;
+on_each_server!(what_is_lost_altered_or_miscounted_in_a_server_is_found);
+async fn what_is_lost_altered_or_miscounted_in_a_server_is_found(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
+    let apply = async |statement: &str| server.run(&[statement]).await;
+    find_what_is_tampered_with(&node, &server.url(), apply).await;
 }
 
 #[tokio::test]
@@ -200,12 +206,42 @@ async fn a_report_stored_twice_under_two_numbers_of_the_node_is_found() {
     let (output, _) = load(&url(&node), &format!("{flags} --verify {}", sqlite(&node))).await;
     assert_eq!(output.code, Some(0), "{output:?}");
     let connection = rusqlite::Connection::open(node.sqlite_file()).expect("the file opens");
-    let copy =
-        "INSERT INTO reports SELECT id, source, seq + 1, time, code, peer, data, accepted_at FROM reports LIMIT 1";
+    let copy = "INSERT INTO reports SELECT id, source, seq + 1, time, code, peer, data, accepted_at, digest FROM reports LIMIT 1";
     connection.execute(copy, []).expect("a copy");
     let (output, json) = verify(&sqlite(&node), &file).await;
     let found = (output.code, &json["verify"]["doubled"], &json["verify"]["lost"]);
     assert_eq!(found, (Some(1), &1.into(), &0.into()), "{json}");
+}
+
+/// It ends in order; and where it is killed while it writes, what it wrote is of use.
+#[tokio::test]
+async fn a_ledger_is_written_at_sigterm_and_read_as_far_as_it_was_written() {
+    let node = Node::new().start().await;
+    let file = ledger(&node);
+    let mut command = without_settings(Command::new("setpriv"));
+    command.args(["--pdeathsig", "KILL", "--", FOREBAY, "load", &url(&node), "--json", "--duration", "1h"]);
+    command.args("--ids 20 --id-prefix t- --rate 1000 --in-flight 64 --ledger".split(' ')).arg(&file);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("setpriv starts it");
+    let accepted = eventually("acks", async || {
+        let accepted = node.audit().await["accepted"].as_u64();
+        accepted.filter(|accepted| *accepted > 500).ok_or_else(|| format!("{accepted:?} are accepted"))
+    });
+    accepted.await;
+    let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &child.id().to_string()]).status();
+    assert!(status.expect("sh runs").success(), "SIGTERM cannot be sent");
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("a thread can wait");
+    let ended = ended.expect("a child can be waited for");
+    let json: Value = serde_json::from_slice(&ended.stdout).unwrap_or_else(|e| panic!("{e}: {ended:?}"));
+    let (output, verdict) = verify(&sqlite(&node), &file).await;
+    assert_clean(&output, &verdict, json["acked"].as_u64().expect("a count"));
+    let whole = std::fs::read(&file).expect("a ledger");
+    for cut in [1, 100, whole.len() / 2] {
+        std::fs::write(&file, &whole[..whole.len() - cut]).expect("written");
+        let (output, verdict) = verify(&sqlite(&node), &file).await;
+        let stored = verdict["verify"]["stored"].as_u64().expect("a count");
+        assert_eq!((output.code, &verdict["verify"]["cut"]), (Some(0), &true.into()), "{cut}: {output:?}");
+        assert!(stored > 0 && stored < json["acked"].as_u64().expect("a count"), "{verdict}");
+    }
 }
 
 #[tokio::test]

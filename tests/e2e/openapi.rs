@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::dead_letters::with_dead_letters;
 use crate::support::client::Client;
 use crate::support::http;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 
 const DESCRIPTION: &str = "/api/openapi.json";
 /// Requests made up for each operation, unless `FOREBAY_API_EXAMPLES` says otherwise.
@@ -56,13 +56,13 @@ async fn the_description_has_every_route_and_no_other() {
     assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
 
+on_each_server!(answers_are_as_described_whatever_is_asked);
 /// Schemathesis makes up requests from the description, allowed ones and others, and holds the answers against it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_are_as_described_whatever_is_asked() {
+async fn answers_are_as_described_whatever_is_asked(kind: Kind) {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/schemathesis/bin/schemathesis");
     assert!(program.exists(), "tests/run.sh installs schemathesis into target/schemathesis");
-    let mariadb = MariaDb::start().await;
-    let node = with_dead_letters(&mariadb).await;
+    let server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
     // Real backlog: of an id that is paused.
     let path = "/api/v1/streams/held/pause";
     assert_eq!(http::request(node.admin(), "POST", path, &[], b"").await.expect("an answer").status, 200);

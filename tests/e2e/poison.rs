@@ -1,27 +1,27 @@
 //! One report that the sink refuses for what it is: it alone is set aside, with its reason, and the id goes on.
 
 use crate::support::client::Client;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::{eventually, same};
 
-/// Valid JSON that MariaDB 10.11 refuses: its JSON_VALID stops at 32 levels.
+/// Valid JSON that servers refuse: MariaDB 10.11 stops at 32 levels, MySQL at 100.
 fn poison() -> String {
-    format!("{}1{}", "[".repeat(40), "]".repeat(40))
+    format!("{}1{}", "[".repeat(101), "]".repeat(101))
 }
 
-#[tokio::test]
-async fn the_poison_of_these_tests_is_refused_by_the_server() {
-    let mariadb = MariaDb::start().await;
-    let valid: (i32, i32) = mariadb.row(&format!("SELECT JSON_VALID('{}'), JSON_VALID('[[1]]')", poison())).await;
+on_each_server!(the_poison_of_these_tests_is_refused_by_the_server);
+async fn the_poison_of_these_tests_is_refused_by_the_server(kind: Kind) {
+    let server = Server::start(kind).await;
+    let valid: (i32, i32) = server.row(&format!("SELECT JSON_VALID('{}'), JSON_VALID('[[1]]')", poison())).await;
     assert_eq!(valid, (0, 1));
     assert!(serde_json::from_str::<serde_json::Value>(&poison()).is_ok(), "and yet is JSON");
 }
 
-#[tokio::test]
-async fn one_poison_report_among_nine_good_ones_in_each_of_ten_places_is_a_dead_letter() {
-    let mariadb = MariaDb::start().await;
-    let mut node = Node::new().set("sink.url", mariadb.url()).set("flush.tick", "1h").start().await;
+on_each_server!(one_poison_report_among_nine_good_ones_in_each_of_ten_places_is_a_dead_letter);
+async fn one_poison_report_among_nine_good_ones_in_each_of_ten_places_is_a_dead_letter(kind: Kind) {
+    let server = Server::start(kind).await;
+    let mut node = Node::new().set("sink.url", server.url()).set("flush.tick", "1h").start().await;
     let mut client = Client::connect(node.ingest()).await;
     for place in 0..10 {
         for seq in 0..10 {
@@ -62,12 +62,12 @@ async fn one_poison_report_among_nine_good_ones_in_each_of_ten_places_is_a_dead_
     assert_eq!((&audit["recovered"], &audit["dead"], &audit["stored"]), (&10.into(), &10.into(), &0.into()), "{audit}");
 }
 
-#[tokio::test]
-async fn poison_of_one_id_spares_the_ids_that_share_its_transaction() {
-    let mut mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).set("sink.connections", 1).start().await;
+on_each_server!(poison_of_one_id_spares_the_ids_that_share_its_transaction);
+async fn poison_of_one_id_spares_the_ids_that_share_its_transaction(kind: Kind) {
+    let mut server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).set("sink.connections", 1).start().await;
     // While the server is down everything gathers, to leave together after.
-    mariadb.kill();
+    server.kill();
     let mut client = Client::connect(node.ingest()).await;
     for id in 0..200 {
         for seq in 0..5 {
@@ -75,15 +75,15 @@ async fn poison_of_one_id_spares_the_ids_that_share_its_transaction() {
             client.report(&format!("id-{id}"), seq, &data).await;
         }
     }
-    mariadb.restart().await;
+    server.restart().await;
     let audit = node.drained().await;
     assert_eq!((&audit["stored"], &audit["dead"]), (&995.into(), &5.into()), "{audit}");
 }
 
-#[tokio::test]
-async fn a_stream_of_nothing_but_poison_is_all_dead_letters_and_still_gets_its_done() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+on_each_server!(a_stream_of_nothing_but_poison_is_all_dead_letters_and_still_gets_its_done);
+async fn a_stream_of_nothing_but_poison_is_all_dead_letters_and_still_gets_its_done(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
     let mut client = Client::connect(node.ingest()).await;
     for seq in 0..25 {
         client.report("bad", seq, &poison()).await;

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Incoming, report};
 use crate::support::ledger::{Ledger, Sent, Verdict};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::{Address, Node};
 use crate::support::proof::{self, Proof};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::{eventually, same, within};
 
 /// A node where each report is a batch, so that ids drain and return all the time, and all share a lane.
@@ -199,11 +199,11 @@ async fn an_append_while_its_id_is_committed_or_gives_its_lane_back_is_stored_on
     assert_all_done(&node).await;
 }
 
+on_each_server!(an_append_while_another_transaction_of_its_lane_is_committed_is_stored_once);
 /// With several transactions at a time, over two lanes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_while_another_transaction_of_its_lane_is_committed_is_stored_once() {
-    let mariadb = MariaDb::start().await;
-    let node = restless_node().set("sink.url", mariadb.url()).set("journal.lanes", 2).start().await;
+async fn an_append_while_another_transaction_of_its_lane_is_committed_is_stored_once(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = restless_node().set("sink.url", server.url()).set("journal.lanes", 2).start().await;
     let churn = Churn::start(&node.address(), 8, 2, Leaves::Never);
     churn.more_returns(proof::rounds(500, 20_000)).await;
     let (returns, verdict) = churn.finish(&node).await;

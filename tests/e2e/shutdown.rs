@@ -6,15 +6,15 @@ use crate::crash::sixteen_clients;
 use crate::limits::DEAD;
 use crate::support::client::{Client, Incoming, report};
 use crate::support::load::Load;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
 use crate::support::raw::Raw;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::strace;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_under_load_exits_zero_and_every_acked_report_is_there() {
-    let mariadb = MariaDb::start().await;
-    let mut node = Node::new().set("sink.url", mariadb.url()).start().await;
+on_each_server!(sigterm_under_load_exits_zero_and_every_acked_report_is_there);
+async fn sigterm_under_load_exits_zero_and_every_acked_report_is_there(kind: Kind) {
+    let server = Server::start(kind).await;
+    let mut node = Node::new().set("sink.url", server.url()).start().await;
     let load = Load::start(&node.address(), sixteen_clients());
     for _ in 0..3 {
         load.more_acks(300).await;
@@ -65,10 +65,10 @@ async fn every_report_that_was_sent_before_sigterm_is_answered_or_not_kept() {
     assert!(rows <= 2_000 - refused, "{acked} acked, {refused} refused, {rows} rows");
 }
 
-#[tokio::test]
-async fn shutdown_drains_what_its_tick_has_not_come_for() {
-    let mariadb = MariaDb::start().await;
-    let mut node = Node::new().set("sink.url", mariadb.url()).set("flush.tick", "1h").set("shutdown.drain", "60s");
+on_each_server!(shutdown_drains_what_its_tick_has_not_come_for);
+async fn shutdown_drains_what_its_tick_has_not_come_for(kind: Kind) {
+    let server = Server::start(kind).await;
+    let mut node = Node::new().set("sink.url", server.url()).set("flush.tick", "1h").set("shutdown.drain", "60s");
     node = node.start().await;
     node.post(report("s", 1, "1")).await;
     node.post(report("t", 1, "1")).await;

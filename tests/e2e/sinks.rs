@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use mysql_async::prelude::Queryable;
 
 use crate::support::client::{Client, report};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::{Node, listening_addresses, run, without_settings};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::stored::Stored;
 use crate::support::wait::{eventually, same};
 
@@ -46,18 +46,18 @@ async fn flags_and_variables_are_enough_to_serve() {
     child.wait().expect("a child can be waited for");
 }
 
-#[tokio::test]
-async fn tables_made_by_hand_from_the_printed_schema_are_used() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).set("sink.create_tables", false).start().await;
+on_each_server!(tables_made_by_hand_from_the_printed_schema_are_used);
+async fn tables_made_by_hand_from_the_printed_schema_are_used(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).set("sink.create_tables", false).start().await;
     node.post(report("waits", 1, "1")).await;
     let blocked = eventually("the sink to be blocked", async || {
         same(node.admin_json("/api/v1/status").await["sink"]["state"].as_str(), Some("blocked"))
     });
     blocked.await;
-    let schema = run(&["schema", "--sink", &mariadb.url()]);
+    let schema = run(&["schema", "--sink", &server.url()]);
     assert_eq!(schema.code, Some(0), "{schema:?}");
-    let mut conn = mariadb.conn().await;
+    let mut conn = server.conn().await;
     for statement in schema.stdout.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
         conn.query_drop(statement).await.unwrap_or_else(|e| panic!("{e} at {statement}"));
     }
@@ -65,15 +65,15 @@ async fn tables_made_by_hand_from_the_printed_schema_are_used() {
     assert_eq!(node.stored().data_of("waits").await.expect("a sink"), ["1"]);
 }
 
-#[tokio::test]
-async fn the_tables_are_as_the_contract_has_them() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+on_each_server!(the_tables_are_as_the_contract_has_them);
+async fn the_tables_are_as_the_contract_has_them(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
     node.post(report("s", 1, "1")).await;
     node.drained().await;
     let query = "SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLUMN_KEY FROM information_schema.COLUMNS \
                  WHERE TABLE_SCHEMA = 'forebay' ORDER BY TABLE_NAME = 'reports', ORDINAL_POSITION";
-    let found: Vec<(String, String, String, String, String)> = mariadb.rows(query).await;
+    let found: Vec<(String, String, String, String, String)> = server.rows(query).await;
     let found: Vec<String> = found.into_iter().map(|(t, c, ty, n, k)| format!("{t}.{c} {ty} {n} {k}")).collect();
     let wanted = [
         "report_streams.id varchar(64) NO PRI",
@@ -82,6 +82,7 @@ async fn the_tables_are_as_the_contract_has_them() {
         "report_streams.first_at datetime(6) ",
         "report_streams.last_at datetime(6) ",
         "report_streams.state_position bigint(20) unsigned ",
+        "report_streams.settled varbinary(240) YES ",
         "reports.id varchar(64) NO PRI",
         "reports.source smallint(5) unsigned NO PRI",
         "reports.seq bigint(20) unsigned NO PRI",
@@ -90,6 +91,7 @@ async fn the_tables_are_as_the_contract_has_them() {
         "reports.peer varchar(45) YES ",
         "reports.data longtext YES ",
         "reports.accepted_at datetime(6) NO ",
+        "reports.digest binary(16) YES ",
     ];
     assert_eq!(found.len(), wanted.len(), "{found:#?}");
     for (found, wanted) in found.iter().zip(wanted) {
@@ -97,7 +99,7 @@ async fn the_tables_are_as_the_contract_has_them() {
     }
     let query = "SELECT COLLATION_NAME FROM information_schema.COLUMNS \
                  WHERE TABLE_SCHEMA = 'forebay' AND COLUMN_NAME = 'id'";
-    let collations: Vec<String> = mariadb.rows(query).await;
+    let collations: Vec<String> = server.rows(query).await;
     assert_eq!(collations, ["ascii_bin", "ascii_bin"]);
 }
 
@@ -113,12 +115,12 @@ async fn the_schema_of_the_embedded_sink_is_printed_too() {
     }
 }
 
-#[tokio::test]
-async fn another_table_name_is_used_for_both_tables() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).set("sink.table", "measurements").start().await;
+on_each_server!(another_table_name_is_used_for_both_tables);
+async fn another_table_name_is_used_for_both_tables(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).set("sink.table", "measurements").start().await;
     node.post(report("s", 1, "1")).await;
     node.drained().await;
-    assert_eq!(mariadb.row::<u64>("SELECT COUNT(*) FROM measurements").await, 1);
-    assert_eq!(mariadb.row::<u64>("SELECT reports FROM measurement_streams WHERE id = 's'").await, 1);
+    assert_eq!(server.row::<u64>("SELECT COUNT(*) FROM measurements").await, 1);
+    assert_eq!(server.row::<u64>("SELECT reports FROM measurement_streams WHERE id = 's'").await, 1);
 }

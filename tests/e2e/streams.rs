@@ -6,8 +6,8 @@ use tokio::sync::oneshot::error::TryRecvError;
 use crate::limits::DEAD;
 use crate::support::client::{Client, report};
 use crate::support::http::{self, Answer};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::{eventually, same};
 
 const LIST: &str = "/api/v1/streams";
@@ -256,15 +256,15 @@ async fn a_paused_id_without_backlog_is_listed_and_its_limit_holds() {
     client.report("p2", 5, "1").await;
 }
 
-#[tokio::test]
-async fn an_outage_is_seen_at_the_ids_that_it_holds_up_and_a_pause_in_it_holds() {
-    let mut mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).set("on_disconnect", "ignore").set("sink.connections", 1);
+on_each_server!(an_outage_is_seen_at_the_ids_that_it_holds_up_and_a_pause_in_it_holds);
+async fn an_outage_is_seen_at_the_ids_that_it_holds_up_and_a_pause_in_it_holds(kind: Kind) {
+    let mut server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).set("on_disconnect", "ignore").set("sink.connections", 1);
     let node = node.set("sink.max_rows", 1).start().await;
     // The tables are there once a row is.
     send(&node, &["first"]).await;
     node.drained().await;
-    mariadb.kill();
+    server.kill();
     send(&node, &["a", "b", "c"]).await;
     let seen = eventually("all three to be tried again", async || {
         let (found, _) = pages(&node, "sort=id").await;
@@ -280,7 +280,7 @@ async fn an_outage_is_seen_at_the_ids_that_it_holds_up_and_a_pause_in_it_holds()
     for id in ["a", "b", "c"] {
         assert_eq!(post(&node, &format!("{LIST}/{id}/pause")).await["state"], "paused");
     }
-    mariadb.restart().await;
+    server.restart().await;
     eventually("the outage to end", async || {
         let status = node.admin_json("/api/v1/status").await;
         same(status["sink"]["state"].as_str(), Some("up"))
@@ -299,16 +299,16 @@ async fn an_outage_is_seen_at_the_ids_that_it_holds_up_and_a_pause_in_it_holds()
     assert_eq!(node.drained().await["stored"], 5);
 }
 
-#[tokio::test]
-async fn an_id_that_the_sink_fails_over_says_why_and_when_it_is_tried_again() {
-    let mariadb = MariaDb::start().await;
-    let node = patient().set("sink.url", mariadb.url()).set("flush.catch_up_batch", 10).start().await;
+on_each_server!(an_id_that_the_sink_fails_over_says_why_and_when_it_is_tried_again);
+async fn an_id_that_the_sink_fails_over_says_why_and_when_it_is_tried_again(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = patient().set("sink.url", server.url()).set("flush.catch_up_batch", 10).start().await;
     // The tables are there once a row is.
     node.post(r#"[{"op":"report","id":"first"},{"op":"done","id":"first"}]"#).await;
     node.drained().await;
     let trigger = "CREATE TRIGGER odd BEFORE INSERT ON reports FOR EACH ROW IF NEW.seq BETWEEN 10 AND 19 THEN \
                    SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1644, MESSAGE_TEXT = 'not now'; END IF";
-    mariadb.run(&[trigger]).await;
+    server.run(&[trigger]).await;
     let reports: Vec<String> = (0..20).map(|seq| report("a", seq, "1")).collect();
     node.post(format!("[{}]", reports.join(","))).await;
     let seen = eventually("the second batch to be put back", async || {
@@ -321,7 +321,7 @@ async fn an_id_that_the_sink_fails_over_says_why_and_when_it_is_tried_again() {
     let batch = &a["last_batch"];
     assert_eq!((&batch["reports"], &batch["stored"], &batch["dead"]), (&json!(10), &json!(10), &json!(0)), "{a}");
     assert!(a["next_attempt_s"].as_f64().is_some_and(|wait| (0.0..=10.0).contains(&wait)), "{a}");
-    mariadb.run(&["DROP TRIGGER odd"]).await;
+    server.run(&["DROP TRIGGER odd"]).await;
     post(&node, &format!("{LIST}/a/flush")).await;
     assert_eq!(node.drained().await["stored"], 21);
 }

@@ -11,9 +11,9 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::{Client, report};
-use crate::support::mariadb::MariaDb;
 use crate::support::metrics::Page;
 use crate::support::node::{Node, run};
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::tls::{Own, certificate};
 use crate::support::wait::within;
 
@@ -160,8 +160,8 @@ async fn the_admin_listener_has_no_more_than_its_connections_and_cuts_silent_one
     assert!(Page::of(&node).await.value("forebay_admin_connections_refused_total") >= 1.0);
 }
 
-#[tokio::test]
-async fn reports_go_to_mariadb_through_tls_with_certificates_on_both_ends() {
+on_each_server!(reports_go_to_a_server_through_tls_with_certificates_on_both_ends);
+async fn reports_go_to_a_server_through_tls_with_certificates_on_both_ends(kind: Kind) {
     let folder = tempfile::tempdir().expect("a folder");
     let [server, client, stranger] =
         ["server", "client", "stranger"].map(|name| certificate(folder.path(), name, 2100));
@@ -170,8 +170,8 @@ async fn reports_go_to_mariadb_through_tls_with_certificates_on_both_ends() {
         format!("--ssl-key={}", text(&server.key)),
         format!("--ssl-ca={}", text(&client.cert)),
     ];
-    let mariadb = MariaDb::start_with(&options.each_ref().map(String::as_str)).await;
-    mariadb
+    let database = Server::start_with(kind, &options.each_ref().map(String::as_str)).await;
+    database
         .run(&[
             "CREATE USER 'secure'@'%' REQUIRE X509",
             "GRANT ALL ON forebay.* TO 'secure'@'%'",
@@ -180,7 +180,7 @@ async fn reports_go_to_mariadb_through_tls_with_certificates_on_both_ends() {
         ])
         .await;
     let node = Node::new()
-        .set("sink.url", format!("mysql://secure@127.0.0.1:{}/forebay", mariadb.port()))
+        .set("sink.url", format!("mysql://secure@127.0.0.1:{}/forebay", database.port()))
         .set("sink.tls_ca", text(&server.cert))
         .set("sink.tls_cert", text(&client.cert))
         .set("sink.tls_key", text(&client.key))
@@ -191,9 +191,9 @@ async fn reports_go_to_mariadb_through_tls_with_certificates_on_both_ends() {
         reporter.report("a", seq, "1").await;
     }
     node.drained().await;
-    assert_eq!(mariadb.row::<u64>("SELECT COUNT(*) FROM reports").await, 20);
+    assert_eq!(database.row::<u64>("SELECT COUNT(*) FROM reports").await, 20);
 
-    let node = Node::new().set("sink.url", mariadb.url()).set("sink.tls_ca", text(&stranger.cert)).start().await;
+    let node = Node::new().set("sink.url", database.url()).set("sink.tls_ca", text(&stranger.cert)).start().await;
     let status = crate::support::wait::eventually("the server to be refused", async || {
         let status = node.admin_json("/api/v1/status").await;
         if status["sink"]["last_error"].is_string() { Ok(status) } else { Err(status.to_string()) }

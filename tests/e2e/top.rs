@@ -5,8 +5,8 @@ use serde_json::json;
 use crate::commands::{ask, with_dead_letters};
 use crate::limits::DEAD;
 use crate::support::client::Client;
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::terminal::Terminal;
 
 fn url(node: &Node) -> String {
@@ -37,10 +37,10 @@ async fn an_outage_is_on_the_screen_with_the_ids_that_wait() {
     top.is_restored().await;
 }
 
-#[tokio::test]
-async fn dead_letters_are_on_the_screen_with_their_reason() {
-    let mariadb = MariaDb::start().await;
-    let node = with_dead_letters(&mariadb).await;
+on_each_server!(dead_letters_are_on_the_screen_with_their_reason);
+async fn dead_letters_are_on_the_screen_with_their_reason(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
     let mut top = Terminal::start(&["top", "--admin", &url(&node)]);
     let screen = top.shows(&["5 DEAD LETTERS", "nothing waits", "s0~0~0", "Out of range"]).await;
     println!("{screen}");
@@ -62,11 +62,11 @@ async fn a_node_that_goes_is_seen_and_the_terminal_is_given_back_on_a_signal() {
     top.is_restored().await;
 }
 
+on_each_server!(json_on_a_terminal_is_escaped);
 /// In a pipe it is as the API has it; the same value on a terminal, where it moves no cursor.
-#[tokio::test]
-async fn json_on_a_terminal_is_escaped() {
-    let mariadb = MariaDb::start().await;
-    let node = with_dead_letters(&mariadb).await;
+async fn json_on_a_terminal_is_escaped(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
     let mut terminal = Terminal::start(&["dead-letters", "show", "s0~0~2", "--json", "--admin", &url(&node)]);
     assert_eq!(terminal.ended().await.code(), Some(0));
     terminal.shows(&["\\u009b2J\\u202e\\u001b[2J"]).await;
@@ -80,10 +80,10 @@ async fn top_without_a_terminal_says_what_to_use_instead() {
     assert!(output.stderr.contains("forebay status"), "{}", output.stderr);
 }
 
-#[tokio::test]
-async fn a_dead_letter_is_discarded_only_by_a_person_who_says_yes() {
-    let mariadb = MariaDb::start().await;
-    let node = with_dead_letters(&mariadb).await;
+on_each_server!(a_dead_letter_is_discarded_only_by_a_person_who_says_yes);
+async fn a_dead_letter_is_discarded_only_by_a_person_who_says_yes(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = with_dead_letters(&server).await;
     let discard = ["dead-letters", "discard", "s0~0~2", "--admin", &url(&node)];
     for answer in ["\r", "n\r"] {
         let mut terminal = Terminal::start(&discard);

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::{Client, Incoming, report};
-use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::PATIENCE;
 
 /// Data whose bytes a parser that writes JSON anew would change.
@@ -96,10 +96,10 @@ async fn data_is_kept_byte_for_byte_in_sqlite() {
     data_is_kept(&node, DATA.iter().chain(&more)).await;
 }
 
-#[tokio::test]
-async fn data_is_kept_byte_for_byte_in_mariadb() {
-    let mariadb = MariaDb::start().await;
-    let node = Node::new().set("sink.url", mariadb.url()).start().await;
+on_each_server!(data_is_kept_byte_for_byte_or_as_the_json_that_it_is);
+async fn data_is_kept_byte_for_byte_or_as_the_json_that_it_is(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
     data_is_kept(&node, DATA.iter()).await;
 }
 

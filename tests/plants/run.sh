@@ -13,8 +13,8 @@ reuse_too_soon           | lib::journal::store::recent::tests::a_segment_is_writ
 seal_without_secret      | lib::journal::tests::forged::what_a_report_holds_is_no_entry_where_its_bundle_is_damaged | what a client sends is taken for the journal's own
 lose_unlisted            | lib::journal::tests::forged::what_is_dead_by_damage_is_listed_with_what_is_known_of_it | reports are dead by damage, and no list has them
 keep_what_is_torn        | lib::journal::store::recent::tests::what_was_torn_before_it_was_synced_never_comes_back | a torn end is left where it lies
-truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine         | entries go before the commit of the sink
-plain_insert             | e2e::exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_mariadb | INSERT without ON DUPLICATE KEY
+truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine::mariadb         | entries go before the commit of the sink
+plain_insert             | e2e::exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_a_server::mariadb | INSERT without ON DUPLICATE KEY
 position_from_last_entry | e2e::positions::no_key_is_reused_after_draining_to_empty_and_restarting_six_times | positions follow the last entry found
 marker_overtakes         | e2e::done::a_marker_never_overtakes_the_reports_before_it                   | a marker goes ahead of its commit
 pause_in_memory          | e2e::streams::a_paused_id_is_taken_and_not_drained_over_sigkill_and_sigterm_until_it_is_resumed | a pause is told and not written
@@ -26,11 +26,11 @@ move_what_is_taken       | lib::journal::tests::bundles::what_moves_while_it_is_
 leave_before_sync        | lib::journal::commit::tests::a_bundle_is_kept_until_a_sync_covers_what_moved_out_of_it | a bundle goes before what moved out of it is synced
 take_back_oldest_first   | lib::journal::commit::tests::a_move_is_taken_back_youngest_first            | a crash leaves a lane with a hole
 open_without_looking     | lib::journal::tests::damage::a_damaged_header_of_any_segment_is_seen        | sled opens a log that nobody walked
-truncate_before_store    | mysql::cuts::a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing | the same
-count_twice              | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing        | streams count the batch, not the new rows
-session_lingers          | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing        | a session that failed keeps its locks
-bury_on_unknown          | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing           | an unknown code is taken for poison
-retry_for_ever           | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing           | an id that fails holds up all of its transaction
+truncate_before_store    | mysql::cuts::a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing::mariadb | the same
+count_twice              | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing::mariadb        | streams count the batch, not the new rows
+session_lingers          | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing::mariadb        | a session that failed keeps its locks
+bury_on_unknown          | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing::mariadb           | an unknown code is taken for poison
+retry_for_ever           | mysql::unknown::a_code_that_nobody_knows_holds_up_its_own_id_and_drops_nothing::mariadb           | an id that fails holds up all of its transaction
 refuse_silently          | lib::journal::tests::an_id_past_its_backlog_is_refused_and_others_are_not   | a refused report has no reply
 trust_the_bytes          | lib::journal::tests::a_damaged_entry_is_set_aside_by_name_and_the_rest_is_served | a checksum that is not looked at
 forget_the_dead          | lib::journal::tests::damage_that_appears_while_running_is_set_aside_and_the_audit_balances | the audit leaves out what is dead
@@ -40,6 +40,9 @@ let_an_id_return_unseen  | models::flusher::models::an_id_that_returns_while_it_
 note_too_late            | models::flusher::models::a_marker_that_comes_while_the_flusher_looks_is_not_overlooked | a flusher says what it waits for after it looked
 refuse_in_an_outage      | e2e::limits::a_sink_that_is_down_stops_neither_start_nor_acks               | a sink that is down stops the acks
 go_on_after_failed_sync  | e2e::durable::no_ack_comes_after_a_sync_that_failed_and_the_node_ends_with_an_error | a failed sync counts as one
+trust_the_path           | sink::files::what_waits_for_the_lock_of_a_compaction_is_stored_in_the_compacted_file      | a commit into a file that was moved over is believed
+begin_anew               | e2e::moves::a_file_that_is_moved_away_under_load_is_waited_for_and_nothing_is_lost      | an empty file takes the place of one that was moved away
+any_log                  | sink::files::a_file_beside_a_wal_of_another_state_is_refused_and_not_served             | a -wal is laid over whatever it lies beside
 serve_any_host           | e2e::edges::a_page_that_pointed_its_name_here_writes_no_report                  | a page that points its name here writes reports
 serve_what_cannot_be_read | e2e::edges::a_host_that_cannot_be_read_or_is_there_twice_or_not_is_refused_by_both_listeners | a host that cannot be read counts as none
 take_what_is_not_decoded | e2e::edges::a_body_in_an_encoding_that_is_not_decoded_is_refused             | a body is taken in an encoding that nobody undid
@@ -48,12 +51,19 @@ believe_anybody          | e2e::proxies::the_headers_of_whoever_is_no_trusted_pr
 believe_the_client       | e2e::proxies::whom_a_report_is_from_is_what_the_trusted_proxy_says_and_nothing_else | what the client wrote itself into the header is believed
 guess_the_proxy_header   | e2e::proxies::a_proxy_header_is_required_and_never_guessed                   | a connection of a proxy is served without its header
 count_the_proxy          | e2e::proxies::connections_are_counted_for_the_client_and_never_for_the_proxy | a proxy counts as one address
+store_what_is_aside      | e2e::set_aside::a_report_that_the_sink_fails_over_is_set_aside_and_those_behind_it_go_on | a report that was set aside is stored all the same
+recall_what_is_on_its_way | e2e::set_aside::what_is_on_its_way_to_the_sink_is_not_set_aside              | a batch is given back while the sink may be storing it
 any_content_is_a_duplicate | sink::sqlite::a_key_with_other_content_is_a_dead_letter_that_shows_both | a key that is used again is a duplicate, whatever it holds
 a_number_is_ours         | sink::sqlite::what_a_node_numbered_is_stored_though_the_sink_has_its_number | what has a number that this node gave out is its own
 mark_of_any_journal      | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | the mark of one journal counts for the positions of another
 mark_passes_letters      | sink::sqlite::what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable | a mark passes a report that is neither a row nor a letter
 replay_all               | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | a replay brings back what was removed
 trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver ends the node
+repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
+listen_late              | e2e::starts::a_hangup_before_the_settings_are_read_ends_nothing              | a signal in the first milliseconds ends the process
+forget_quotas            | lib::access::tests::a_quota_goes_on_counting_when_its_entry_comes_back       | max_ids begins anew when a token comes back
+write_for_all            | e2e::starts::what_a_node_writes_is_its_owners_alone_whatever_the_umask       | the umask says who may read what is written
+wait_for_what_is_claimed | e2e::edges::a_chunk_that_claims_more_than_there_may_be_is_refused_at_once    | a chunk that no body can have is waited for
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '
 

@@ -223,7 +223,7 @@ async fn a_real_servers_answers_with_a_byte_changed_are_errors_or_nothing_and_no
 /// MariaDB's login by ed25519: the driver panicked, and the node ended at each start.
 #[tokio::test]
 async fn an_account_that_logs_in_by_ed25519_is_served() {
-    let mut rig = Rig::mysql().await;
+    let mut rig = Rig::start(crate::Kind::MariaDb).await;
     let server = rig.server();
     let user = "CREATE USER app@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('s3cret')";
     server.run(&["INSTALL SONAME 'auth_ed25519'", user, "GRANT ALL ON forebay.* TO app@'127.0.0.1'"]).await;
@@ -234,7 +234,7 @@ async fn an_account_that_logs_in_by_ed25519_is_served() {
 /// The total of one stream, made something else by hand: the driver's conversion panicked, and the node ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_total_that_is_no_number_of_rows_holds_up_its_own_id_and_says_how_to_mend_it() {
-    let mut rig = Rig::mysql().await;
+    let mut rig = Rig::start(crate::Kind::MariaDb).await;
     rig.make_tables().await;
     rig.server().run(&["ALTER TABLE report_streams MODIFY reports BIGINT NOT NULL"]).await;
     let mut writer = rig.writer();

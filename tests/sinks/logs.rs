@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use forebay::sink::{Class, Sink, SinkState, Writer};
 
+use super::outcome;
 use super::sinks::{Rig, batch, report};
-use super::{outcome, support::mariadb::MariaDb};
+use crate::support::servers::{Kind, Server, on_each_server};
 
 /// A log that a test can read.
 #[derive(Clone, Default)]
@@ -33,12 +34,12 @@ impl Log {
     }
 }
 
+on_each_server!(an_outage_is_logged_once_when_it_begins_and_once_when_it_ends, flavor = "current_thread");
 /// Invariant 7, and no more than one line for an outage.
-#[tokio::test]
-async fn an_outage_is_logged_once_when_it_begins_and_once_when_it_ends() {
+async fn an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(kind: Kind) {
     let log = Log::default();
     let _listening = log.listen();
-    let mut rig = Rig::mysql().await;
+    let mut rig = Rig::start(kind).await;
     rig.server().kill();
     let sink = Arc::new(rig.sink());
     let stores: Vec<_> = (1..=4)
@@ -55,11 +56,11 @@ async fn an_outage_is_logged_once_when_it_begins_and_once_when_it_ends() {
     assert_eq!((log.count("ERROR"), log.count("the sink is up again")), (1, 1));
 }
 
-#[tokio::test]
-async fn a_risky_server_is_warned_of_once_in_the_life_of_the_process() {
+on_each_server!(a_risky_server_is_warned_of_once_in_the_life_of_the_process, flavor = "current_thread");
+async fn a_risky_server_is_warned_of_once_in_the_life_of_the_process(kind: Kind) {
     let log = Log::default();
     let _listening = log.listen();
-    let rig = Rig::of(MariaDb::start_with(&["--innodb-flush-log-at-trx-commit=2", "--sql-mode="]).await);
+    let rig = Rig::of(Server::start_with(kind, &["--innodb-flush-log-at-trx-commit=2", "--sql-mode="]).await);
     rig.make_tables().await;
     rig.server.as_ref().expect("a server").run(&["ALTER TABLE reports ADD UNIQUE KEY one_peer (peer)"]).await;
     let sink = rig.sink();

@@ -7,24 +7,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay::config::{self, SinkTarget, TableName};
 use forebay::report::{Batch, Body, Id, Marker, Number, Position, Record, Report};
-use forebay::sink::{self, AnySink, Health, Writer};
+use forebay::sink::{self, AnySink, Health, SinkState, Writer};
 
-use crate::support::mariadb::MariaDb;
+use crate::support::servers::{Kind, Server};
+use crate::support::stored::Form;
 
 /// A sink and its health.
 pub struct Rig {
     pub settings: config::Sink,
     pub health: Arc<Health>,
-    pub server: Option<MariaDb>,
+    pub server: Option<Server>,
     _folder: Option<tempfile::TempDir>,
 }
 
 impl Rig {
-    pub async fn mysql() -> Self {
-        Self::of(MariaDb::start().await)
+    pub async fn start(kind: Kind) -> Self {
+        Self::of(Server::start(kind).await)
     }
 
-    pub fn of(server: MariaDb) -> Self {
+    pub fn of(server: impl Into<Server>) -> Self {
+        let server = server.into();
         let settings = settings(SinkTarget::Mysql(server.url()));
         Self { settings, health: Arc::default(), server: Some(server), _folder: None }
     }
@@ -35,8 +37,8 @@ impl Rig {
         Self { settings, health: Arc::default(), server: None, _folder: Some(folder) }
     }
 
-    pub fn server(&mut self) -> &mut MariaDb {
-        self.server.as_mut().expect("a rig of MySQL")
+    pub fn server(&mut self) -> &mut Server {
+        self.server.as_mut().expect("a rig of a server")
     }
 
     pub fn writer(&self) -> Writer<AnySink> {
@@ -47,8 +49,21 @@ impl Rig {
         sink::open(&self.settings).expect("the URL is well formed")
     }
 
-    /// `(source, seq, data)` of an id, in the order of the key; no data is `{}`.
+    /// What it keeps of data.
+    pub fn form(&self) -> Form {
+        match self.server.as_ref().map(Server::kind) {
+            Some(Kind::MySql) => Form::Json,
+            Some(Kind::MariaDb) | None => Form::Bytes,
+        }
+    }
+
+    /// `(source, seq, data)` of an id, in the order of the key; no data is `{}`. Data in the form that the sink keeps.
     pub async fn rows(&self, id: &str) -> Vec<(u16, u64, String)> {
+        let rows = self.shown(id).await.into_iter();
+        rows.map(|(source, seq, data)| (source, seq, self.form().of(&data))).collect()
+    }
+
+    async fn shown(&self, id: &str) -> Vec<(u16, u64, String)> {
         let columns = "source, seq, COALESCE(data, '{}')";
         let query = format!("SELECT {columns} FROM reports WHERE id = '{id}' ORDER BY source, seq");
         match &self.server {
@@ -130,9 +145,13 @@ impl Rig {
         }
     }
 
-    /// What the sink answers to text that is not JSON: a check that failed.
+    /// What the sink answers to text that is not JSON: a check that failed, or a type that it does not have.
     pub fn code_of_bad_json(&self) -> u32 {
-        if self.server.is_some() { 4025 } else { 275 }
+        match self.server.as_ref().map(Server::kind) {
+            Some(Kind::MariaDb) => 4025,
+            Some(Kind::MySql) => 3140,
+            None => 275,
+        }
     }
 
     pub fn file(&self) -> rusqlite::Connection {
@@ -144,6 +163,30 @@ impl Rig {
             SinkTarget::Sqlite(path) => path.clone(),
             SinkTarget::Mysql(_) => panic!("not a file"),
         }
+    }
+
+    /// A file beside that of the sink.
+    pub fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.path().into_os_string();
+        name.push(ending);
+        name.into()
+    }
+
+    /// Carries the `-wal` into the file and empties it.
+    pub fn checkpoint(&self) {
+        let busy = self.file().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        assert_eq!(busy, Ok(0), "nobody reads");
+    }
+
+    /// A JSON text of so many bytes.
+    pub fn json(&self, length: usize) -> String {
+        format!("\"{}\"", "x".repeat(length - 2))
+    }
+
+    /// Waits until the sink is blocked; why.
+    pub async fn blocked(&self) -> String {
+        let status = self.health.until(|status| status.state == SinkState::Blocked).await;
+        status.last_error.expect("it says why")
     }
 
     fn file_rows<T>(&self, query: &str, read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {

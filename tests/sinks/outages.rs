@@ -8,11 +8,12 @@ use forebay::report::Marker;
 use forebay::sink::{Class, Connection, Sink, SinkState, open};
 use mysql_async::prelude::Queryable;
 
+use super::outcome;
 use super::sinks::{Rig, batch, marker, report, settings, with_data};
-use super::{outcome, support::mariadb::MariaDb};
+use crate::support::servers::{Kind, Server, on_each_server};
 
 /// A server's transaction waits for a lock. InnoDB renews this table only when nobody has read it for 100 ms.
-async fn somebody_waits_for_a_lock(server: &MariaDb) {
+async fn somebody_waits_for_a_lock(server: &Server) {
     let mut conn = server.conn().await;
     let query = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
     while conn.query_first::<u64, _>(query).await.expect("root may ask") == Some(0) {
@@ -20,9 +21,9 @@ async fn somebody_waits_for_a_lock(server: &MariaDb) {
     }
 }
 
-#[tokio::test]
-async fn a_transaction_over_the_packet_limit_is_split_and_only_a_row_over_it_is_refused() {
-    let rig = Rig::of(MariaDb::start_with(&["--max-allowed-packet=65536"]).await);
+on_each_server!(a_transaction_over_the_packet_limit_is_split_and_only_a_row_over_it_is_refused);
+async fn a_transaction_over_the_packet_limit_is_split_and_only_a_row_over_it_is_refused(kind: Kind) {
+    let rig = Rig::of(Server::start_with(kind, &["--max-allowed-packet=65536"]).await);
     let text = |bytes| format!("\"{}\"", "x".repeat(bytes));
     let half = |seq| with_data(seq, seq, &text(30_000));
     let batches = [
@@ -37,10 +38,10 @@ async fn a_transaction_over_the_packet_limit_is_split_and_only_a_row_over_it_is_
     assert_eq!(rig.health.status().state, SinkState::Up);
 }
 
+on_each_server!(sizes_around_the_packet_limit_are_stored_or_refused_and_never_retried_for_ever);
 /// Every size around the limit: the server counts the command byte and refuses a packet of exactly the limit.
-#[tokio::test]
-async fn sizes_around_the_packet_limit_are_stored_or_refused_and_never_retried_for_ever() {
-    let rig = Rig::of(MariaDb::start_with(&["--max-allowed-packet=16384"]).await);
+async fn sizes_around_the_packet_limit_are_stored_or_refused_and_never_retried_for_ever(kind: Kind) {
+    let rig = Rig::of(Server::start_with(kind, &["--max-allowed-packet=16384"]).await);
     let mut writer = rig.writer();
     let mut refused = 0;
     for (seq, bytes) in (1..).zip(16_384 - 260..16_384) {
@@ -53,9 +54,9 @@ async fn sizes_around_the_packet_limit_are_stored_or_refused_and_never_retried_f
     assert_eq!(rig.health.retries(Class::Outage), 0);
 }
 
-#[tokio::test]
-async fn a_server_that_is_down_at_the_start_is_waited_for() {
-    let mut rig = Rig::mysql().await;
+on_each_server!(a_server_that_is_down_at_the_start_is_waited_for);
+async fn a_server_that_is_down_at_the_start_is_waited_for(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     rig.server().kill();
     let health = Arc::clone(&rig.health);
     let mut writer = rig.writer();
@@ -67,11 +68,11 @@ async fn a_server_that_is_down_at_the_start_is_waited_for() {
     assert_eq!(health.status().state, SinkState::Up);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_killed_in_the_midst_of_writing_loses_and_doubles_nothing() {
+on_each_server!(a_server_killed_in_the_midst_of_writing_loses_and_doubles_nothing);
+async fn a_server_killed_in_the_midst_of_writing_loses_and_doubles_nothing(kind: Kind) {
     const WRITERS: u64 = 4;
     const BATCHES: u64 = 60;
-    let mut rig = Rig::mysql().await;
+    let mut rig = Rig::start(kind).await;
     rig.make_tables().await;
     let writers: Vec<_> = (0..WRITERS)
         .map(|n| {
@@ -111,8 +112,8 @@ async fn a_server_killed_in_the_midst_of_writing_loses_and_doubles_nothing() {
 }
 
 /// A rig whose writers log in as a user that has these rights and `read_only` holds for.
-async fn rig_of_user(rights: &str) -> Rig {
-    let mut rig = Rig::mysql().await;
+async fn rig_of_user(kind: Kind, rights: &str) -> Rig {
+    let mut rig = Rig::start(kind).await;
     let grant = format!("GRANT {rights} ON forebay.* TO app@'127.0.0.1'");
     rig.server().run(&["CREATE USER app@'127.0.0.1' IDENTIFIED BY 's3cret pass'", &grant]).await;
     let url = format!("mysql://app:s3cret%20pass@127.0.0.1:{}/forebay", rig.server().port());
@@ -120,9 +121,9 @@ async fn rig_of_user(rights: &str) -> Rig {
     rig
 }
 
-#[tokio::test]
-async fn a_read_only_server_is_an_outage_and_not_poison() {
-    let mut rig = rig_of_user("ALL").await;
+on_each_server!(a_read_only_server_is_an_outage_and_not_poison);
+async fn a_read_only_server_is_an_outage_and_not_poison(kind: Kind) {
+    let mut rig = rig_of_user(kind, "ALL").await;
     let mut writer = rig.writer();
     assert_eq!(writer.store(&[batch("a", vec![report(1, 1)])]).await, [outcome(1, 0, None)]);
     rig.server().run(&["SET GLOBAL read_only = 1"]).await;
@@ -135,9 +136,9 @@ async fn a_read_only_server_is_an_outage_and_not_poison() {
     assert_eq!(store.await.expect("no panic"), [outcome(1, 0, None)]);
 }
 
-#[tokio::test]
-async fn a_wrong_password_blocks_and_is_named_nowhere() {
-    let mut rig = rig_of_user("ALL").await;
+on_each_server!(a_wrong_password_blocks_and_is_named_nowhere);
+async fn a_wrong_password_blocks_and_is_named_nowhere(kind: Kind) {
+    let mut rig = rig_of_user(kind, "ALL").await;
     rig.server().run(&["ALTER USER app@'127.0.0.1' IDENTIFIED BY 'another'"]).await;
     let mut writer = rig.writer();
     let store = tokio::spawn(async move { writer.store(&[batch("a", vec![report(1, 1)])]).await });
@@ -148,9 +149,9 @@ async fn a_wrong_password_blocks_and_is_named_nowhere() {
     assert_eq!(store.await.expect("no panic"), [outcome(1, 0, None)]);
 }
 
-#[tokio::test]
-async fn a_user_who_may_not_make_tables_can_use_those_that_are_there() {
-    let rig = rig_of_user("SELECT, INSERT, UPDATE").await;
+on_each_server!(a_user_who_may_not_make_tables_can_use_those_that_are_there);
+async fn a_user_who_may_not_make_tables_can_use_those_that_are_there(kind: Kind) {
+    let rig = rig_of_user(kind, "SELECT, INSERT, UPDATE").await;
     let mut writer = rig.writer();
     let store = tokio::spawn(async move { writer.store(&[batch("a", vec![report(1, 1)])]).await });
     rig.health.until(|status| status.state == SinkState::Blocked).await;
@@ -158,9 +159,9 @@ async fn a_user_who_may_not_make_tables_can_use_those_that_are_there() {
     assert_eq!(store.await.expect("no panic"), [outcome(1, 0, None)]);
 }
 
-#[tokio::test]
-async fn a_user_who_may_not_insert_is_blocked_and_nothing_is_refused() {
-    let mut rig = rig_of_user("SELECT, UPDATE").await;
+on_each_server!(a_user_who_may_not_insert_is_blocked_and_nothing_is_refused);
+async fn a_user_who_may_not_insert_is_blocked_and_nothing_is_refused(kind: Kind) {
+    let mut rig = rig_of_user(kind, "SELECT, UPDATE").await;
     rig.make_tables().await;
     let mut writer = rig.writer();
     let store = tokio::spawn(async move { writer.store(&[batch("a", vec![report(1, 1)])]).await });
@@ -169,9 +170,9 @@ async fn a_user_who_may_not_insert_is_blocked_and_nothing_is_refused() {
     assert_eq!(store.await.expect("no panic"), [outcome(1, 0, None)]);
 }
 
-#[tokio::test]
-async fn a_lock_that_is_held_too_long_is_waited_for_again() {
-    let rig = Rig::of(MariaDb::start_with(&["--innodb-lock-wait-timeout=1"]).await);
+on_each_server!(a_lock_that_is_held_too_long_is_waited_for_again);
+async fn a_lock_that_is_held_too_long_is_waited_for_again(kind: Kind) {
+    let rig = Rig::of(Server::start_with(kind, &["--innodb-lock-wait-timeout=1"]).await);
     let mut writer = rig.writer();
     writer.store(&[batch("a", vec![report(1, 1)])]).await;
     let server = rig.server.as_ref().expect("a server");
@@ -189,9 +190,9 @@ async fn a_lock_that_is_held_too_long_is_waited_for_again() {
     assert_eq!(rig.health.status().state, SinkState::Up);
 }
 
-#[tokio::test]
-async fn the_victim_of_a_deadlock_is_sent_again() {
-    let rig = Rig::mysql().await;
+on_each_server!(the_victim_of_a_deadlock_is_sent_again);
+async fn the_victim_of_a_deadlock_is_sent_again(kind: Kind) {
+    let rig = Rig::start(kind).await;
     let server = rig.server.as_ref().expect("a server");
     let mut writer = rig.writer();
     writer.ready().await;
@@ -213,9 +214,9 @@ async fn the_victim_of_a_deadlock_is_sent_again() {
     assert!(rig.health.retries(Class::Transient) > 0);
 }
 
-#[tokio::test]
-async fn a_server_that_stalls_past_the_timeout_is_down_until_it_answers() {
-    let mut rig = Rig::mysql().await;
+on_each_server!(a_server_that_stalls_past_the_timeout_is_down_until_it_answers);
+async fn a_server_that_stalls_past_the_timeout_is_down_until_it_answers(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     let mut warm = rig.writer();
     warm.store(&[batch("a", vec![report(1, 1)])]).await;
     rig.settings.timeout = Duration::from_millis(300);
@@ -232,10 +233,10 @@ async fn a_server_that_stalls_past_the_timeout_is_down_until_it_answers() {
     assert_eq!(rig.stream("a").await, Some(("open".to_owned(), 4, 4)));
 }
 
+on_each_server!(a_lax_server_stores_no_value_that_was_cut);
 /// A session of its own strictness: the server's mode would cut or change values silently.
-#[tokio::test]
-async fn a_lax_server_stores_no_value_that_was_cut() {
-    let rig = Rig::of(MariaDb::start_with(&["--sql-mode=NO_BACKSLASH_ESCAPES"]).await);
+async fn a_lax_server_stores_no_value_that_was_cut(kind: Kind) {
+    let rig = Rig::of(Server::start_with(kind, &["--sql-mode=NO_BACKSLASH_ESCAPES"]).await);
     let mut time = super::sinks::plain(2, 2);
     time.time = Some(i64::MAX);
     let records = vec![with_data(1, 1, r#""\\'\"""#), super::sinks::body(2, time)];
@@ -245,10 +246,10 @@ async fn a_lax_server_stores_no_value_that_was_cut() {
     assert_eq!(rig.rows("a").await[0].2, r#""\\'\"""#);
 }
 
-#[tokio::test]
-async fn a_server_that_logs_statements_takes_transactions() {
+on_each_server!(a_server_that_logs_statements_takes_transactions);
+async fn a_server_that_logs_statements_takes_transactions(kind: Kind) {
     let options = ["--log-bin=log", "--binlog-format=STATEMENT", "--server-id=1", "--sync-binlog=1"];
-    let rig = Rig::of(MariaDb::start_with(&options).await);
+    let rig = Rig::of(Server::start_with(kind, &options).await);
     assert_eq!(rig.writer().store(&[batch("a", vec![report(1, 1)])]).await, [outcome(1, 0, None)]);
 }
 
@@ -261,10 +262,10 @@ async fn a_url_that_cannot_work_is_refused_at_once_without_its_password() {
     }
 }
 
+on_each_server!(a_streams_table_that_cannot_hold_its_row_blocks_and_refuses_no_report);
 /// The reports are good, it is the other table that cannot count them.
-#[tokio::test]
-async fn a_streams_table_that_cannot_hold_its_row_blocks_and_refuses_no_report() {
-    let mut rig = Rig::mysql().await;
+async fn a_streams_table_that_cannot_hold_its_row_blocks_and_refuses_no_report(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     rig.make_tables().await;
     rig.server().run(&["ALTER TABLE report_streams MODIFY reports TINYINT UNSIGNED NOT NULL"]).await;
     let mut writer = rig.writer();

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::sinks::{Rig, batch, with_data};
+use crate::support::servers::Kind;
 
 const ROWS: u64 = 1_000;
 const IDS: u64 = 100;
@@ -12,7 +13,11 @@ const IDS: u64 = 100;
 #[ignore = "a measurement"]
 async fn speed() {
     let data = format!("{{\"conn_ip\":\"10.0.0.1:5000\",\"text\":\"{}\"}}", "x".repeat(250));
-    for (rig, name) in [(Rig::mysql().await, "mysql"), (Rig::sqlite().await, "sqlite")] {
+    for (rig, name) in [
+        (Rig::start(Kind::MariaDb).await, "MariaDB"),
+        (Rig::start(Kind::MySql).await, "MySQL"),
+        (Rig::sqlite().await, "sqlite"),
+    ] {
         for writers in [1, 4] {
             let transactions = 100;
             let begun = Instant::now();

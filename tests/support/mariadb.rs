@@ -20,6 +20,12 @@ impl MariaDb {
     }
 }
 
+impl From<MariaDb> for Server {
+    fn from(MariaDb(server): MariaDb) -> Self {
+        server
+    }
+}
+
 impl Deref for MariaDb {
     type Target = Server;
 

@@ -1,5 +1,7 @@
 //! What is in the sink, read past the engine.
 
+#![allow(dead_code, reason = "each test binary uses another part of it")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -335,7 +335,7 @@ impl Node {
     }
 
     async fn letters(&self) -> Vec<journal::DeadLetter> {
-        self.engine.dead_letters().list(None, None, usize::MAX).await.expect("a sound journal")
+        self.engine.dead_letters().list(None, None, None, usize::MAX).await.expect("a sound journal")
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a load is to be: the flags, and the plan that they make.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -143,6 +146,8 @@ pub struct Plan {
     pub threads: usize,
     /// How long without an ack.
     pub patience: Duration,
+    /// The addresses that its connections are from.
+    pub addresses: Mutex<BTreeSet<IpAddr>>,
 }
 
 impl Plan {
@@ -177,6 +182,7 @@ impl Plan {
             template,
             end,
             threads: threads as usize,
+            addresses: Mutex::default(),
             patience,
         })
     }

@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_util::either::Either;
 
 use super::super::route::Stream;
 use super::alarm::Alarm;
@@ -52,6 +53,11 @@ pub async fn connect(plan: &Plan) -> anyhow::Result<Socket> {
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
     let opening = async {
         let stream = plan.route.connect().await?;
+        let local = match &stream {
+            Either::Left(plain) => plain.local_addr(),
+            Either::Right(tls) => tls.get_ref().0.local_addr(),
+        };
+        plan.addresses.lock().expect("no holder panics").insert(local?.ip().to_canonical());
         let opened = client_async_with_config(plan.request.clone(), stream, Some(config)).await;
         let (socket, _) = opened.map_err(|error| refused(error, plan))?;
         Ok(socket)

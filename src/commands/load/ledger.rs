@@ -5,10 +5,13 @@
 //! Memory: a few bytes for each connection, and for each report that was not acknowledged; 8 bytes for each id whose
 //! reports the node numbers.
 
+use std::fs::File;
 use std::io::{self, BufRead, Write};
+use std::net::IpAddr;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::arguments::{Numbering, Shape};
@@ -55,6 +58,9 @@ pub fn key_digest(number: u64, source: u16, seq: u64) -> u64 {
 pub struct Header {
     /// Names the form.
     pub forebay_load_ledger: u32,
+    /// The addresses that the load's connections were from; none in a ledger of an earlier version.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// What the reports look like.
     #[serde(flatten)]
     pub shape: Shape,
@@ -95,20 +101,21 @@ pub fn holds(ranges: &[Numbers], number: u64) -> bool {
 /// What a whole load did.
 pub struct Ledger {
     shape: Shape,
+    addresses: Vec<IpAddr>,
     /// By connection.
     parts: Vec<Part>,
 }
 
 impl Ledger {
     /// Of all connections, in order.
-    pub fn new(shape: Shape, mut parts: Vec<Part>) -> Self {
+    pub fn new(shape: Shape, addresses: Vec<IpAddr>, mut parts: Vec<Part>) -> Self {
         for part in &mut parts {
             // By id, so that those of one id are found at once however many there are.
             let share = part.share;
             part.refused.sort_unstable_by_key(|nth| (share.own(*nth), *nth));
             part.unknown.sort_unstable_by_key(|nth| (share.own(*nth), *nth));
         }
-        Self { shape, parts }
+        Self { shape, addresses, parts }
     }
 
     /// Reports that were sent and not acknowledged, and not refused for good.
@@ -143,7 +150,8 @@ impl Ledger {
     /// # Errors
     /// Where it cannot be written.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let header = Header { forebay_load_ledger: VERSION, shape: self.shape.clone() };
+        let (addresses, shape) = (self.addresses.clone(), self.shape.clone());
+        let header = Header { forebay_load_ledger: VERSION, addresses, shape };
         serde_json::to_writer(&mut *out, &header)?;
         for entry in self.entries() {
             out.write_all(b"\n")?;
@@ -198,6 +206,7 @@ fn append(ranges: &mut Vec<Numbers>, numbers: Range<u64>) {
 pub fn read_header(lines: &mut impl BufRead) -> anyhow::Result<Header> {
     let mut line = String::new();
     lines.read_line(&mut line).context("it cannot be read")?;
+    ensure!(!line.is_empty(), "it is empty: the load was killed before it could write it");
     let header: Header = serde_json::from_str(&line).context("its first line is not that of a load's ledger")?;
     if header.forebay_load_ledger != VERSION {
         bail!("it is of version {}, and this program reads version {VERSION}", header.forebay_load_ledger);
@@ -205,12 +214,30 @@ pub fn read_header(lines: &mut impl BufRead) -> anyhow::Result<Header> {
     Ok(header)
 }
 
-/// Reads the other lines.
-pub fn read_entries(lines: impl BufRead) -> impl Iterator<Item = anyhow::Result<Entry>> {
+/// Whether the file ends within a line: whoever wrote it was killed.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn is_cut(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let mut last = [0];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    Ok(length > 0 && last != [b'\n'])
+}
+
+/// Reads the other lines; of a ledger that was cut, those that are whole.
+pub fn read_entries(lines: impl BufRead, is_cut: bool) -> impl Iterator<Item = anyhow::Result<Entry>> {
     let mut last = String::new();
-    lines.lines().enumerate().map(move |(at, line)| {
+    let mut lines = lines.split(b'\n').enumerate().peekable();
+    let whole = std::iter::from_fn(move || {
+        let (at, line) = lines.next()?;
+        (!is_cut || lines.peek().is_some()).then_some((at, line))
+    });
+    whole.map(move |(at, line)| {
         let place = || format!("line {} of the ledger", at + 2);
-        let entry: Entry = serde_json::from_str(&line.with_context(place)?).with_context(place)?;
+        let entry: Entry = serde_json::from_slice(&line.with_context(place)?).with_context(place)?;
         if entry.id <= last {
             bail!("{}: the ids are not in order", place());
         }
@@ -240,7 +267,7 @@ mod tests {
             keys: vec![1; ids as usize],
             ..Part::new(Share::new(connection, connections, ids), numbering)
         };
-        Ledger::new(shape, (0..connections).map(part).collect())
+        Ledger::new(shape, Vec::new(), (0..connections).map(part).collect())
     }
 
     #[test]
@@ -266,9 +293,24 @@ mod tests {
             ledger.write(&mut file).expect("a Vec takes it");
             let mut lines = file.as_slice();
             assert_eq!(read_header(&mut lines).expect("a header").shape, ledger.shape);
-            let entries: Vec<Entry> = read_entries(lines).collect::<Result<_, _>>().expect("entries");
+            let entries: Vec<Entry> = read_entries(lines, false).collect::<Result<_, _>>().expect("entries");
             assert_eq!(entries, ledger.entries().collect::<Vec<_>>());
             assert_eq!(entries[0].acked[0].0, FIRST);
+        }
+    }
+
+    /// Wherever it was killed.
+    #[test]
+    fn of_a_ledger_that_was_cut_the_whole_lines_are_read() {
+        let ledger = ledger(2, 3, Numbering::Client);
+        let mut file = Vec::new();
+        ledger.write(&mut file).expect("a Vec takes it");
+        let begins = file.iter().position(|byte| *byte == b'\n').expect("a first line") + 1;
+        for end in begins..file.len() {
+            let cut = &file[begins..end];
+            let is_cut = cut.last().is_some_and(|last| *last != b'\n');
+            let entries: Vec<Entry> = read_entries(cut, is_cut).collect::<Result<_, _>>().expect("whole lines");
+            assert_eq!(entries.len(), cut.iter().filter(|byte| **byte == b'\n').count());
         }
     }
 
@@ -277,8 +319,8 @@ mod tests {
         assert!(read_header(&mut &b"{}\n"[..]).is_err());
         assert!(read_header(&mut &b""[..]).is_err());
         let twice = "{\"id\":\"a\",\"acked\":[[1,2]]}\n{\"id\":\"a\",\"acked\":[]}\n";
-        assert!(read_entries(twice.as_bytes()).any(|entry| entry.is_err()));
+        assert!(read_entries(twice.as_bytes(), false).any(|entry| entry.is_err()));
         let backwards = "{\"id\":\"a\",\"acked\":[[5,2]]}\n";
-        assert!(read_entries(backwards.as_bytes()).any(|entry| entry.is_err()));
+        assert!(read_entries(backwards.as_bytes(), false).any(|entry| entry.is_err()));
     }
 }

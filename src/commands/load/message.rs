@@ -10,6 +10,10 @@ use super::arguments::{Numbering, Shape};
 /// The number of an id's first report. All have 16 digits, so that all messages of a load have one length.
 pub const FIRST: u64 = 1_000_000_000_000_000;
 
+/// The time of every report, in microseconds of the epoch, and its code.
+pub const TIME: i64 = 1_714_972_800_000_000;
+pub const CODE: i64 = 0;
+
 /// Where connections share an id, the numbers of each of them begin this far apart.
 const STRIDE: u64 = 1 << 40;
 

@@ -25,9 +25,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use forebay::config::{self, Flags};
+use forebay::config::{self, Flags, shown_path};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -66,15 +67,18 @@ fn sink(url: &str, arguments: &Arguments) -> Result<config::Sink, Failure> {
 }
 
 fn verify_only(sink: &config::Sink, file: &Path, arguments: &Arguments) -> Result<(), Failure> {
-    let name = || format!("the ledger {}", file.display());
+    let name = || format!("the ledger {}", shown_path(file));
     let open = || File::open(file).map(BufReader::new).with_context(name);
     let header = open().and_then(|mut lines| ledger::read_header(&mut lines).with_context(name));
     let header = header.map_err(Failure::Configuration)?;
-    let case = Case { sink, shape: &header.shape, timeout: arguments.verify_timeout };
+    let is_cut = open().and_then(|lines| ledger::is_cut(lines.get_ref()).with_context(name));
+    let is_cut = is_cut.map_err(Failure::Configuration)?;
+    let (shape, addresses) = (&header.shape, &header.addresses);
+    let case = Case { sink, shape, addresses, is_cut, timeout: arguments.verify_timeout };
     let entries = || {
         let mut lines = open()?;
         ledger::read_header(&mut lines)?;
-        Ok(ledger::read_entries(lines))
+        Ok(ledger::read_entries(lines, is_cut))
     };
     let verdict: Verdict = runtime(1)?.block_on(case.settle(entries, &mut Progress::new()))?;
     if arguments.json {
@@ -93,7 +97,8 @@ fn send(arguments: &Arguments, sink: Option<&config::Sink>) -> Result<(), Failur
     let runtime = runtime(plan.threads)?;
     let mut progress = Progress::new();
     let (shared, parts, cpu) = runtime.block_on(drive(&plan, &mut progress))?;
-    let ledger = Ledger::new(plan.shape.clone(), parts);
+    let addresses: Vec<_> = plan.addresses.lock().expect("no holder panics").iter().copied().collect();
+    let ledger = Ledger::new(plan.shape.clone(), addresses.clone(), parts);
     if let Some(file) = file {
         let mut out = BufWriter::new(file);
         let written = ledger.write(&mut out).and_then(|()| out.get_ref().sync_all());
@@ -101,7 +106,8 @@ fn send(arguments: &Arguments, sink: Option<&config::Sink>) -> Result<(), Failur
     }
     let mut summary = Summary::new(&plan, &shared, &ledger, cpu);
     if let Some(sink) = sink {
-        let case = Case { sink, shape: &plan.shape, timeout: arguments.verify_timeout };
+        let (shape, timeout) = (&plan.shape, arguments.verify_timeout);
+        let case = Case { sink, shape, addresses: &addresses, is_cut: false, timeout };
         let entries = || Ok(ledger.entries().map(Ok));
         summary.verify = Some(runtime.block_on(case.settle(entries, &mut progress))?);
     }
@@ -114,7 +120,7 @@ fn send(arguments: &Arguments, sink: Option<&config::Sink>) -> Result<(), Failur
 }
 
 fn create(file: &Path) -> anyhow::Result<File> {
-    File::create(file).with_context(|| format!("the ledger {} cannot be written", file.display()))
+    File::create(file).with_context(|| format!("the ledger {} cannot be written", shown_path(file)))
 }
 
 fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
@@ -167,12 +173,16 @@ async fn open(plan: &Arc<Plan>) -> Result<Vec<Socket>, Failure> {
     Ok(connecting.buffer_unordered(HANDSHAKES).try_collect().await?)
 }
 
-/// The first Ctrl-C ends the load, so that there is a summary and a ledger; the second ends the process.
+/// The first Ctrl-C, or SIGTERM, ends the load, so that there is a summary and a ledger; the second ends the process.
 fn stop_when_told(stop: CancellationToken) {
     tokio::spawn(async move {
+        let Ok(mut terminated) = signal(SignalKind::terminate()) else { return };
         for last in [false, true] {
-            if tokio::signal::ctrl_c().await.is_err() {
-                return;
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => if interrupted.is_err() {
+                    return;
+                },
+                _ = terminated.recv() => {}
             }
             stop.cancel();
             if last {

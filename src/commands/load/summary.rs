@@ -198,6 +198,17 @@ pub fn verdict_for_people(verdict: &Verdict) -> String {
         );
         text += &format!("{:<12} {more}\n", "");
     }
+    if verdict.from_elsewhere > 0 {
+        let more = format!(
+            "all {} rows are from addresses that the load did not have; peers are not compared",
+            verdict.from_elsewhere
+        );
+        text += &format!("{:<12} {more}\n", "");
+    }
+    if verdict.cut {
+        let more = "the ledger was cut: ids behind its last whole line are not compared";
+        text += &format!("{:<12} {more}\n", "");
+    }
     verdict.examples.iter().for_each(|example| text += &format!("{:<12} {example}\n", ""));
     text
 }

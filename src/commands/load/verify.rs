@@ -4,8 +4,13 @@
 //! 1. An acknowledged report is exactly one row, with the data that was sent, under the key that its ack named.
 //! 2. A report that was not acknowledged is at most one row; one that was refused is none.
 //! 3. No other row has an id with the load's prefix.
-//! 4. `report_streams.reports` is the number of the id's rows.
+//! 4. `report_streams.reports` is the number of the id's rows, and its state one that a load leaves.
+//! 5. Each row has the time and the code that were sent, and is from an address of the load. Where no row is (a proxy or
+//!    a translation of addresses is on the way), addresses are not compared.
+//!
+//! Of a ledger that was cut, ids behind the last whole line are left out.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -16,7 +21,7 @@ use serde::Serialize;
 
 use super::arguments::{Numbering, Shape};
 use super::ledger::{Entry, count, holds, key_digest};
-use super::message::Template;
+use super::message::{CODE, TIME, Template};
 use super::progress::Progress;
 
 /// Differences that are told one by one.
@@ -40,7 +45,8 @@ pub struct Verdict {
     pub lost: u64,
     /// Rows beyond the first of a report.
     pub doubled: u64,
-    /// Rows with other data than was sent; and ids whose rows have other keys than their acks named.
+    /// Rows with other data, time, code or peer than was sent, once for each of them; ids whose rows have other keys
+    /// than their acks named, or whose stream is in a state that no load leaves.
     pub altered: u64,
     /// Refused, and a row all the same.
     pub refused_yet_stored: u64,
@@ -48,6 +54,10 @@ pub struct Verdict {
     pub unknown: u64,
     /// Ids whose `report_streams.reports` is not the number of their rows.
     pub miscounted: u64,
+    /// Rows from addresses that the load did not have, where all are: then addresses are not compared.
+    pub from_elsewhere: u64,
+    /// Whether the ledger was cut: ids behind its last whole line are not compared.
+    pub cut: bool,
     /// The first differences, for people.
     pub examples: Vec<String>,
 }
@@ -71,6 +81,10 @@ pub struct Case<'a> {
     pub sink: &'a config::Sink,
     /// What the reports look like.
     pub shape: &'a Shape,
+    /// Where they are from.
+    pub addresses: &'a [IpAddr],
+    /// Whether the ledger ends within a line.
+    pub is_cut: bool,
     /// How long the sink may go without a new row.
     pub timeout: Duration,
 }
@@ -123,10 +137,14 @@ impl Case<'_> {
     ) -> anyhow::Result<Verdict> {
         let mut rows = readback::reports(self.sink, prefix);
         let mut streams = Streams::new(readback::streams(self.sink, prefix)).await?;
-        let mut tally = Tally { shape: self.shape, template, found: Vec::new(), verdict: Verdict::default() };
+        let mut tally = Tally::new(self.shape, self.addresses, template);
+        tally.verdict.cut = self.is_cut;
         let (mut row, mut entry) = (rows.next().await?, entries.next().transpose()?);
         // Whichever has the lower id is next; both, where they have the same.
         while let Some(id) = lower(row.as_ref().map(|row| &row.id), entry.as_ref().map(|entry| &entry.id)) {
+            if self.is_cut && entry.is_none() {
+                break;
+            }
             let own = match entry.take_if(|entry| entry.id == id) {
                 Some(own) => {
                     entry = entries.next().transpose()?;
@@ -143,8 +161,10 @@ impl Case<'_> {
             tally.finish(&own);
             streams.check(&id, rows_of_id, &mut tally.verdict).await?;
         }
-        streams.rest(&mut tally.verdict).await?;
-        let mut verdict = tally.verdict;
+        if !self.is_cut {
+            streams.rest(&mut tally.verdict).await?;
+        }
+        let mut verdict = tally.end();
         let Verdict { lost, doubled, altered, refused_yet_stored, unknown, miscounted, .. } = verdict;
         verdict.clean = lost + doubled + altered + refused_yet_stored + unknown + miscounted == 0;
         Ok(verdict)
@@ -161,12 +181,22 @@ struct Tally<'a> {
     template: Template,
     /// Number, source and seq of the id's rows so far.
     found: Vec<(u64, u16, u64)>,
+    addresses: &'a [IpAddr],
+    /// Rows from one of these, from others, and the keys of the first of the latter.
+    from_here: u64,
+    from_elsewhere: u64,
+    elsewhere: Vec<String>,
     verdict: Verdict,
 }
 
-impl Tally<'_> {
+impl<'a> Tally<'a> {
+    fn new(shape: &'a Shape, addresses: &'a [IpAddr], template: Template) -> Self {
+        let (found, elsewhere, verdict) = (Vec::new(), Vec::new(), Verdict::default());
+        Self { shape, template, found, addresses, from_here: 0, from_elsewhere: 0, elsewhere, verdict }
+    }
+
     fn row(&mut self, entry: &Entry, row: &StoredReport) {
-        let StoredReport { id, source, seq, data } = row;
+        let StoredReport { id, source, seq, data, time, code, peer } = row;
         let key = || format!("{}~{source}~{seq}", id.escape_debug());
         let data = data.as_deref().unwrap_or_default();
         let number = match self.shape.numbering {
@@ -183,7 +213,35 @@ impl Tally<'_> {
             self.verdict.altered += 1;
             self.verdict.example(|| format!("altered: the data of {}", key()));
         }
+        for (is_so, what) in [(*time == Some(TIME), "time"), (*code == Some(CODE), "code")] {
+            if !is_so {
+                self.verdict.altered += 1;
+                self.verdict.example(|| format!("altered: the {what} of {}", key()));
+            }
+        }
+        let peer = peer.as_deref().and_then(|peer| peer.parse().ok());
+        if peer.is_some_and(|peer| self.addresses.contains(&peer)) {
+            self.from_here += 1;
+        } else {
+            self.from_elsewhere += 1;
+            if self.elsewhere.len() < MAX_EXAMPLES {
+                self.elsewhere.push(key());
+            }
+        }
         self.found.push((number, *source, *seq));
+    }
+
+    /// After the last row of all.
+    fn end(mut self) -> Verdict {
+        if self.from_here == 0 {
+            self.verdict.from_elsewhere = self.from_elsewhere;
+            return self.verdict;
+        }
+        self.verdict.altered += self.from_elsewhere;
+        for key in self.elsewhere {
+            self.verdict.example(|| format!("altered: the peer of {key}"));
+        }
+        self.verdict
     }
 
     /// After the last row of the id.
@@ -253,6 +311,11 @@ impl Streams {
         let counted = match self.next.take_if(|stream| stream.id == id) {
             Some(own) => {
                 self.next = self.cursor.next().await?;
+                if !matches!(own.state.as_str(), "open" | "disconnected") {
+                    verdict.altered += 1;
+                    let state = own.state.escape_debug();
+                    verdict.example(|| format!("altered: the state of {}, which is {state}", id.escape_debug()));
+                }
                 own.reports
             }
             None => 0,
@@ -280,12 +343,16 @@ fn differs(id: &str, rows: u64, counted: u64, verdict: &mut Verdict) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::super::message::FIRST;
     use super::*;
 
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
     fn tally(shape: &Shape) -> Tally<'_> {
         let template = Template::new(shape).expect("300 bytes are enough");
-        Tally { shape, template, found: Vec::new(), verdict: Verdict::default() }
+        Tally::new(shape, &[LOCAL], template)
     }
 
     fn entry(keys: Option<u64>) -> Entry {
@@ -295,7 +362,9 @@ mod tests {
     }
 
     fn row(tally: &mut Tally<'_>, number: u64, source: u16, seq: u64) -> StoredReport {
-        StoredReport { id: "p-1".to_owned(), source, seq, data: Some(tally.template.data(1, number).to_vec()) }
+        let data = Some(tally.template.data(1, number).to_vec());
+        let (time, code, peer) = (Some(TIME), Some(CODE), Some(LOCAL.to_string()));
+        StoredReport { id: "p-1".to_owned(), source, seq, data, time, code, peer }
     }
 
     #[test]

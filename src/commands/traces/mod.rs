@@ -5,6 +5,7 @@
 
 mod client;
 mod export;
+mod headers;
 mod sample;
 
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::route::{Route, Trust};
+pub use headers::warn_of_unreadable;
+
 use client::Client;
 use export::{Bounded, Reported, State};
 use sample::OneIn;

@@ -130,7 +130,7 @@ fn a_salvage_finds_no_entry_nor_dead_letter_in_what_a_report_holds() {
         let dir = bench.settings.dir.clone();
         bench.reopen_after(|| fs::write(dir.join("conf"), "torn by a power cut").expect("written"));
         assert_eq!(bench.drain("victim", 8), ["1"]);
-        assert_eq!(bench.journal().dead_letters(None, None, 10).expect("a sound journal"), []);
+        assert_eq!(bench.journal().dead_letters(None, None, None, 10).expect("a sound journal"), []);
     }
 }
 

@@ -18,12 +18,13 @@ async fn dead_letters_of_one_key_and_other_content_are_kept_beside_each_other() 
     };
     let letters = [1, 2, 3, 2, 1].map(|code| letter_of("a", report(code)));
     assert_eq!(bench.journal().bury(letters.to_vec()).await, Some(Buried { new: 3, known: 2 }));
-    let kept = bench.journal().dead_letters(None, None, 10).expect("a sound journal");
+    let kept = bench.journal().dead_letters(None, None, None, 10).expect("a sound journal");
     assert_eq!(kept.iter().map(|letter| letter.report.code).collect::<std::collections::BTreeSet<_>>().len(), 3);
     for letter in &kept {
         assert_eq!(bench.journal().dead_letter(letter.key()).expect("a sound journal").as_ref(), Some(letter));
     }
-    let behind = bench.journal().dead_letters(Some(&id_of("a")), Some(kept[1].key()), 10).expect("a sound journal");
+    let behind =
+        bench.journal().dead_letters(Some(&id_of("a")), None, Some(kept[1].key()), 10).expect("a sound journal");
     assert_eq!(behind, kept[2..]);
 }
 

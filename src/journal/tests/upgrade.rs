@@ -84,7 +84,7 @@ fn dead_letters_and_what_is_not_settled_move_into_the_new_form() {
         value::Value::DeadLetter(letter.clone()).put(&store);
         store.sync_trees(Position(7_000_000)).expect("a sound disk");
     });
-    let kept = bench.journal().dead_letters(None, None, 10).expect("a sound journal");
+    let kept = bench.journal().dead_letters(None, None, None, 10).expect("a sound journal");
     assert_eq!(kept, [letter]);
     assert_eq!(bench.metrics.audit.snapshot().dead, 1);
     bench.reopen();

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
-use super::{classify, instant, integer};
+use super::{classify, instant, integer, time};
 use crate::config::TableName;
 use crate::report::key::MAX_EXACT;
 use crate::report::{Batch, Body, Holder, Id, JournalId, Key, Number, Position, Report};
@@ -42,12 +42,12 @@ impl<'a> Statements<'a> {
     ) -> rusqlite::Result<Self> {
         let (reports, streams) = (table.reports(), table.streams());
         let insert = format!(
-            "INSERT INTO \"{reports}\" (id, source, seq, time, code, peer, data, accepted_at, digest) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id, source, seq) DO NOTHING"
+            "INSERT INTO \"{reports}\" (id, source, seq, time, code, peer, data, accepted_at, digest, time_us) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id, source, seq) DO NOTHING"
         );
         let holder = format!(
-            "SELECT COALESCE(digest = ?7, time IS ?4 AND code = ?5 AND data IS ?6), CAST(time AS TEXT), \
-             CAST(code AS TEXT), CAST(data AS TEXT), octet_length(data), CAST(accepted_at AS TEXT) \
+            "SELECT COALESCE(digest = ?7, time IS ?4 AND code = ?5 AND data IS ?6), time, \
+             CAST(code AS TEXT), CAST(data AS TEXT), octet_length(data), CAST(accepted_at AS TEXT), time_us \
              FROM \"{reports}\" WHERE id = ?1 AND source = ?2 AND seq = ?3"
         );
         let greatest = format!("SELECT MAX(seq) FROM \"{reports}\" WHERE id = ?1 AND source = ?2");
@@ -160,6 +160,7 @@ impl<'a> Statements<'a> {
             data(report)?,
             instant(report.accepted_at),
             report.digest(),
+            report.time.and_then(time::rest),
         ])?;
         Ok(changed == 1)
     }
@@ -171,8 +172,11 @@ impl<'a> Statements<'a> {
             params![id.as_str(), source, integer(seq), seconds(report), report.code, data(report)?, report.digest()];
         self.holder.query_row(key, |row| {
             let text = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str().ok().map(str::to_owned));
+            // Of another kind than the column's, by hand: it says nothing.
+            let found = row.get_ref(1)?.as_f64().ok();
+            let rest = row.get_ref(6)?.as_i64().ok();
             let holder = Holder {
-                time: text(1)?,
+                time: found.map(|seconds| time::text(time::micros(seconds, rest))),
                 code: text(2)?,
                 data: text(3)?,
                 data_bytes: row.get::<_, Option<i64>>(4)?.and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
@@ -211,7 +215,7 @@ fn updating(error: rusqlite::Error) -> SinkError {
 }
 
 fn seconds(report: &Report) -> Option<f64> {
-    report.time.map(|micros| micros as f64 / 1e6)
+    report.time.map(time::seconds)
 }
 
 /// JSON is UTF-8; MySQL refuses other bytes too.

@@ -36,7 +36,7 @@ impl std::fmt::Display for Kind {
 
 /// Makes two tests of a function that takes a [`Kind`]: `NAME::mariadb` and `NAME::mysql`. A test that needs a runtime
 /// of one thread says so behind its name.
-#[allow(unused_macros, reason = "not every binary that starts servers has tests of each")]
+#[allow(unused_macros, reason = "not every binary that has servers has tests over both")]
 macro_rules! on_each_server {
     ($name:ident) => {
         $crate::support::servers::on_each_server!($name, flavor = "multi_thread", worker_threads = 2);

@@ -8,6 +8,11 @@ import { paged } from './table.js';
 
 const PAGE = 20;
 
+/** Why a report is here, in a word. */
+const kinds = {
+  refused: 'refused', key_taken: 'key taken', no_table: 'no table', set_aside: 'set aside', damaged: 'damaged',
+};
+
 /** The one id whose letters are shown; null for all. */
 let of = null;
 let table = null;
@@ -51,6 +56,18 @@ async function retryAll(pressed) {
   }
 }
 
+/** What the sink has under the key. */
+function holder({ time: at, code, accepted_at: accepted, data_bytes: size, data: has }) {
+  return [
+    el('p', {}, 'The sink has under this key:'),
+    facts([['Accepted', accepted], ['Time', at === null ? null : `${at} s`], ['Code', code], ['Data', bytes(size)]]),
+    el('pre', { tabindex: '0', 'aria-label': 'Data in the sink' }, has ?? 'no data'),
+  ];
+}
+
+/** The data as it was sent; that of the holder is a text, and comes behind it. */
+const data = (letter, answer) => (letter.data === undefined ? null : rawData(answer)[0]);
+
 async function show(key) {
   let answer;
   try {
@@ -62,11 +79,12 @@ async function show(key) {
   const letter = JSON.parse(answer);
   const body = [
     facts([
-      ['Reason', letter.reason], ['Id', letter.id], ['Source', letter.source], ['Seq', letter.seq], ['Code', letter.code],
+      ['Kind', kinds[letter.kind] ?? letter.kind], ['Reason', letter.reason], ['Id', letter.id], ['Source', letter.source], ['Seq', letter.seq], ['Code', letter.code],
       ['Time', letter.time === null ? null : `${letter.time} s`], ['Accepted', time(letter.accepted_at)],
       ['Dead since', time(letter.dead_at)], ['Peer', letter.peer], ['Data', bytes(letter.data_bytes)],
     ]),
-    el('pre', { tabindex: '0', 'aria-label': 'Data' }, rawData(answer)[0] ?? 'no data'),
+    el('pre', { tabindex: '0', 'aria-label': 'Data' }, data(letter, answer) ?? 'no data'),
+    ...(letter.holder ? holder(letter.holder) : []),
   ];
   const choices = [{ value: 'discard', label: 'Discard', harms: true }, { value: 'retry', label: 'Retry' }];
   const pressed = await ask(key, body, choices, 'Close');
@@ -92,29 +110,34 @@ function make({ key }) {
     button(label, (event) => action(key, event.currentTarget), { 'aria-label': `${label} ${key}` }));
   return el('tr', {},
     el('th', { scope: 'row', class: 'id' }, el('button', { type: 'button', class: 'plain', onclick: () => show(key) }, key)),
-    el('td', { class: 'error' }), el('td', { class: 'wide' }), el('td', { class: 'number wide' }),
+    el('td', { class: 'wide' }), el('td', { class: 'error' }), el('td', { class: 'wide' }), el('td', { class: 'number wide' }),
     el('td', { class: 'actions' }, act('Retry', retry), act('Discard', discard)));
 }
 
 function update(row, letter) {
-  text(row.children[1], letter.reason);
-  text(row.children[2], time(letter.dead_at));
-  text(row.children[3], bytes(letter.data_bytes));
+  text(row.children[1], kinds[letter.kind] ?? letter.kind);
+  text(row.children[2], letter.reason);
+  text(row.children[3], time(letter.dead_at));
+  text(row.children[4], bytes(letter.data_bytes));
 }
 
 export function start() {
   table = paged({
     rows: byId('dead-rows'), note: byId('dead-note'), pages: byId('dead-pages'),
     load: async (after) => {
-      const { dead_letters: items, next } = await get(withQuery(path('dead-letters'), { id: of, after, limit: PAGE }));
+      const { dead_letters: items, next } = await get(withQuery(path('dead-letters'), { id: of, kind: byId('dead-kind').value, after, limit: PAGE }));
       byId('retry-all').disabled = items.length === 0;
       return { items, next };
     },
     keyOf: ({ key }) => key,
     make,
     update,
-    empty: () => (of === null ? 'None: the sink took every report so far.' : 'None of this id.'),
+    empty: () => {
+      if (byId('dead-kind').value !== '') return 'None of this kind.';
+      return of === null ? 'None: the sink took every report so far.' : 'None of this id.';
+    },
   });
+  byId('dead-kind').addEventListener('change', () => table.restart());
   byId('retry-all').addEventListener('click', (event) => retryAll(event.currentTarget));
   byId('export').addEventListener('click', download);
 }

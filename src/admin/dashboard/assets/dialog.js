@@ -54,6 +54,16 @@ export async function askToken(wasRefused) {
   }
 }
 
+/** Asks for a reason, which goes with what is done; null after Cancel. */
+export async function askWhy(title, body, label) {
+  for (;;) {
+    const input = el('input', { type: 'text', maxlength: '100', required: true, autofocus: true });
+    const pressed = await ask(title, [...body, el('label', {}, 'Why', input)], [{ value: 'go', label }]);
+    if (pressed !== 'go') return null;
+    if (input.value.trim() !== '') return input.value.trim();
+  }
+}
+
 /** Says what was done; `isError` stays until it is closed. */
 export function toast(message, isError = false) {
   const close = () => item.remove();

@@ -1,7 +1,7 @@
 // The page of one id: how it stands, what is queued, and what can be done.
 
 import { act, get, path, rawData, request, withQuery } from './api.js';
-import { ask, doing } from './dialog.js';
+import { ask, askWhy, doing } from './dialog.js';
 import { button, byId, el, facts, text } from './dom.js';
 import { ago, bytes, count, plural, span, time } from './format.js';
 import { lastBatch, state } from './streams.js';
@@ -25,13 +25,14 @@ const shortened = (data) => (data.length > SHOWN ? `${data.slice(0, SHOWN)}… (
 function frame(id) {
   const flush = button('Flush now', () => doing(flush, () => flushNow(id)));
   const pause = button('Pause', () => pauseOrResume(id, pause));
+  const aside = button('Set the first aside', () => setAside(id, aside));
   const [head, rows] = [el('p', { role: 'status' }), el('tbody')];
   const [note, pages] = [el('p', { class: 'note' }), el('div', { class: 'pages' })];
   const title = el('h1', { class: 'id', tabindex: '-1' }, id);
   byId('stream').replaceChildren(
     el('p', {}, el('a', { href: '#/ids' }, '← All ids')),
     el('section', { 'aria-label': 'The id' },
-      el('div', { class: 'bar' }, title, el('div', { class: 'actions' }, flush, pause)), head, el('div')),
+      el('div', { class: 'bar' }, title, el('div', { class: 'actions' }, flush, pause, aside)), head, el('div')),
     el('section', { 'aria-labelledby': 'queued-h' },
       el('h2', { id: 'queued-h' }, 'Queued reports'),
       el('p', { class: 'muted' }, 'Durable in the journal and not yet in the sink, oldest first.'),
@@ -59,7 +60,7 @@ function frame(id) {
     empty: () => 'Nothing is queued.',
   });
   title.focus({ preventScroll: true });
-  return { id, head, body: head.nextElementSibling, flush, pause };
+  return { id, head, body: head.nextElementSibling, flush, pause, aside };
 }
 
 async function flushNow(id) {
@@ -82,10 +83,22 @@ async function pauseOrResume(id, pressed) {
   refresh();
 }
 
-function fill({ head, body, flush, pause }, stream) {
+async function setAside(id, pressed) {
+  const what = 'The first report that waits becomes a dead letter, and those behind it go on. It can be retried later.';
+  const why = await askWhy('Set the first report aside?', [el('p', {}, what), el('p', { class: 'id' }, id)], 'Set aside');
+  if (why === null) return;
+  await doing(pressed, async () => {
+    const { key } = await act('POST', withQuery(path('streams', id, 'set-aside'), { reason: why }));
+    return `${key} is a dead letter now.`;
+  });
+  refresh();
+}
+
+function fill({ head, body, flush, pause, aside }, stream) {
   const { last_batch: batch, last_error: error } = stream;
   if (head.textContent !== stream.state) head.replaceChildren(state(stream.state));
   text(pause, stream.paused ? 'Resume' : 'Pause');
+  aside.disabled = stream.backlog === 0;
   flush.disabled = stream.paused || stream.backlog + stream.markers === 0;
   const list = facts([
     ['Backlog', plural(stream.backlog, 'report', 'reports')], ['Markers', count(stream.markers)], ['Size', bytes(stream.bytes)],

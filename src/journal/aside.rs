@@ -1,0 +1,191 @@
+//! Reports that an operator set aside: dead letters whose entries are not settled yet, and must not be stored.
+//!
+//! An entry cannot be settled in parts, so that a report which is set aside lies in the journal until all of its entry
+//! is settled. Meanwhile it is left out of what is read. What says so after a restart is its dead letter.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::dead_letters::DeadLetter;
+use super::entry::Entry;
+use super::error::JournalError;
+use super::queue::Buried;
+use super::read::Settlement;
+use super::store::Store;
+use super::stream::{State, Stream};
+use super::{Journal, dead_letters};
+use crate::report::{Body, Id, LetterKey, LetterKind, Number, Position, Report};
+
+/// What sets few ids apart from the many.
+#[derive(Debug, Default)]
+pub(super) struct Apart {
+    /// Nothing of it is drained, until the [`Hold`] goes.
+    held: bool,
+    /// What is up to here may be in the sink: somebody tried to store it, and gave it back.
+    tried_through: Position,
+    /// Reports that are dead letters and not settled, with the numbers of their letters.
+    aside: Vec<(Position, Number)>,
+}
+
+/// Keeps an id from being drained; what is with a drainer already may end there.
+pub struct Hold {
+    stream: Arc<Stream>,
+}
+
+/// A report is known by this among what is found at open: of one number, each commit has another time.
+type Trait = (Id, Number, u64);
+
+/// What was set aside and may not be settled, as the dead letters of a journal say.
+#[derive(Debug, Default)]
+pub(super) struct SetAside(HashSet<Trait>);
+
+impl Hold {
+    /// The id.
+    pub fn id(&self) -> Id {
+        self.stream.id
+    }
+
+    /// Whether a drainer has a batch of it yet.
+    pub fn is_taken(&self) -> bool {
+        self.stream.lock().taken
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.stream.lock().apart().held = false;
+        self.stream.hasten();
+        // Also where nothing is left of it, so that it is let go.
+        self.stream.lock().wake();
+    }
+}
+
+impl Journal {
+    /// Keeps an id from being drained; `None` where it has no backlog, or is held already.
+    pub fn hold(&self, id: &Id) -> Option<Hold> {
+        let stream = self.stream(id)?;
+        let was_held = std::mem::replace(&mut stream.lock().apart().held, true);
+        (!was_held).then_some(Hold { stream })
+    }
+
+    /// Makes a dead letter of a report that waits, of an id that is held and with no drainer. Durable when it returns,
+    /// with whether the letter is new; `None` when the journal failed or stopped instead.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn bury_aside(
+        &self,
+        hold: &Hold,
+        position: Position,
+        letter: DeadLetter,
+    ) -> Result<Option<Buried>, JournalError> {
+        let number = letter.report.number;
+        let Some(buried) = self.bury(vec![letter]).await else { return Ok(None) };
+        {
+            let mut state = hold.stream.lock();
+            state.apart().aside.push((position, number));
+            state.reports -= 1;
+        }
+        self.shared.metrics.audit.settled(0, buried.known, buried.new);
+        if hold.stream.lock().is_drained() {
+            let (journal, stream) = (self.clone(), Arc::clone(&hold.stream));
+            let settle = move || journal.settle_what_is_aside(&stream);
+            tokio::task::spawn_blocking(settle).await.expect("reading the journal does not panic")?;
+        }
+        Ok(Some(buried))
+    }
+
+    /// Settles the backlog of an id where all of it is set aside.
+    pub(super) fn settle_what_is_aside(&self, stream: &Arc<Stream>) -> Result<(), JournalError> {
+        let taken = self.read(stream, usize::MAX, usize::MAX)?;
+        if taken.batch.records.is_empty() {
+            self.settle([(Arc::clone(stream), taken.receipt, Settlement::default())]);
+        } else {
+            stream.lock().give_back();
+        }
+        Ok(())
+    }
+
+    /// Whether a report is set aside and its entry not settled: without its letter it would come back after a restart.
+    pub fn is_aside(&self, key: &LetterKey) -> bool {
+        let Some(stream) = self.stream(&key.id) else { return false };
+        let state = stream.lock();
+        state.apart.as_ref().is_some_and(|apart| apart.aside.iter().any(|(_, number)| *number == key.number))
+    }
+}
+
+impl State {
+    pub(super) fn apart(&mut self) -> &mut Apart {
+        self.apart.get_or_insert_default()
+    }
+
+    /// Whether a [`Hold`] keeps it from being drained.
+    pub fn is_held(&self) -> bool {
+        self.apart.as_ref().is_some_and(|apart| apart.held)
+    }
+
+    /// Notes that a batch was tried and given back: the sink may have some of it.
+    pub fn give_back_tried(&mut self, through: Position) {
+        self.taken = false;
+        let tried = &mut self.apart().tried_through;
+        *tried = through.max(*tried);
+        // Whatever had it drained has it drained again.
+        self.urgent = true;
+    }
+
+    /// What is up to here was tried before.
+    pub(super) fn tried_through(&self) -> Position {
+        self.apart.as_ref().map_or(Position(0), |apart| apart.tried_through)
+    }
+
+    /// The reports that are set aside, by position.
+    pub(super) fn aside(&self) -> Vec<Position> {
+        let positions = |apart: &Apart| apart.aside.iter().map(|(position, _)| *position).collect();
+        self.apart.as_deref().map(positions).unwrap_or_default()
+    }
+
+    /// Forgets what is settled.
+    pub(super) fn forget_aside(&mut self, through: Position) {
+        let Some(apart) = &mut self.apart else { return };
+        apart.aside.retain(|(position, _)| *position > through);
+        if apart.aside.is_empty() && !apart.held && apart.tried_through <= through {
+            self.apart = None;
+        }
+    }
+
+    /// Notes what was found to be set aside at open.
+    pub(super) fn recover_aside(&mut self, aside: Vec<(Position, Number)>) {
+        if !aside.is_empty() {
+            self.apart().aside = aside;
+        }
+    }
+}
+
+impl SetAside {
+    /// Reads the dead letters.
+    pub(super) fn find(store: &Store) -> Result<Self, JournalError> {
+        let mut found = HashSet::new();
+        for pair in store.scan_dead() {
+            let (key, value) = pair?;
+            if let Ok(letter) = dead_letters::decode(store.seal(), &key, &value)
+                && letter.kind == LetterKind::SetAside
+            {
+                found.insert((letter.id, letter.report.number, letter.report.accepted_at));
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// Which reports of an entry are.
+    pub(super) fn of(&self, entry: &Entry) -> Vec<(Position, Number)> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let is_one = |report: &Report| self.0.contains(&(entry.id, report.number, report.accepted_at));
+        let aside = entry.records.iter().filter_map(|record| match &record.body {
+            Body::Report(report) if is_one(report) => Some((record.position, report.number)),
+            Body::Report(_) | Body::Marker(..) => None,
+        });
+        aside.collect()
+    }
+}
