@@ -1,7 +1,7 @@
 //! Paused ids: reports of theirs are taken as ever and not drained, until somebody resumes them.
 //!
 //! ```text
-//! key    id (ASCII), masked
+//! key    shifted id (`seal.rs`)
 //! value  header with "FBP" (`seal.rs`) | id (ASCII)
 //! ```
 
@@ -106,13 +106,13 @@ fn encode(seal: &Seal, id: &Id) -> Vec<u8> {
 /// The id that a stored key names, as text.
 pub(super) fn named(seal: &Seal, stored_key: &[u8]) -> String {
     let mut id = stored_key.to_vec();
-    seal.mask(&mut id, 0);
+    seal.unshift_id(&mut id);
     id.escape_ascii().to_string()
 }
 
 fn stored_key(seal: &Seal, id: &Id) -> Vec<u8> {
     let mut key = id.as_bytes().to_vec();
-    seal.mask(&mut key, 0);
+    seal.shift_id(&mut key);
     key
 }
 

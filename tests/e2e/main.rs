@@ -26,6 +26,7 @@ mod forged;
 mod frames;
 mod limits;
 mod load;
+mod memory;
 mod metrics;
 mod moves;
 mod openapi;
