@@ -1,5 +1,5 @@
-//! Target `forged`: what a client chose, through the parser of the wire into a journal whose files are then written over,
-//! killed and opened again: nothing of it is taken for the journal's own.
+//! Target `forged`: what a client chose, through the parser of the wire into a journal whose files are then written
+//! over, killed and opened again: nothing of it is taken for the journal's own.
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};

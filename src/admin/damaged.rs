@@ -40,7 +40,7 @@ impl std::str::FromStr for Key {
 
     fn from_str(text: &str) -> Result<Self, NoKey> {
         let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if is_hex && text.len() % 2 == 0 && text.len() <= 512 { Ok(Self(text.to_owned())) } else { Err(NoKey) }
+        if is_hex && text.len().is_multiple_of(2) && text.len() <= 512 { Ok(Self(text.to_owned())) } else { Err(NoKey) }
     }
 }
 

@@ -8,8 +8,8 @@
 //! The file is replaced as a whole: written under another name, synced, renamed, and its folder synced. A start counts
 //! itself on disk before it tells anybody its number, so no two starts have one.
 //!
-//! Without its secret a journal cannot be read. So each segment of bundles begins with a copy, and the file `synced` has
-//! one: what most of them say holds, and the loss of any of them loses nothing.
+//! Without its secret a journal cannot be read. So each segment of bundles begins with a copy, and the file `synced`
+//! has one: what most of them say holds, and the loss of any of them loses nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};

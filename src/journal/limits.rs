@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::append::Content;
+use crate::config;
 use crate::report::{Id, Marker, Refusal};
 
 /// When a refused client should come back, at the earliest.
@@ -42,6 +43,11 @@ const PLACES_AN_ID: u64 = 8;
 const FEWEST_PLACES: u64 = 100_000;
 
 impl Limits {
+    pub(super) fn of(settings: &config::Journal) -> Self {
+        let config::Journal { max_bytes, max_backlog_per_id, max_ids, min_free_disk, .. } = *settings;
+        Self { max_bytes, max_backlog_per_id, max_ids, min_free_disk }
+    }
+
     /// Places of entries in bundles beyond which the oldest bundles are emptied into lanes.
     pub(super) fn max_places(&self) -> u64 {
         self.max_ids.saturating_mul(PLACES_AN_ID).max(FEWEST_PLACES)

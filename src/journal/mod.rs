@@ -18,7 +18,9 @@
 //! # On disk
 //! The files in `recent` hold what each commit wrote, a bundle of entries (`bundle.rs`, `store/recent.rs`). sled has
 //! the rest, in trees: `lane-0000` … the entries that wait for long, by id (`entry.rs`); `dead` dead letters
-//! (`dead_letters.rs`); `damaged` what was set aside (`set_aside.rs`); `paused` the ids that are not drained (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`).
+//! (`dead_letters.rs`); `damaged` what was set aside (`set_aside.rs`); `paused` the ids that are not drained
+//! (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`). All values are sealed (`seal.rs`), and `identity` has
+//! what they are sealed with (`identity.rs`).
 //!
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
@@ -228,7 +230,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens and recovers. Reads every entry once; blocks.
+    /// Opens and recovers: reads every entry once. Blocks.
     ///
     /// # Errors
     /// When the folder or the storage cannot be used; not for damaged entries, which are set aside.
@@ -266,12 +268,7 @@ impl Opened {
             index: Index::new(found.streams, found.lanes, found.paused),
             queue: Queue::default(),
             metrics,
-            limits: Limits {
-                max_bytes: settings.max_bytes,
-                max_backlog_per_id: settings.max_backlog_per_id,
-                max_ids: settings.max_ids,
-                min_free_disk: settings.min_free_disk,
-            },
+            limits: Limits::of(settings),
             node_id: around.node_id,
             held: Mutex::new(held),
             recovered_through: Position(found.highest),

@@ -170,8 +170,8 @@ pub(super) fn each_value(
     Ok(())
 }
 
-/// Gives every value that has this seal and is whole in the files' bytes to `each`: also those that were settled long ago, and some of
-/// them twice.
+/// Gives every value that has this seal and is whole in the files' bytes to `each`: also those that were settled long
+/// ago, and some of them twice.
 pub(super) fn search(
     dir: &Path,
     seal: &Seal,

@@ -25,7 +25,7 @@ pub(super) enum Command {
     /// Pause an id, or resume it, durably, before the answer.
     Pause(Id, bool, oneshot::Sender<Result<(), PauseError>>),
     /// Move a damaged value out of the way.
-    SetAside(Damaged),
+    SetAside(Box<Damaged>),
     /// Sync and end.
     Stop,
 }

@@ -241,7 +241,7 @@ impl Journal {
         self.shared.metrics.audit.settled(stored, duplicates, dead);
         if missing > 0 && cfg!(not(forebay_plant = "lose_unlisted")) {
             let lost = Damaged::lost(self.shared.store.seal(), stream.id, through, missing);
-            self.shared.queue.push(Command::SetAside(lost));
+            self.shared.queue.push(Command::SetAside(Box::new(lost)));
         }
         self.shared.shrink(bytes);
         let mut state = stream.lock();
@@ -278,7 +278,7 @@ impl Journal {
     fn put_aside(&self, stream: &Stream, damaged: Damaged, damage: Damage) {
         stream.lock().damaged = true;
         self.shared.damaged.fetch_add(1, Ordering::Relaxed);
-        self.shared.queue.push(Command::SetAside(damaged.say(damage)));
+        self.shared.queue.push(Command::SetAside(Box::new(damaged.say(damage))));
     }
 }
 

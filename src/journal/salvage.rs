@@ -35,8 +35,8 @@ pub(super) enum Old {
     Removed,
 }
 
-/// Makes a new journal of what is whole in the damaged one, whose values have the seal `from`, and puts it in its place.
-/// It has the identity `into`: that of the damaged one, where that has one.
+/// Makes a new journal of what is whole in the damaged one, whose values have the seal `from`, and puts it in its
+/// place. It has the identity `into`: that of the damaged one, where that has one.
 ///
 /// The new journal is made beside the old one, and takes its place only when it is whole and synced. A crash at any
 /// instant leaves either the damaged journal where it was, so that the next start begins again, or a new one that

@@ -148,8 +148,8 @@ impl Seal {
         }
     }
 
-    /// An id as it lies in keys that are in the order of ids: each character is moved up, by less than takes the highest
-    /// of them beyond a byte.
+    /// An id as it lies in keys that are in the order of ids: each character is moved up, by less than takes the
+    /// highest of them beyond a byte.
     pub(super) fn shift_id(&self, id: &mut [u8]) {
         id.iter_mut().zip(self.mask.iter()).for_each(|(byte, mask)| *byte = byte.wrapping_add(mask % ID_SHIFTS));
     }

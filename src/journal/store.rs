@@ -59,8 +59,8 @@ struct Trees {
 }
 
 impl Store {
-    /// Opens the files, making what is missing, and syncs all names that sled made but did not sync. Without an identity
-    /// they are those of version 1.
+    /// Opens the files, making what is missing, and syncs all names that sled made but did not sync. Without an
+    /// identity they are those of version 1.
     pub(super) fn open(
         dir: &Path,
         lanes: Lane,

@@ -11,6 +11,9 @@ write_without_sync       | e2e::durable::an_ack_is_written_only_after_the_journa
 sync_by_sled_alone       | disk::power::an_acked_report_survives_a_power_cut_at_any_sync               | trees of sled without a sync of their file
 reuse_too_soon           | lib::journal::store::recent::tests::a_segment_is_written_again_only_once_it_is_on_disk_that_all_of_it_is_gone | a segment is written over before it is known to be free
 seal_without_secret      | lib::journal::tests::forged::what_a_report_holds_is_no_entry_where_its_bundle_is_damaged | what a client sends is taken for the journal's own
+take_any_id              | e2e::memory::ids_without_end_are_refused_in_time_and_the_node_starts_again_in_the_same_memory | ids in memory have no limit
+take_every_descriptor    | e2e::descriptors::a_crowd_of_connections_never_keeps_the_journal_from_its_files | connections take what the journal needs
+export_under_lock        | e2e::damage::an_export_that_is_read_slowly_keeps_no_node_from_its_journal | an export holds the journal while it is read
 lose_unlisted            | lib::journal::tests::forged::what_is_dead_by_damage_is_listed_with_what_is_known_of_it | reports are dead by damage, and no list has them
 keep_what_is_torn        | lib::journal::store::recent::tests::what_was_torn_before_it_was_synced_never_comes_back | a torn end is left where it lies
 truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine::mariadb         | entries go before the commit of the sink

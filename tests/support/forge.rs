@@ -2,7 +2,7 @@
 //! and a checksum that is right. No client knows the secret of a journal; these are the best that one can do without.
 //!
 //! ```text
-//! of an entry   … | seq: 253, u64 LE | 1 | time: 253, i64 LE | code: 252, u32 LE | peer: 1, 0, IPv4 | 1 | length | data
+//! of an entry   … seq: 253, u64 LE | 1 | time: 253, i64 LE | code: 252, u32 LE | peer: 1, 0, IPv4 | 1 | length | data
 //! as a value      version, magic, crc …  | … crc | length, body …
 //! ```
 

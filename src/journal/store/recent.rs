@@ -13,8 +13,8 @@
 //! is the number of the first frame of the segment since it was begun. The frames of a segment are those from its
 //! beginning on with consecutive numbers and one generation: its *chain*.
 //!
-//! Frames below the greatest *oldest* of all chains are gone, wherever their bytes may still lie; from there on none may
-//! be missing up to the last that is known to be synced. What is behind that and torn was never acknowledged. Of frames
+//! Frames below the greatest *oldest* of all chains are gone, wherever their bytes may still lie; from there on none
+//! may be missing up to the last that is known to be synced. What is behind that and torn was never acknowledged. Of frames
 //! that are in no chain nothing is believed but that they are there: where they say that one was synced that is in no
 //! chain, that is damage.
 

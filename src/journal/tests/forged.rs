@@ -1,8 +1,8 @@
 //! Bytes that clients choose are never taken for the journal's own.
 //!
 //! The attacker of these tests knows the format, and not the secret: what it makes has no mask, and checksums as they
-//! would be without a secret ([`Seal::guessed`]). What is no text it cannot put into `data`; numbers of positions as they
-//! are given out are none, so settlements are forged over the wire alone (`tests/e2e/forged.rs`).
+//! would be without a secret ([`Seal::guessed`]). What is no text it cannot put into `data`; numbers of positions as
+//! they are given out are none, so settlements are forged over the wire alone (`tests/e2e/forged.rs`).
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -8,8 +8,8 @@ use super::store::Store;
 use super::*;
 use crate::report::{LetterKind, Report};
 
-/// A journal as version 0.1.0 left it when it was killed: 14 reports of `a`, some of them in its lane, and of `b`, which
-/// is paused, three that the node numbered and a `done`.
+/// A journal as version 0.1.0 left it when it was killed: 14 reports of `a`, some of them in its lane, and of `b`,
+/// which is paused, three that the node numbered and a `done`.
 const VERSION_1: &str = include_str!("fixtures/version-1.txt");
 
 /// Writes the files of a fixture: `file NAME LENGTH`, and lines of an offset and bytes, both in hexadecimal.
