@@ -14,9 +14,9 @@
 //! beginning on with consecutive numbers and one generation: its *chain*.
 //!
 //! Frames below the greatest *oldest* of all chains are gone, wherever their bytes may still lie; from there on none
-//! may be missing up to the last that is known to be synced. What is behind that and torn was never acknowledged. Of frames
-//! that are in no chain nothing is believed but that they are there: where they say that one was synced that is in no
-//! chain, that is damage.
+//! may be missing up to the last that is known to be synced. What is behind that and torn was never acknowledged. Of
+//! frames that are in no chain nothing is believed but that they are there: where they say that one was synced that is
+//! in no chain, that is damage.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
