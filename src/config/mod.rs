@@ -79,12 +79,28 @@ pub struct Ingest {
     pub max_in_flight: usize,
     /// Bytes of messages, over all connections, that wait for their commit; past it nobody is read further.
     pub max_queued_bytes: usize,
+    /// Bytes of replies, over all connections, that wait or are not taken yet; of each connection the first 16 KiB are
+    /// not counted.
+    pub max_reply_bytes: usize,
+    /// Bytes of replies of one connection, past which it is not read further; an array whose replies would have more
+    /// is refused.
+    pub max_reply_bytes_per_connection: usize,
+    /// `done` messages, over all connections, whose event has not come.
+    pub max_waiting_dones: usize,
+    /// Ids that connections report for, over all of them (each is remembered until its last connection ends).
+    pub max_ids: usize,
     /// Ids that one connection may report for (each is remembered until the connection ends).
     pub max_ids_per_connection: usize,
+    /// Whether `id` and `data.id` must agree where both are there.
+    pub same_id: bool,
     /// From accept to the end of the request's headers.
     pub handshake_timeout: Duration,
     /// A connection that said nothing (not even a pong) for this long is closed.
     pub idle_timeout: Duration,
+    /// A connection that is idle is pinged at least so often, so that proxies keep it.
+    pub ping_interval: Duration,
+    /// How long a plain connection may be idle between two requests.
+    pub keep_alive: Duration,
     /// Browser origins that may connect, besides the same origin.
     pub allowed_origins: Vec<String>,
     /// Names that a request's `Host` may have besides this machine's.

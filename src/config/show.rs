@@ -48,9 +48,16 @@ impl fmt::Display for Settings {
         writeln!(f, "max_connections_per_address = {}", ingest.max_connections_per_address)?;
         writeln!(f, "max_in_flight = {}", ingest.max_in_flight)?;
         writeln!(f, "max_queued_bytes = {}", size(ingest.max_queued_bytes as u64))?;
+        writeln!(f, "max_reply_bytes = {}", size(ingest.max_reply_bytes as u64))?;
+        writeln!(f, "max_reply_bytes_per_connection = {}", size(ingest.max_reply_bytes_per_connection as u64))?;
+        writeln!(f, "max_waiting_dones = {}", ingest.max_waiting_dones)?;
+        writeln!(f, "max_ids = {}", ingest.max_ids)?;
         writeln!(f, "max_ids_per_connection = {}", ingest.max_ids_per_connection)?;
+        writeln!(f, "same_id = {}", ingest.same_id)?;
         writeln!(f, "handshake_timeout = {}", duration(ingest.handshake_timeout))?;
         writeln!(f, "idle_timeout = {}", duration(ingest.idle_timeout))?;
+        writeln!(f, "ping_interval = {}", duration(ingest.ping_interval))?;
+        writeln!(f, "keep_alive = {}", duration(ingest.keep_alive))?;
         writeln!(f, "allowed_origins = {}", list(&ingest.allowed_origins))?;
         writeln!(f, "allowed_hosts = {}", list(&ingest.allowed_hosts))?;
         writeln!(f, "proxy = {}", text(ingest.proxy.name()))?;

@@ -9,7 +9,7 @@ use super::redact::{shown_message, shown_name};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 53] = [
+pub(super) const KEYS: [&str; 60] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -19,9 +19,16 @@ pub(super) const KEYS: [&str; 53] = [
     "ingest.max_connections_per_address",
     "ingest.max_in_flight",
     "ingest.max_queued_bytes",
+    "ingest.max_reply_bytes",
+    "ingest.max_reply_bytes_per_connection",
+    "ingest.max_waiting_dones",
+    "ingest.max_ids",
     "ingest.max_ids_per_connection",
+    "ingest.same_id",
     "ingest.handshake_timeout",
     "ingest.idle_timeout",
+    "ingest.ping_interval",
+    "ingest.keep_alive",
     "ingest.allowed_origins",
     "ingest.allowed_hosts",
     "ingest.proxy",

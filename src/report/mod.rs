@@ -18,7 +18,7 @@ pub use identity::{JournalId, Owner};
 pub use key::{Key, Number};
 pub use letter::{Holder, LetterKey, LetterKind};
 pub use message::{Echo, Message, Op, Parsed, Rejected};
-pub use parse::parse;
+pub use parse::{Rules, parse};
 pub use record::{Batch, Body, Draft, Marker, Position, Record, Report};
 pub use reply::{Refusal, RefusalKind};
 

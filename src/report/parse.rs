@@ -13,21 +13,41 @@ use super::field::{self, OpName};
 use super::message::{Echo, MAX_ECHOED_ID_BYTES, Message, Op, Parsed, Rejected};
 use super::reply::Refusal;
 
-/// Messages in one array. A frame of 96 KiB cannot hold as many; this bounds what an array in a large request costs.
+/// Messages in one array or request, at most. A frame of 96 KiB cannot hold as many valid ones.
 pub const MAX_MESSAGES: usize = 65_536;
 
-/// Reads one message, or an array of at most [`MAX_MESSAGES`]; each may have `max_message` bytes.
+/// What is held to while messages are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Bytes of one message.
+    pub max_message: usize,
+    /// Messages of an array.
+    pub max_messages: usize,
+    /// Whether `id` and `data.id` must agree where both are there. Else `data.id` is looked at only where `id` is
+    /// missing.
+    pub same_id: bool,
+}
+
+impl From<usize> for Rules {
+    /// Messages of at most so many bytes, and the default for everything else.
+    fn from(max_message: usize) -> Self {
+        Self { max_message, max_messages: MAX_MESSAGES, same_id: false }
+    }
+}
+
+/// Reads one message, or an array of them.
 ///
 /// Never fails as a whole: what cannot be read becomes a [`Rejected`] in the place where its reply belongs. A text that
 /// is not JSON is one rejected message, even where it starts like an array.
-pub fn parse(text: &str, max_message: usize) -> Parsed<'_> {
+pub fn parse(text: &str, rules: impl Into<Rules>) -> Parsed<'_> {
+    let rules = rules.into();
     match after_space(text).as_bytes().first() {
-        Some(b'[') => match array(text, max_message) {
+        Some(b'[') => match array(text, rules) {
             Ok(messages) => Parsed::Many(messages),
             Err(refusal) => Parsed::One(Err(refusal.into())),
         },
         Some(b'{') => Parsed::One(match object(text) {
-            Ok(fields) => message(&fields, text.len(), max_message),
+            Ok(fields) => message(&fields, text.len(), rules),
             Err(error) => Err(Refusal::not_json(&error).into()),
         }),
         Some(_) => Parsed::One(Err(match serde_json::from_str::<&RawValue>(text) {
@@ -64,8 +84,8 @@ fn object(text: &str) -> serde_json::Result<Fields<'_>> {
 /// The messages of an array.
 ///
 /// # Errors
-/// One refusal for all where the text is not JSON, or the array has more than [`MAX_MESSAGES`].
-fn array(text: &str, max_message: usize) -> Result<Vec<Result<Message<'_>, Rejected<'_>>>, Refusal> {
+/// One refusal for all where the text is not JSON, or the array has too many.
+fn array(text: &str, rules: Rules) -> Result<Vec<Result<Message<'_>, Rejected<'_>>>, Refusal> {
     let broken = || match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => Refusal::bad_json("the message cannot be read as a JSON array".to_owned()),
         Err(error) => Refusal::not_json(&error),
@@ -74,10 +94,10 @@ fn array(text: &str, max_message: usize) -> Result<Vec<Result<Message<'_>, Rejec
     let mut rest = after_space(&after_space(text)[1..]);
     let end = rest.strip_prefix(']');
     while end.is_none() {
-        if messages.len() == MAX_MESSAGES {
-            return Err(Refusal::too_many(MAX_MESSAGES));
+        if messages.len() == rules.max_messages {
+            return Err(Refusal::too_many(rules.max_messages));
         }
-        let (length, one) = element(rest, max_message).ok_or_else(broken)?;
+        let (length, one) = element(rest, rules).ok_or_else(broken)?;
         messages.push(one);
         rest = after_space(&rest[length..]);
         match rest.as_bytes().first() {
@@ -91,14 +111,14 @@ fn array(text: &str, max_message: usize) -> Result<Vec<Result<Message<'_>, Rejec
 }
 
 /// The element at the start of `rest`, and its length in bytes; `None` where there is no JSON value.
-fn element(rest: &str, max_message: usize) -> Option<(usize, Result<Message<'_>, Rejected<'_>>)> {
+fn element(rest: &str, rules: Rules) -> Option<(usize, Result<Message<'_>, Rejected<'_>>)> {
     let mut unreadable = None;
     if rest.starts_with('{') {
         let mut objects = Deserializer::from_str(rest).into_iter::<Fields<'_>>();
         match objects.next()? {
             Ok(fields) => {
                 let length = objects.byte_offset();
-                return Some((length, message(&fields, length, max_message)));
+                return Some((length, message(&fields, length, rules)));
             }
             Err(error) => unreadable = Some(Refusal::not_json(&error)),
         }
@@ -187,10 +207,11 @@ impl<'de> serde::Deserialize<'de> for Fields<'de> {
 }
 
 /// The message that the fields make; `length` is that of its text, in bytes.
-fn message<'a>(fields: &Fields<'a>, length: usize, max_message: usize) -> Result<Message<'a>, Rejected<'a>> {
+fn message<'a>(fields: &Fields<'a>, length: usize, rules: Rules) -> Result<Message<'a>, Rejected<'a>> {
     let op = field::op(fields.op);
     let data_id = match op {
         Ok(OpName::Ping) => None,
+        _ if fields.id.is_some() && !rules.same_id => None,
         _ => fields.data.and_then(field::data_id),
     };
     let reference = fields.reference.map(field::reference).transpose();
@@ -202,8 +223,8 @@ fn message<'a>(fields: &Fields<'a>, length: usize, max_message: usize) -> Result
         reference: reference.as_ref().ok().copied().flatten().filter(|_| !fields.has_duplicate("ref")),
     };
     let checked = || {
-        if length > max_message {
-            return Err(Refusal::too_large(max_message));
+        if length > rules.max_message {
+            return Err(Refusal::too_large(rules.max_message));
         }
         if let Some(name) = fields.duplicated {
             return Err(Refusal::bad_field(name, format!("{name} is there more than once: send it once")));
@@ -234,7 +255,7 @@ fn operation<'a>(name: OpName, fields: &Fields<'a>, data_id: Option<&'a str>) ->
     })
 }
 
-/// The id that `id` and `data.id` agree on.
+/// The id: `id`, or `data.id` where it is missing. Where both are given, they must agree.
 fn stream(id: Option<&str>, data_id: Option<&str>) -> Result<super::Id, Refusal> {
     match (id, data_id) {
         (Some(raw), None) => field::id("id", raw),

@@ -1,7 +1,7 @@
 //! What clients are promised about messages and replies.
 
 use super::message::{Echo, Message, Op, Parsed, Rejected};
-use super::{Id, Number, Refusal, RefusalKind, parse, reply};
+use super::{Id, Number, Refusal, RefusalKind, Rules, parse, reply};
 
 const LIMIT: usize = 64 * 1024;
 
@@ -201,7 +201,12 @@ fn unknown_fields_and_the_order_of_fields_do_not_matter() {
 }
 
 #[test]
-fn the_id_in_data_counts_where_there_is_no_other_and_must_not_differ_where_there_is() {
+fn the_id_in_data_counts_where_there_is_no_other_and_where_they_must_agree_may_not_differ() {
+    let same = Rules { same_id: true, ..LIMIT.into() };
+    let strictly = |text: &str| match parse(text, same) {
+        Parsed::One(result) => result.err().map(|rejected| rejected.refusal.kind),
+        Parsed::Many(_) => panic!("one message"),
+    };
     for data in [r#"{"id":7}"#, r#"{"id":"7"}"#, r#"{"a":{"id":8},"\u0069d":7}"#, r#"{"id":8,"\ud800":1,"id":7}"#] {
         let report = format!(r#"{{"op":"report","data":{data}}}"#);
         let expected = Op::Report { id: id("7"), seq: None, time: None, code: 0, data: Some(data) };
@@ -211,12 +216,16 @@ fn the_id_in_data_counts_where_there_is_no_other_and_must_not_differ_where_there
         assert_eq!(one(&done).expect("valid").op, Op::Done { id: id("7") }, "{data}");
         let both = format!(r#"{{"op":"report","data":{data},"id":"7"}}"#);
         assert_eq!(one(&both).expect("valid").op, expected, "{data}");
+        assert_eq!(strictly(&both), None);
         let differ = format!(r#"{{"op":"report","data":{data},"id":70}}"#);
-        assert_eq!(refused(&differ), "id_mismatch", "{data}");
+        let expected = Op::Report { id: id("70"), seq: None, time: None, code: 0, data: Some(data) };
+        assert_eq!(one(&differ).expect("id wins").op, expected, "{data}");
+        assert_eq!(strictly(&differ), Some(RefusalKind::IdMismatch), "{data}");
     }
     for invalid in ["7.0", "true", "[7]", "\"\"", "\"7 \"", "\"\\ud800\""] {
         let text = format!(r#"{{"op":"report","id":7,"data":{{"id":{invalid}}}}}"#);
-        assert_eq!(refused(&text), "id_mismatch", "{invalid}");
+        assert!(one(&text).is_ok(), "payloads have ids of their own: {invalid}");
+        assert_eq!(strictly(&text), Some(RefusalKind::IdMismatch), "{invalid}");
     }
     for absent in [r#"{"id":null}"#, r#"{"Id":8}"#, r#"[{"id":8}]"#, r#""id""#, "null", "8"] {
         let text = format!(r#"{{"op":"report","id":7,"data":{absent}}}"#);

@@ -108,6 +108,9 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
         listen: new.ingest.listen,
         max_request_bytes: new.ingest.max_request_bytes,
         max_queued_bytes: new.ingest.max_queued_bytes,
+        max_reply_bytes: new.ingest.max_reply_bytes,
+        max_waiting_dones: new.ingest.max_waiting_dones,
+        max_ids: new.ingest.max_ids,
         ..old.ingest.clone()
     };
     // Files may be others, but not come or go: connections that are open would be of another kind.

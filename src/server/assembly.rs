@@ -92,6 +92,11 @@ impl Assembly {
         Self { max, partial: None }
     }
 
+    /// Bytes of a message that has further fragments.
+    pub(super) fn bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, BytesMut::len)
+    }
+
     /// Takes the next frame, unmasked by the library, and returns what it completes.
     pub(super) fn accept(&mut self, mut frame: Frame<'_>) -> Result<Option<Input>, Fault> {
         // The mask stays set after unmasking, and with it the header's mask bit.

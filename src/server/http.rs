@@ -3,9 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use fastwebsockets::upgrade;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
@@ -15,12 +13,13 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::listener::{Connection, Unheard};
+use super::payload::Payload;
 use super::{post, session};
 use crate::access::{self, Denied, Origin, Scope};
 use crate::net::{problem_body, undecoded};
 
 /// The answer to a request.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Payload>;
 
 /// Answers one request.
 pub(super) async fn respond(request: Request<Incoming>, connection: Arc<Connection>) -> Result<Answer, Infallible> {
@@ -115,7 +114,7 @@ fn websocket(mut request: Request<Incoming>, connection: Arc<Connection>) -> Ans
     match upgrade::upgrade(&mut request) {
         Ok((response, upgraded)) => {
             connection.tracker().clone().spawn(session::run(upgraded, connection, grant));
-            let answer = response.map(|_| Full::default());
+            let answer = response.map(|_| Payload::default());
             let name = HeaderValue::from_static(access::SUBPROTOCOL);
             if named { with(answer, SEC_WEBSOCKET_PROTOCOL, name) } else { answer }
         }
@@ -147,13 +146,18 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Answer {
 
 /// A body of JSON.
 pub(super) fn json(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Full::from(body));
+    answer(status, content_type, body.into())
+}
+
+/// An answer with a body.
+pub(super) fn answer(status: StatusCode, content_type: &'static str, body: Payload) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     with(answer, CONTENT_TYPE, HeaderValue::from_static(content_type))
 }
 
 fn plain(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Payload::default());
     *answer.status_mut() = status;
     answer
 }

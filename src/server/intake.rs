@@ -37,12 +37,17 @@ pub(super) struct Intake {
     pub(super) slots: Vec<Slot>,
     /// What is to be made durable, in order.
     pub(super) appends: Vec<Append>,
+    /// What the slots, or their replies, take of memory.
+    pub(super) reply_bytes: usize,
 }
+
+/// What an append takes of memory besides its data, in bytes: itself, and what a commit has of it.
+pub(super) const APPEND_BYTES: usize = 2 * size_of::<Append>();
 
 impl Intake {
     /// Messages from `peer` that came at `since`; the first gets `first_ticket`, and their answers go to `outlet`.
     pub(super) fn new(outlet: Arc<dyn Outlet>, peer: IpAddr, first_ticket: u64, since: Instant) -> Self {
-        Self { outlet, peer, first_ticket, since, slots: Vec::new(), appends: Vec::new() }
+        Self { outlet, peer, first_ticket, since, slots: Vec::new(), appends: Vec::new(), reply_bytes: 0 }
     }
 
     /// Takes one message, which was read from `text`; `gate` may refuse what would change something.
@@ -57,7 +62,7 @@ impl Intake {
             Err(Rejected { echo, refusal }) => return self.refuse(&echo, refusal),
         };
         let (wish, id, content) = match op {
-            Op::Ping => return self.slots.push(Slot::new(&echo, Outcome::Pong)),
+            Op::Ping => return self.push(Slot::new(&echo, Outcome::Pong)),
             Op::Done { id } => (Wish::Done(id), id, Content::Marker(Marker::Done)),
             Op::Report { id, seq, time, code, data } => {
                 let data = data.map(|data| text.slice_ref(data.as_bytes()));
@@ -69,20 +74,36 @@ impl Intake {
         }
         let ticket = self.first_ticket + self.slots.len() as u64;
         let done = matches!(wish, Wish::Done(_));
-        self.slots.push(Slot { done, ..Slot::new(&echo, Outcome::Waiting) });
+        self.push(Slot { done, ..Slot::new(&echo, Outcome::Waiting) });
         let reply_to = ReplyTo { outlet: Arc::clone(&self.outlet), ticket, since: self.since };
         self.appends.push(Append { id, content, reply_to: Some(reply_to) });
     }
 
     /// Takes a message that is refused before it is read.
     pub(super) fn refuse(&mut self, echo: &Echo<'_>, refusal: Refusal) {
-        self.slots.push(Slot::new(echo, Outcome::Refused(Box::new(refusal))));
+        self.push(Slot::new(echo, Outcome::Refused(Box::new(refusal))));
+    }
+
+    fn push(&mut self, slot: Slot) {
+        self.reply_bytes += slot.bytes();
+        self.slots.push(slot);
+    }
+
+    /// What all of it takes of memory, but for the text.
+    pub(super) fn bytes(&self) -> usize {
+        self.reply_bytes + self.appends.len() * APPEND_BYTES
+    }
+
+    /// What the appends take of memory until they are committed, with `text`, which they are slices of.
+    pub(super) fn queued_bytes(&self, text: &Bytes) -> usize {
+        text.len() + self.appends.len() * APPEND_BYTES
     }
 
     /// Refuses all that was taken, with one reply for the whole.
     pub(super) fn refuse_all(&mut self, refusal: Refusal) {
-        self.appends.clear();
-        self.slots.clear();
+        self.appends = Vec::new();
+        self.slots = Vec::new();
+        self.reply_bytes = 0;
         self.refuse(&Echo::default(), refusal);
     }
 
@@ -93,6 +114,7 @@ impl Intake {
             slot.outcome = Outcome::Refused(Box::new(refusal.clone()));
             slot.done = false;
         }
+        self.reply_bytes = self.slots.iter().map(Slot::bytes).sum();
     }
 }
 

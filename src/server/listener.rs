@@ -9,14 +9,17 @@ use std::time::Duration;
 use hyper::HeaderMap;
 use hyper::service::service_fn;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::budget::Budget;
+use super::dones::Dones;
 use super::http;
-use super::post::Bodies;
+use super::outbox::Outbox;
 use super::presence::Presence;
-use super::replies::Slot;
+use super::replies::{Slot, Weight};
 use crate::access::{Access, Hosts};
 use crate::config::{Ingest, OnDisconnect, Proxy, Settings};
 use crate::engine::Engine;
@@ -25,6 +28,10 @@ use crate::net::{self, Accepted, Caller, Caps, Opening, Place, Refusal, Seat, Te
 
 /// How long all connections together may take to end once the node stops: grace, answers, close and some.
 const STOP_WAIT: Duration = Duration::from_secs(12);
+
+/// Bodies of the largest size that may be in memory at a time, over all connections; larger messages of WebSockets that
+/// are under way share the bound.
+const LARGEST_BODIES: usize = 4;
 
 /// The ingest listener, bound and not yet serving.
 pub struct Server {
@@ -47,7 +54,10 @@ struct Shared<K = Engine> {
     caps: Arc<Caps>,
     engine: K,
     presence: Arc<Presence>,
-    bodies: Bodies,
+    dones: Arc<Dones>,
+    bodies: Arc<Budget>,
+    turns: Semaphore,
+    replies: Arc<Budget>,
     stop: CancellationToken,
     tracker: TaskTracker,
     connections: Arc<AtomicUsize>,
@@ -82,8 +92,11 @@ impl<K> Connection<K> {
     /// A connection that no listener accepted.
     pub(super) fn alone(ingest: Ingest, engine: K, stop: CancellationToken) -> Self {
         let shared = Shared {
-            bodies: Bodies::new(ingest.max_request_bytes),
-            presence: Arc::default(),
+            bodies: Budget::new(LARGEST_BODIES * ingest.max_request_bytes),
+            turns: Semaphore::new(LARGEST_BODIES),
+            replies: Budget::new(ingest.max_reply_bytes),
+            presence: Presence::new(ingest.max_ids),
+            dones: Dones::new(ingest.max_waiting_dones),
             tracker: TaskTracker::new(),
             on_disconnect: OnDisconnect::Mark,
             access: Arc::default(),
@@ -157,8 +170,31 @@ impl<K> Connection<K> {
         Arc::clone(&self.shared().presence)
     }
 
-    pub(super) fn bodies(&self) -> &Bodies {
+    /// The memory of request bodies and large messages.
+    pub(super) fn bodies(&self) -> &Arc<Budget> {
         &self.shared().bodies
+    }
+
+    /// Where the replies of its WebSocket wait.
+    pub(super) fn outbox(&self) -> Outbox {
+        let Ingest { max_in_flight, max_reply_bytes_per_connection, .. } = *self.ingest;
+        let window = Weight { messages: max_in_flight, bytes: max_reply_bytes_per_connection };
+        Outbox::new(window, &self.shared().replies, &self.shared().dones)
+    }
+
+    /// All `done` messages whose event has not come.
+    pub(super) fn dones(&self) -> &Arc<Dones> {
+        &self.shared().dones
+    }
+
+    /// The turns of large bodies.
+    pub(super) fn turns(&self) -> &Semaphore {
+        &self.shared().turns
+    }
+
+    /// The memory of replies.
+    pub(super) fn replies(&self) -> &Arc<Budget> {
+        &self.shared().replies
     }
 
     /// Counts of requests that are refused for whom they come from.
@@ -221,8 +257,8 @@ impl Server {
         Arc::clone(&self.connections)
     }
 
-    /// What gives other limits to connections that come from here on. The address, `max_request_bytes` and
-    /// `max_queued_bytes` stay as they are.
+    /// What gives other limits to connections that come from here on. What all connections share
+    /// stays as it is.
     pub fn changer(&self) -> impl Fn(&Ingest) + Send + use<> {
         let (current, caps) = (Arc::clone(&self.ingest), Arc::clone(&self.caps));
         move |ingest| {
@@ -235,11 +271,14 @@ impl Server {
     /// most. The engine must not be shut down before this returns: connections leave their markers when they end.
     pub async fn run(self, engine: Engine, stop: CancellationToken) {
         let Self { listener, local_addr, ingest, caps, on_disconnect, access, tls, connections } = self;
-        let max_request_bytes = now(&ingest).max_request_bytes;
+        let fixed = now(&ingest);
         let metrics = Arc::clone(engine.metrics());
         let shared = Arc::new(Shared {
-            bodies: Bodies::new(max_request_bytes),
-            presence: Arc::default(),
+            bodies: Budget::new(LARGEST_BODIES * fixed.max_request_bytes),
+            turns: Semaphore::new(LARGEST_BODIES),
+            replies: Budget::new(fixed.max_reply_bytes),
+            presence: Presence::new(fixed.max_ids),
+            dones: Dones::new(fixed.max_waiting_dones),
             tracker: TaskTracker::new(),
             on_disconnect,
             access,

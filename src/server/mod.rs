@@ -37,13 +37,17 @@
 //! Does not know: how reports are kept, when they are drained, which sink there is.
 
 mod assembly;
+mod budget;
 mod collector;
+mod dones;
 mod http;
 mod intake;
 mod keeper;
 mod line;
 mod listener;
+mod once;
 mod outbox;
+mod payload;
 mod post;
 mod presence;
 mod reader;

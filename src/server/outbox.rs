@@ -10,9 +10,12 @@ use bytes::Bytes;
 use fastwebsockets::{Frame, Payload};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::assembly::CloseFrame;
-use super::replies::{EchoText, KEPT_SLOTS, Order, Outcome, Slot, Unit, encode_unit};
+use super::budget::{Budget, FREE, Hold};
+use super::dones::{Dones, OwnDones};
+use super::replies::{EchoText, KEPT_SLOTS, Order, Outcome, Slot, Unit, Weight, encode_unit};
 use crate::journal::{Answer, Outlet};
 use crate::report::reply;
 
@@ -22,8 +25,11 @@ const MAX_PONGS: usize = 16;
 /// More replies than these are the writer's: others wait for who answers.
 const WRITTEN_AT_ONCE: usize = 64;
 
-/// Room for JSON that a large batch has grown past this is given back, in bytes.
-const KEPT_JSON: usize = 64 * 1024;
+/// Room for JSON that a large reply has grown past this is given back, in bytes.
+const KEPT_JSON: usize = 4 * 1024;
+
+/// What the thread that answers keeps of its buffer, in bytes.
+const KEPT_AT_ONCE: usize = 64 * 1024;
 
 thread_local! {
     /// What a thread that answers writes from; empty between two answers.
@@ -37,22 +43,32 @@ pub(super) struct Outbox {
     work: Notify,
     /// Wakes the reader.
     room: Notify,
-    /// Messages that may be unanswered or unwritten; past it the reader waits.
-    window: usize,
+    /// What may be unanswered or unwritten; past it the reader waits.
+    window: Weight,
+    /// The memory that replies of all connections share.
+    budget: Arc<Budget>,
+    all_dones: Arc<Dones>,
 }
 
-#[derive(Default)]
 struct State {
     order: Order,
     /// The echoes of `done` messages whose event has not come.
     dones: HashMap<u64, EchoText>,
+    /// They count for all connections.
+    counted: OwnDones,
     events: Vec<DoneEvent>,
     pongs: VecDeque<Bytes>,
     ping: bool,
     /// Set once no further message comes; the close frame, if any, leaves after the last reply.
     ending: Option<Option<CloseFrame>>,
-    /// Messages pushed and not yet written.
-    held: usize,
+    /// What was pushed and is not written yet.
+    held: Weight,
+    /// Bytes of what is about to be pushed.
+    reserved: usize,
+    /// The reader waits for memory.
+    in_want: bool,
+    /// The memory of both.
+    hold: Hold,
     /// Where answers may be written at once.
     line: Option<Arc<OwnedWriteHalf>>,
     /// A batch was taken and is not written yet: what comes meanwhile waits for whoever has it.
@@ -74,15 +90,15 @@ struct DoneEvent {
 /// The end of a batch.
 struct Rest {
     bytes: Vec<u8>,
-    /// What the whole batch counts for in the window.
-    weight: usize,
+    /// What the whole batch counts for.
+    weight: Weight,
 }
 
 /// What leaves in one write.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// What it counts for in the window.
-    weight: usize,
+    /// What it counts for.
+    weight: Weight,
     /// Bytes that are encoded already; then there is nothing else.
     rest: Vec<u8>,
     units: Vec<Unit>,
@@ -97,9 +113,12 @@ pub(super) struct Batch {
 }
 
 impl Outbox {
-    /// An outbox whose reader waits while `window` messages are unanswered or unwritten.
-    pub(super) fn new(window: usize) -> Self {
-        Self { state: Mutex::default(), work: Notify::new(), room: Notify::new(), window }
+    /// An outbox whose reader waits while as much as `window` is unanswered or unwritten. Its memory is from `budget`, its
+    /// `done` messages are some of `dones`.
+    pub(super) fn new(window: Weight, budget: &Arc<Budget>, dones: &Arc<Dones>) -> Self {
+        let state = Mutex::new(State::new(Hold::new(budget), OwnDones::new(dones)));
+        let (work, room) = (Notify::new(), Notify::new());
+        Self { state, work, room, window, budget: Arc::clone(budget), all_dones: Arc::clone(dones) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -112,16 +131,20 @@ impl Outbox {
         self
     }
 
-    /// Takes the slots of one frame in the order of messages. Tickets count messages from 0 on. Replies that are
-    /// settled already leave as soon as all before them do.
-    pub(super) fn push(&self, array: bool, first_ticket: u64, slots: &mut Vec<Slot>) {
+    /// Takes the slots of one frame in the order of messages; they take `bytes` of memory, which are reserved, or within
+    /// what [`Outbox::room_now`] said. Tickets count messages from 0 on. Replies that are settled already leave as soon
+    /// as all before them do.
+    pub(super) fn push(&self, array: bool, first_ticket: u64, slots: &mut Vec<Slot>, bytes: usize) {
         let mut state = self.state();
+        state.reserved = 0;
         for (slot, ticket) in slots.iter().zip(first_ticket..) {
             if slot.done {
                 state.dones.insert(ticket, slot.echo.clone());
+                state.count_dones();
             }
         }
-        state.held += state.order.push(array, slots).weight();
+        let weight = state.order.push(array, slots, bytes).weight();
+        state.held.add(weight);
         self.wake(state);
     }
 
@@ -154,7 +177,7 @@ impl Outbox {
         let mut state = self.state();
         let weight = state.order.clear();
         // What was pushed before the outbox was abandoned is held no more.
-        state.held = state.held.saturating_sub(weight);
+        state.held.take_away(weight);
         self.wake(state);
     }
 
@@ -181,10 +204,17 @@ impl Outbox {
     pub(super) fn abandon(&self) {
         let mut state = self.state();
         let (order, leaving) = (mem::take(&mut state.order), state.leaving);
-        *state = State { gone: true, ending: Some(None), order, leaving, ..State::default() };
+        let rest = State { gone: true, ending: Some(None), order, leaving, ..self.nothing() };
+        // Dropped behind the lock: it may be much.
+        let dropped = mem::replace(&mut *state, rest);
         drop(state);
+        drop(dropped);
         self.work.notify_one();
         self.room.notify_one();
+    }
+
+    fn nothing(&self) -> State {
+        State::new(Hold::new(&self.budget), OwnDones::new(&self.all_dones))
     }
 
     /// `done` messages whose event has not come.
@@ -197,15 +227,61 @@ impl Outbox {
         self.state().gone
     }
 
-    /// Whether a further frame may be read.
-    pub(super) fn has_room(&self) -> bool {
-        self.state().held < self.window
+    /// Whether a further frame may be read; then, how many bytes its replies may take without a reservation.
+    pub(super) fn room_now(&self) -> Option<usize> {
+        let state = self.state();
+        (!self.is_full(&state)).then(|| FREE.saturating_sub(state.held.bytes))
     }
 
-    /// Waits until a further frame may be read or the client is gone. For the reader alone.
-    pub(super) async fn room(&self) {
-        while !self.has_room() {
+    fn is_full(&self, state: &State) -> bool {
+        state.held.messages >= self.window.messages || state.held.bytes >= self.window.bytes
+    }
+
+    /// Waits until a further frame may be read or the client is gone; what [`Outbox::room_now`] says then. For the
+    /// reader alone.
+    pub(super) async fn room(&self) -> usize {
+        loop {
+            if let Some(free) = self.room_now() {
+                return free;
+            }
             self.room.notified().await;
+        }
+    }
+
+    /// Reserves memory for replies that are about to be pushed; false where there is none now. For the reader alone.
+    pub(super) fn try_reserve(&self, bytes: usize) -> bool {
+        let mut state = self.state();
+        let all = state.held.bytes + bytes;
+        let fits = state.gone || state.hold.try_fit(all);
+        state.reserved = if fits { bytes } else { 0 };
+        state.in_want = !fits;
+        fits
+    }
+
+    /// Waits for memory that [`Outbox::try_reserve`] did not find, or until the client is gone. For the reader alone.
+    pub(super) async fn reserve(&self, bytes: usize) {
+        let mut more = Hold::new(&self.budget);
+        while !self.try_reserve(bytes) {
+            let missing = {
+                let state = self.state();
+                state.hold.missing(state.held.bytes + bytes)
+            };
+            tokio::select! {
+                () = more.fit_permits(missing) => {}
+                () = self.room.notified() => continue,
+            }
+            self.state().hold.absorb(&mut more);
+        }
+    }
+
+    /// Returns once others wait for memory and this connection, which takes nothing of a write of `bytes` that began at
+    /// `since`, holds some of it.
+    pub(super) async fn is_wanted(&self, since: Instant, bytes: usize) {
+        loop {
+            self.budget.is_wanted(since, bytes).await;
+            if self.state().hold.is_shared() {
+                return;
+            }
         }
     }
 
@@ -240,12 +316,14 @@ impl Outbox {
         self.is_written(weight);
     }
 
-    fn is_written(&self, weight: usize) {
+    fn is_written(&self, weight: Weight) {
         let mut state = self.state();
         state.writing = false;
-        let was_full = state.held >= self.window;
-        state.held = state.held.saturating_sub(weight);
-        let has_room = was_full && state.held < self.window;
+        let was_full = self.is_full(&state);
+        state.held.take_away(weight);
+        let held = state.held.bytes + state.reserved;
+        state.hold.shrink_to(held);
+        let has_room = state.in_want || was_full && !self.is_full(&state);
         self.wake(state);
         if has_room {
             self.room.notify_one();
@@ -276,7 +354,7 @@ impl Outbox {
                 self.leave(rest);
             }
             bytes.clear();
-            bytes.shrink_to(KEPT_JSON);
+            bytes.shrink_to(KEPT_AT_ONCE);
         });
     }
 
@@ -294,6 +372,7 @@ impl Outbox {
         for (ticket, outcome) in answers {
             if matches!(outcome, Outcome::Refused(_)) {
                 state.dones.remove(&ticket);
+                state.count_dones();
             }
             state.order.settle(ticket, outcome);
         }
@@ -311,6 +390,34 @@ impl Outbox {
 }
 
 impl State {
+    fn new(hold: Hold, counted: OwnDones) -> Self {
+        Self {
+            order: Order::default(),
+            dones: HashMap::new(),
+            counted,
+            events: Vec::new(),
+            pongs: VecDeque::new(),
+            ping: false,
+            ending: None,
+            held: Weight::default(),
+            reserved: 0,
+            in_want: false,
+            hold,
+            line: None,
+            writing: false,
+            rest: None,
+            gone: false,
+            leaving: false,
+        }
+    }
+
+    fn count_dones(&mut self) {
+        self.counted.set(self.dones.len());
+        if self.dones.is_empty() {
+            self.dones.shrink_to(KEPT_SLOTS);
+        }
+    }
+
     /// Whether there is something to write, and little enough for who answers. The last frame is the writer's: it ends
     /// with it.
     fn can_leave_at_once(&self) -> bool {
@@ -353,6 +460,7 @@ impl Outlet for Outbox {
     fn drained(&self, ticket: u64, reports: u64) {
         let mut state = self.state();
         if let Some(echo) = state.dones.remove(&ticket) {
+            state.count_dones();
             state.events.push(DoneEvent { ticket, echo, reports });
             self.wake(state);
         }
@@ -395,10 +503,19 @@ impl Batch {
         if let Some(close) = &self.close {
             put(out, close.frame());
         }
+        self.release();
     }
 
     fn clear(&mut self) {
-        self.weight = 0;
+        self.weight = Weight::default();
+        self.release();
+        self.pongs.clear();
+        self.ping = false;
+        self.close = None;
+    }
+
+    /// Lets go of what is encoded: the client may take it slowly.
+    fn release(&mut self) {
         self.units.clear();
         self.units.shrink_to(KEPT_SLOTS);
         self.slots.clear();
@@ -407,9 +524,6 @@ impl Batch {
         self.events.shrink_to(KEPT_SLOTS);
         self.json.clear();
         self.json.shrink_to(KEPT_JSON);
-        self.pongs.clear();
-        self.ping = false;
-        self.close = None;
     }
 }
 

@@ -1,7 +1,9 @@
 //! Which ids report over which connections, for the markers that a connection leaves behind.
 
-use std::collections::{HashMap, hash_map};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::report::{Id, Position};
@@ -9,20 +11,23 @@ use crate::report::{Id, Position};
 /// Ids that leave in one hold of the lock, so that a connection of many ids does not keep others waiting.
 const LEAVE_CHUNK: usize = 256;
 
-/// All ids that report over some connection.
-#[derive(Default)]
-pub(super) struct Presence {
-    streams: Mutex<HashMap<Id, Seat>>,
-}
+/// Room for so many ids is kept when the last one leaves.
+const KEPT_IDS: usize = 16;
 
-struct Seat {
-    connections: usize,
-    standing: Arc<Standing>,
+/// All ids that report over some connection.
+pub(super) struct Presence {
+    streams: Mutex<HashSet<ById>>,
+    /// Ids that connections may report for: each counts for each connection.
+    admitted: AtomicUsize,
+    limit: usize,
 }
 
 /// What is known of an id that connections stand for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Standing {
+    id: Id,
+    /// How many stand for it; changed under the lock of all ids.
+    connections: AtomicU32,
     /// The position of what was kept last of the id, and in the lowest bit whether that is a report. Answers to several
     /// connections do not come in the order of positions.
     last: AtomicU64,
@@ -30,6 +35,29 @@ struct Standing {
     /// under way when the last connection leaves; a marker would follow them.
     dones: AtomicU32,
 }
+
+/// What is known of an id, found by the id, which is nowhere but in it.
+struct ById(Arc<Standing>);
+
+impl Borrow<Id> for ById {
+    fn borrow(&self) -> &Id {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
 
 impl Standing {
     /// Whether a marker is owed when nobody stands for the id any more.
@@ -79,83 +107,136 @@ impl Drop for Stake {
 }
 
 impl Presence {
-    fn streams(&self) -> MutexGuard<'_, HashMap<Id, Seat>> {
+    /// No ids yet; connections may report for `limit` of them, all together.
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { streams: Mutex::default(), admitted: AtomicUsize::new(0), limit })
+    }
+
+    fn streams(&self) -> MutexGuard<'_, HashSet<ById>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stake of an append that comes from outside of the connections that stand for its id: `None` where none does.
     pub(super) fn stake(&self, id: &Id, done: bool) -> Option<Stake> {
-        self.streams().get(id).map(|seat| Stake::new(&seat.standing, done))
+        self.streams().get(id).map(|ById(standing)| Stake::new(standing, done))
     }
+
+    fn admit(&self) -> bool {
+        let room = |count: usize| (count < self.limit).then_some(count + 1);
+        cfg!(forebay_plant = "ids_without_end")
+            || self.admitted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
+    }
+}
+
+/// Which limit of ids is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TooMany {
+    /// That of one connection.
+    Here,
+    /// That of all connections together.
+    Everywhere,
 }
 
 /// The ids of one connection.
 pub(super) struct Attendance {
     presence: Arc<Presence>,
-    /// Those that it may report for; the value is there once it did.
-    ids: HashMap<Id, Option<Arc<Standing>>>,
+    /// Those that it stands for.
+    ids: HashSet<ById>,
+    /// Those that it was admitted for, and perhaps stands for by now.
+    admitted: HashSet<Id>,
+    /// How many of both.
+    count: usize,
     limit: usize,
 }
 
 impl Attendance {
     /// A connection that may report for `limit` ids.
     pub(super) fn new(presence: Arc<Presence>, limit: usize) -> Self {
-        Self { presence, ids: HashMap::new(), limit }
+        Self { presence, ids: HashSet::new(), admitted: HashSet::new(), count: 0, limit }
     }
 
-    /// Whether the connection may report for the id: `false` past its limit.
-    pub(super) fn admit(&mut self, id: &Id) -> bool {
-        if self.ids.contains_key(id) {
-            return true;
+    /// Lets the connection report for the id, within the limits.
+    pub(super) fn admit(&mut self, id: &Id) -> Result<(), TooMany> {
+        if self.ids.contains(id) || self.admitted.contains(id) {
+            return Ok(());
         }
-        let room = self.ids.len() < self.limit;
-        if room {
-            self.ids.insert(*id, None);
+        if self.count >= self.limit {
+            return Err(TooMany::Here);
         }
-        room
+        if !self.presence.admit() {
+            return Err(TooMany::Everywhere);
+        }
+        self.count += 1;
+        self.admitted.insert(*id);
+        Ok(())
     }
 
     /// A report of the id is about to be appended. The connection stands for the id from here on, kept or not: no other
     /// may leave a marker while a report is under way.
     pub(super) fn reported(&mut self, id: &Id) -> Stake {
-        if let Some(Some(standing)) = self.ids.get(id) {
+        if let Some(ById(standing)) = self.ids.get(id) {
             return Stake::new(standing, false);
         }
         let mut streams = self.presence.streams();
-        let seat = streams.entry(*id).or_insert_with(|| Seat { connections: 0, standing: Arc::default() });
-        seat.connections += 1;
-        self.ids.insert(*id, Some(Arc::clone(&seat.standing)));
-        Stake::new(&seat.standing, false)
+        let standing = match streams.get(id) {
+            Some(ById(standing)) => Arc::clone(standing),
+            None => {
+                let (connections, last, dones) = Default::default();
+                let standing = Arc::new(Standing { id: *id, connections, last, dones });
+                streams.insert(ById(Arc::clone(&standing)));
+                standing
+            }
+        };
+        standing.connections.fetch_add(1, Ordering::Relaxed);
+        drop(streams);
+        self.admitted.remove(id);
+        if self.admitted.is_empty() {
+            // Room for the ids of one frame.
+            self.admitted.shrink_to(KEPT_IDS);
+        }
+        let stake = Stake::new(&standing, false);
+        self.ids.insert(ById(standing));
+        stake
     }
 
     /// A `done` of the id is about to be appended. It need not be an id of this connection.
     pub(super) fn done(&self, id: &Id) -> Option<Stake> {
         match self.ids.get(id) {
-            Some(Some(standing)) => Some(Stake::new(standing, true)),
-            _ => self.presence.stake(id, true),
+            Some(ById(standing)) => Some(Stake::new(standing, true)),
+            None => self.presence.stake(id, true),
         }
     }
 
     /// The connection is over and appends no more; its stakes are resolved. `mark` gets the ids that are owed a marker,
     /// some at a time, and must append at once: while it runs no id comes back, so that a marker never follows a report
     /// of a later connection.
-    pub(super) fn leave(self, mut mark: impl FnMut(&[Id])) {
-        let reported: Vec<Id> = self.ids.iter().filter_map(|(id, seat)| seat.is_some().then_some(*id)).collect();
+    pub(super) fn leave(mut self, mut mark: impl FnMut(&[Id])) {
+        let mut reported = std::mem::take(&mut self.ids).into_iter();
         let mut owed = Vec::new();
-        for chunk in reported.chunks(LEAVE_CHUNK) {
+        while reported.len() > 0 {
             owed.clear();
             let mut streams = self.presence.streams();
-            for id in chunk {
-                let hash_map::Entry::Occupied(mut seat) = streams.entry(*id) else { continue };
-                seat.get_mut().connections -= 1;
-                if seat.get().connections == 0 && seat.remove().standing.owes_marker() {
-                    owed.push(*id);
+            for ById(standing) in reported.by_ref().take(LEAVE_CHUNK) {
+                if standing.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    streams.remove(&standing.id);
+                    if standing.owes_marker() {
+                        owed.push(standing.id);
+                    }
                 }
+            }
+            if streams.is_empty() {
+                streams.shrink_to(KEPT_IDS);
             }
             if !owed.is_empty() {
                 mark(&owed);
             }
         }
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.presence.admitted.fetch_sub(self.count, Ordering::Relaxed);
     }
 }
 
@@ -190,10 +271,10 @@ mod tests {
 
     #[test]
     fn ids_that_reported_and_are_not_done_are_marked() {
-        let presence = Arc::default();
+        let presence = Presence::new(10_000);
         let mut one = attend(&presence);
         for name in ["a", "b", "c"] {
-            assert!(one.admit(&id(name)));
+            assert_eq!(one.admit(&id(name)), Ok(()));
         }
         kept(one.reported(&id("a")));
         kept(one.reported(&id("b")));
@@ -204,7 +285,7 @@ mod tests {
 
     #[test]
     fn only_the_last_connection_of_an_id_marks_it() {
-        let presence = Arc::default();
+        let presence = Presence::new(10_000);
         let (mut one, mut two) = (attend(&presence), attend(&presence));
         kept(one.reported(&id("a")));
         kept(one.reported(&id("a")));
@@ -215,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_later_report_opens_a_done_id_again() {
-        let presence = Arc::default();
+        let presence = Presence::new(10_000);
         let (mut one, two) = (attend(&presence), attend(&presence));
         kept(one.reported(&id("a")));
         kept_done(&two, &id("a"));
@@ -231,7 +312,7 @@ mod tests {
     /// The id once counted as done before the answer was there.
     #[test]
     fn a_done_that_is_refused_takes_no_marker_away() {
-        let mut one = attend(&Arc::default());
+        let mut one = attend(&Presence::new(10_000));
         kept(one.reported(&id("a")));
         drop(one.done(&id("a")));
         assert_eq!(marks(one), [id("a")]);
@@ -240,7 +321,7 @@ mod tests {
     /// The marker once took the place of `done`.
     #[test]
     fn a_report_that_is_refused_opens_nothing() {
-        let mut one = attend(&Arc::default());
+        let mut one = attend(&Presence::new(10_000));
         kept(one.reported(&id("a")));
         kept_done(&one, &id("a"));
         drop(one.reported(&id("a")));
@@ -249,7 +330,7 @@ mod tests {
 
     #[test]
     fn an_id_of_refused_reports_alone_is_not_marked() {
-        let presence = Arc::default();
+        let presence = Presence::new(10_000);
         let (mut one, mut two) = (attend(&presence), attend(&presence));
         drop(one.reported(&id("a")));
         drop(two.reported(&id("a")));
@@ -262,7 +343,7 @@ mod tests {
     #[test]
     fn what_was_kept_last_counts_in_whatever_order_the_answers_come() {
         for report_is_last in [false, true] {
-            let presence = Arc::default();
+            let presence = Presence::new(10_000);
             let (mut one, mut two) = (attend(&presence), attend(&presence));
             kept(one.reported(&id("a")));
             kept(two.reported(&id("a")));
@@ -282,7 +363,7 @@ mod tests {
     /// As when a page sends its last word over `POST /reports` while its connection closes.
     #[test]
     fn a_done_from_elsewhere_that_is_under_way_counts_as_kept() {
-        let presence: Arc<Presence> = Arc::default();
+        let presence = Presence::new(10_000);
         let mut one = attend(&presence);
         kept(one.reported(&id("a")));
         let under_way = presence.stake(&id("a"), true);
@@ -293,14 +374,30 @@ mod tests {
 
     #[test]
     fn a_connection_has_a_limit_of_ids() {
-        let mut one = Attendance::new(Arc::default(), 2);
-        assert!(one.admit(&id("a")) && one.admit(&id("b")) && one.admit(&id("a")));
-        assert!(!one.admit(&id("c")));
+        let mut one = Attendance::new(Presence::new(9), 2);
+        assert_eq!(
+            ["a", "b", "a", "c"].map(|name| one.admit(&id(name)).err()),
+            [None, None, None, Some(TooMany::Here)]
+        );
+    }
+
+    #[test]
+    fn all_connections_together_have_one_too_and_give_it_back() {
+        let presence = Presence::new(3);
+        let (mut one, mut two) = (attend(&presence), attend(&presence));
+        assert_eq!(["a", "b"].map(|name| one.admit(&id(name)).err()), [None, None]);
+        kept(one.reported(&id("a")));
+        assert_eq!(["a", "b"].map(|name| two.admit(&id(name)).err()), [None, Some(TooMany::Everywhere)]);
+        assert_eq!(one.admit(&id("a")), Ok(()));
+        marks(one);
+        assert_eq!(["b", "c"].map(|name| two.admit(&id(name)).err()), [None, None]);
+        drop(two);
+        assert_eq!(presence.admitted.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn many_ids_leave_in_chunks() {
-        let presence = Arc::default();
+        let presence = Presence::new(10_000);
         let mut one = attend(&presence);
         for number in 0..LEAVE_CHUNK + 1 {
             kept(one.reported(&id(&number.to_string())));

@@ -1,11 +1,9 @@
 //! The reading half of a session: frames in, appends and slots out.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,13 +16,16 @@ use super::assembly::{Assembly, CloseFrame, Fault, Input};
 use super::intake::{Intake, Wish};
 use super::keeper::Keeper;
 use super::listener::Connection;
+use super::once::at_once;
 use super::outbox::Outbox;
-use super::presence::Attendance;
-use super::replies::{KEPT_SLOTS, Outcome, Slot};
+use super::presence::{Attendance, TooMany};
+use super::replies::{KEPT_SLOTS, Outcome, SLOT_BYTES, Slot};
 use super::source::{Heard, Source};
 use crate::access::Grant;
+use crate::config::Ingest;
 use crate::journal::{Append, Content, Outlet};
-use crate::report::{Echo, Parsed, Refusal, RefusalKind, parse};
+use crate::report::parse::MAX_MESSAGES;
+use crate::report::{Echo, Parsed, Refusal, RefusalKind, Rules, parse};
 
 /// While the node stops, frames are taken until none came for this long: those that were under way get their refusal.
 const GRACE_QUIET: Duration = Duration::from_millis(100);
@@ -55,6 +56,8 @@ pub(super) struct Reader<'a, K> {
     attendance: Attendance,
     assembly: Assembly,
     next_ticket: u64,
+    /// Bytes that the replies of the next frame may take without a reservation.
+    spare: usize,
     /// Room for the slots of the next frame, so that not each allocates its own; empty.
     slots: Vec<Slot>,
     /// Appends of the frames that were there to be read, and the bytes that are reserved for them. Handed over before
@@ -84,6 +87,7 @@ impl<'a, K: Keeper> Reader<'a, K> {
             attendance: Attendance::new(connection.presence(), ingest.max_ids_per_connection),
             assembly: Assembly::new(ingest.max_report_bytes),
             next_ticket: 0,
+            spare: 0,
             slots: Vec::new(),
             appends: Vec::new(),
             reserved: 0,
@@ -120,9 +124,12 @@ impl<'a, K: Keeper> Reader<'a, K> {
             let frame = match self.next(read, cancelled.as_mut(), alarm.as_mut()).await? {
                 Ok(frame) => frame,
                 Err(WebSocketError::UnexpectedEOF) => return Err(End::Eof),
+                Err(_) if self.heard.is_cut() => return Err(End::Close(too_slow())),
                 Err(error) => return Err(Fault::of(&error).map_or(End::Gone, |fault| self.refuse(fault))),
             };
-            match self.assembly.accept(frame) {
+            let input = self.assembly.accept(frame);
+            self.heard.frame_ended(self.assembly.bytes());
+            match input {
                 // Who sends nothing but these must not hold up what came before.
                 Ok(None | Some(Input::Pong)) => self.hand_over(),
                 Ok(Some(Input::Ping(payload))) => {
@@ -168,32 +175,50 @@ impl<'a, K: Keeper> Reader<'a, K> {
         self.connection.count_refused(&intake.slots);
         let first = self.next_ticket;
         self.next_ticket += intake.slots.len() as u64;
-        self.outbox.push(array, first, &mut intake.slots);
+        self.outbox.push(array, first, &mut intake.slots, intake.reply_bytes);
         self.slots = mem::take(&mut intake.slots);
         self.slots.shrink_to(KEPT_SLOTS);
     }
 
-    /// Waits while `max_in_flight` messages are unanswered or unwritten.
-    async fn wait_for_room(&mut self, mut cancelled: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
-        if self.outbox.has_room() {
+    /// Waits while `max_in_flight` messages are unanswered or unwritten, or their replies take too much memory.
+    async fn wait_for_room(&mut self, cancelled: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
+        if let Some(spare) = self.outbox.room_now() {
+            self.spare = spare;
             return Ok(());
         }
+        let outbox = Arc::clone(&self.outbox);
+        self.spare = self.deaf(outbox.room(), cancelled).await?;
+        Ok(())
+    }
+
+    /// Waits without listening to the client.
+    async fn deaf<T>(
+        &mut self,
+        wait: impl Future<Output = T>,
+        mut cancelled: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> Result<T, End> {
         self.hand_over();
+        let mut wait = std::pin::pin!(wait);
+        let mut waited = None;
         if self.grace_ends.is_none() {
             tokio::select! {
-                () = self.outbox.room() => {}
+                value = wait.as_mut() => waited = Some(value),
                 () = cancelled.as_mut() => self.begin_grace()?,
             }
         }
-        if let Some(end) = self.grace_ends {
-            timeout_at(end, self.outbox.room()).await.map_err(|_| going_away())?;
-        }
+        let value = match (waited, self.grace_ends) {
+            (Some(value), _) => value,
+            (None, end) => {
+                let end = end.unwrap_or_else(Instant::now);
+                timeout_at(end, wait).await.map_err(|_| going_away())?
+            }
+        };
         if self.outbox.is_gone() {
             return Err(End::Gone);
         }
-        // The client was not listened to, so its silence says nothing.
+        // Its silence said nothing.
         self.heard.touch();
-        Ok(())
+        Ok(value)
     }
 
     fn begin_grace(&mut self) -> Result<(), End> {
@@ -254,10 +279,23 @@ impl<'a, K: Keeper> Reader<'a, K> {
     }
 
     /// Takes one whole message of the socket: one message of the protocol or an array of them.
-    async fn message(&mut self, text: Bytes, cancelled: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
-        let (array, mut intake) = self.sort(&text)?;
+    async fn message(
+        &mut self,
+        text: Bytes,
+        mut cancelled: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> Result<(), End> {
+        let (mut array, mut intake) = self.sort(&text)?;
+        while intake.reply_bytes > self.spare && !self.outbox.try_reserve(intake.reply_bytes) {
+            // What is sorted is counted nowhere, so the text alone waits.
+            let bytes = intake.reply_bytes;
+            drop(intake);
+            let outbox = Arc::clone(&self.outbox);
+            self.deaf(outbox.reserve(bytes), cancelled.as_mut()).await?;
+            (array, intake) = self.sort(&text)?;
+        }
+        let queued = intake.queued_bytes(&text).min(self.connection.ingest().max_queued_bytes);
         if !intake.appends.is_empty() {
-            let mut reserving = std::pin::pin!(self.connection.engine().reserve(text.len()));
+            let mut reserving = std::pin::pin!(self.connection.engine().reserve(queued));
             if at_once(reserving.as_mut()).await.is_none() {
                 self.hand_over();
                 let reserved = tokio::select! {
@@ -269,7 +307,7 @@ impl<'a, K: Keeper> Reader<'a, K> {
                     self.begin_grace()?;
                     intake.refuse_appends(&Refusal::shutting_down());
                 }
-                // As in `wait_for_room`: nobody listened meanwhile.
+                // As in `deaf`: nobody listened meanwhile.
                 self.heard.touch();
             }
         }
@@ -285,7 +323,7 @@ impl<'a, K: Keeper> Reader<'a, K> {
             return Ok(());
         }
         self.appends.append(&mut intake.appends);
-        self.reserved += text.len();
+        self.reserved += queued;
         if self.appends.len() >= HANDED_OVER {
             self.hand_over();
         }
@@ -296,29 +334,37 @@ impl<'a, K: Keeper> Reader<'a, K> {
         let Ok(readable) = std::str::from_utf8(text) else { return Err(End::Close(Fault::Utf8.close())) };
         let mut intake = self.intake();
         let Self { attendance, outbox, connection, grant, grace_ends, .. } = self;
-        let limit = connection.ingest().max_ids_per_connection;
-        let mut dones = None;
+        let ingest = connection.ingest();
+        let (mut dones, mut pending) = (None, 0);
         let mut gate = |wish: Wish| {
             if grace_ends.is_some() {
                 return Err(Refusal::shutting_down());
             }
             grant.admit(wish.id())?;
             match wish {
-                Wish::Report(id) => attendance.admit(&id).then_some(()).ok_or_else(|| too_many_ids(limit)),
+                Wish::Report(id) => attendance.admit(&id).map_err(|limit| too_many_ids(limit, ingest)),
                 Wish::Done(_) => {
-                    let dones = dones.get_or_insert_with(|| outbox.waiting_dones());
-                    *dones += 1;
-                    (*dones <= limit).then_some(()).ok_or_else(|| too_many_dones(limit))
+                    let waiting = *dones.get_or_insert_with(|| outbox.waiting_dones());
+                    connection.dones().admit(waiting + pending, pending)?;
+                    pending += 1;
+                    Ok(())
                 }
             }
         };
-        let array = match parse(readable, connection.ingest().max_report_bytes) {
+        let most = ingest.max_reply_bytes_per_connection;
+        let array = match parse(readable, rules(ingest)) {
             Parsed::One(item) => {
                 intake.take(text, item, &mut gate);
                 false
             }
             Parsed::Many(items) => {
-                items.into_iter().for_each(|item| intake.take(text, item, &mut gate));
+                for item in items {
+                    intake.take(text, item, &mut gate);
+                    if intake.reply_bytes > most {
+                        intake.refuse_all(too_many_replies(most));
+                        return Ok((false, intake));
+                    }
+                }
                 true
             }
         };
@@ -326,35 +372,39 @@ impl<'a, K: Keeper> Reader<'a, K> {
     }
 }
 
-/// What a future has without waiting.
-async fn at_once<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    poll_fn(|cx| {
-        Poll::Ready(match future.as_mut().poll(cx) {
-            Poll::Ready(value) => Some(value),
-            Poll::Pending => None,
-        })
-    })
-    .await
+fn too_slow() -> CloseFrame {
+    CloseFrame::new(1013, "a large message came too slowly while memory was short: send it again later")
 }
 
 fn going_away() -> End {
     End::Close(CloseFrame::new(1001, "the node is stopping"))
 }
 
-fn too_many_ids(limit: usize) -> Refusal {
-    let message = format!(
-        "this connection has reported for {limit} ids (max_ids_per_connection): report for further ids over another one"
-    );
-    Refusal { kind: RefusalKind::BacklogFull, field: None, message, retry_after_ms: None }
+/// What messages of a WebSocket are held to. An array of more messages than the replies of a connection may take is not
+/// read to its end.
+fn rules(ingest: &Ingest) -> Rules {
+    let max_messages = (ingest.max_reply_bytes_per_connection / SLOT_BYTES).min(MAX_MESSAGES);
+    Rules { max_message: ingest.max_report_bytes, max_messages, same_id: ingest.same_id }
 }
 
-/// When a `done` may be worth a retry, in milliseconds.
-const RETRY_DONE_MS: u64 = 1_000;
-
-fn too_many_dones(limit: usize) -> Refusal {
+fn too_many_replies(limit: usize) -> Refusal {
     let message = format!(
-        "{limit} done messages of this connection wait for the sink (max_ids_per_connection): \
-         send this one again after {RETRY_DONE_MS} ms"
+        "the replies to this array would take more than {limit} bytes of memory (max_reply_bytes_per_connection): \
+         send it in parts"
     );
-    Refusal { kind: RefusalKind::BacklogFull, field: None, message, retry_after_ms: Some(RETRY_DONE_MS) }
+    Refusal { kind: RefusalKind::TooLarge, field: None, message, retry_after_ms: None }
+}
+
+fn too_many_ids(which: TooMany, ingest: &Ingest) -> Refusal {
+    let message = match which {
+        TooMany::Here => format!(
+            "this connection has reported for {} ids (max_ids_per_connection): report for further ids over another one",
+            ingest.max_ids_per_connection
+        ),
+        TooMany::Everywhere => format!(
+            "all connections have reported for {} ids (max_ids), and none may report for a further one before some end",
+            ingest.max_ids
+        ),
+    };
+    Refusal { kind: RefusalKind::BacklogFull, field: None, message, retry_after_ms: None }
 }

@@ -9,7 +9,11 @@ use crate::report::{Echo, Number, Position, Refusal, reply};
 const INLINE_ECHO: usize = 48;
 
 /// Room for slots, or for units, that a large frame has grown past this many is given back.
-pub(super) const KEPT_SLOTS: usize = 256;
+pub(super) const KEPT_SLOTS: usize = 64;
+
+/// What a slot counts for besides what hangs on it, in bytes: twice its size, as lists grow by doubling. Its reply has
+/// fewer once it is written, without what it echoes.
+pub(super) const SLOT_BYTES: usize = 2 * size_of::<Slot>();
 
 /// The raw JSON of a message's `id` and `ref`, kept until its reply is written.
 #[derive(Clone)]
@@ -39,6 +43,14 @@ impl EchoText {
             Text::Heap([id.as_bytes(), reference.as_bytes()].concat().into_boxed_slice())
         };
         Self { id_len: echo.id.map(|id| id.len() as u32), ref_len: echo.reference.map(|text| text.len() as u32), text }
+    }
+
+    /// Bytes that are kept apart from the slot.
+    fn heap_bytes(&self) -> usize {
+        match &self.text {
+            Text::Inline(_) => 0,
+            Text::Heap(bytes) => bytes.len(),
+        }
     }
 
     pub(super) fn get(&self) -> Echo<'_> {
@@ -92,6 +104,12 @@ impl Slot {
         }
     }
 
+    /// The memory that the slot takes, or its reply once that is written, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let refusal = self.refusal().map_or(0, |refusal| size_of::<Refusal>() + 2 * refusal.message.len());
+        SLOT_BYTES + self.echo.heap_bytes() + refusal
+    }
+
     /// Notes what became of the message.
     pub(super) fn settle(&mut self, outcome: Outcome) {
         if let Some(stake) = self.stake.take()
@@ -117,14 +135,46 @@ impl Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unit {
     pub(super) messages: usize,
+    /// What its slots, or its replies once they are written, take of memory.
+    pub(super) bytes: usize,
     /// Whether they came as an array, so that their replies go as one.
     pub(super) array: bool,
 }
 
 impl Unit {
-    /// What the unit counts for in the window: an empty array is answered, so it is not free.
-    pub(super) fn weight(self) -> usize {
-        self.messages.max(1)
+    /// What the unit counts for: an empty array is answered, so it is not free.
+    pub(super) fn weight(self) -> Weight {
+        Weight { messages: self.messages.max(1), bytes: self.bytes }
+    }
+}
+
+/// What replies count for: messages in the window of their connection, and bytes of memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Weight {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+impl Weight {
+    /// Adds what is held more.
+    pub(super) fn add(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.bytes += more.bytes;
+    }
+
+    /// Takes away what is held no more; what was never held changes nothing.
+    pub(super) fn take_away(&mut self, less: Self) {
+        self.messages = self.messages.saturating_sub(less.messages);
+        self.bytes = self.bytes.saturating_sub(less.bytes);
+    }
+}
+
+impl std::iter::Sum for Weight {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, one| {
+            sum.add(one);
+            sum
+        })
     }
 }
 
@@ -156,9 +206,9 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// Takes the slots of one frame, leaving `slots` empty; the first gets the ticket `next_ticket()`.
-    pub(super) fn push(&mut self, array: bool, slots: &mut Vec<Slot>) -> Unit {
-        let unit = Unit { messages: slots.len(), array };
+    /// Takes the slots of one frame, leaving `slots` empty; the first gets the ticket `next_ticket()`. They take `bytes`.
+    pub(super) fn push(&mut self, array: bool, slots: &mut Vec<Slot>, bytes: usize) -> Unit {
+        let unit = Unit { messages: slots.len(), bytes, array };
         self.units.push_back(unit);
         self.slots.extend(slots.drain(..));
         self.advance();
@@ -235,8 +285,8 @@ impl Order {
         }
     }
 
-    /// Forgets every reply that is due, and returns their weight.
-    pub(super) fn clear(&mut self) -> usize {
+    /// Forgets every reply that is due, and returns what they count for.
+    pub(super) fn clear(&mut self) -> Weight {
         self.first += self.slots.len() as u64;
         self.slots.clear();
         self.settled = 0;
@@ -279,9 +329,9 @@ mod tests {
     #[test]
     fn replies_wait_for_those_before_them() {
         let mut order = Order::default();
-        order.push(false, &mut waiting(1));
-        order.push(false, &mut vec![Slot::new(&NOBODY, Outcome::Pong)]);
-        order.push(false, &mut waiting(1));
+        order.push(false, &mut waiting(1), 0);
+        order.push(false, &mut vec![Slot::new(&NOBODY, Outcome::Pong)], 0);
+        order.push(false, &mut waiting(1), 0);
         assert!(!order.is_ready());
         order.settle(2, Outcome::Kept(None, Position(1)));
         assert!(taken(&mut order).is_empty());
@@ -295,19 +345,19 @@ mod tests {
     #[test]
     fn an_array_leaves_whole() {
         let mut order = Order::default();
-        order.push(true, &mut waiting(3));
+        order.push(true, &mut waiting(3), 9);
         order.settle(0, Outcome::Kept(None, Position(1)));
         order.settle(2, Outcome::Kept(None, Position(1)));
         assert!(taken(&mut order).is_empty());
         order.settle(1, Outcome::Kept(None, Position(1)));
-        assert_eq!(taken(&mut order), [Unit { messages: 3, array: true }]);
+        assert_eq!(taken(&mut order), [Unit { messages: 3, bytes: 9, array: true }]);
     }
 
     /// The room of the largest array was once kept for as long as the connection.
     #[test]
     fn room_of_a_large_array_is_given_back() {
         let mut order = Order::default();
-        order.push(true, &mut waiting(10 * KEPT_SLOTS));
+        order.push(true, &mut waiting(10 * KEPT_SLOTS), 0);
         (0..10 * KEPT_SLOTS as u64).for_each(|ticket| order.settle(ticket, Outcome::Pong));
         assert_eq!(taken(&mut order).len(), 1);
         assert!(order.slots.capacity() < 2 * KEPT_SLOTS);
@@ -316,9 +366,9 @@ mod tests {
     #[test]
     fn an_empty_array_is_answered_in_its_place() {
         let mut order = Order::default();
-        order.push(false, &mut waiting(1));
-        let empty = order.push(true, &mut Vec::new());
-        assert_eq!(empty.weight(), 1);
+        order.push(false, &mut waiting(1), 0);
+        let empty = order.push(true, &mut Vec::new(), 0);
+        assert_eq!(empty.weight().messages, 1);
         assert!(!order.is_ready());
         order.settle(0, Outcome::Pong);
         assert_eq!(taken(&mut order).len(), 2);
@@ -331,8 +381,8 @@ mod tests {
     fn an_answer_that_nobody_waits_for_changes_nothing() {
         let mut order = Order::default();
         order.settle(5, Outcome::Pong);
-        order.push(false, &mut waiting(1));
-        assert_eq!(order.clear(), 1);
+        order.push(false, &mut waiting(1), 7);
+        assert_eq!(order.clear(), Weight { messages: 1, bytes: 7 });
         order.settle(0, Outcome::Pong);
         assert!(order.is_empty() && !order.is_ready());
     }

@@ -37,13 +37,13 @@ pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>, grant:
         Some((leftover, Stream::Plain(socket))) => {
             let (read, write) = socket.into_split();
             let line = Arc::new(write);
-            let outbox = Outbox::new(connection.ingest().max_in_flight).writing_to(Arc::clone(&line));
-            serve(Source::new(leftover, read), outbox, Line(line), &connection, grant).await;
+            let outbox = connection.outbox().writing_to(Arc::clone(&line));
+            serve(Source::new(leftover, read, connection.bodies()), outbox, Line(line), &connection, grant).await;
         }
         Some((leftover, stream @ Stream::Tls(_))) => {
             let (read, write) = tokio::io::split(stream);
-            let outbox = Outbox::new(connection.ingest().max_in_flight);
-            serve(Source::new(leftover, read), outbox, write, &connection, grant).await;
+            serve(Source::new(leftover, read, connection.bodies()), connection.outbox(), write, &connection, grant)
+                .await;
         }
         None => {}
     }
@@ -59,8 +59,8 @@ pub async fn alone<K: Keeper>(
     write: impl AsyncWrite + Unpin + Send + 'static,
 ) {
     let connection = Connection::alone(ingest, keeper, stop);
-    let outbox = Outbox::new(connection.ingest().max_in_flight);
-    serve(Source::new(Bytes::new(), read), outbox, write, &connection, Grant::everything()).await;
+    let outbox = connection.outbox();
+    serve(Source::new(Bytes::new(), read, connection.bodies()), outbox, write, &connection, Grant::everything()).await;
 }
 
 async fn serve<K: Keeper>(
@@ -145,6 +145,9 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
+    use super::super::budget::Budget;
+    use super::super::dones::Dones;
+    use super::super::replies::Weight;
     use super::*;
 
     /// A peer that never takes the last word of TLS.
@@ -169,7 +172,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_close_that_the_peer_never_takes_is_given_up() {
-        let (outbox, there) = (Arc::new(Outbox::new(1)), Arc::new(()));
+        let window = Weight { messages: 1, bytes: 1 };
+        let (outbox, there) = (Arc::new(Outbox::new(window, &Budget::new(1), &Dones::new(1))), Arc::new(()));
         outbox.finish(None);
         let patience = Duration::from_secs(300);
         let half = Deaf { _there: Arc::clone(&there) };

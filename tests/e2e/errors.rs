@@ -88,8 +88,8 @@ async fn an_unknown_op_is_refused_with_its_id_and_ref() {
 }
 
 #[tokio::test]
-async fn two_ids_that_differ_are_refused() {
-    let node = Node::new().start().await;
+async fn two_ids_that_differ_are_refused_where_they_must_agree() {
+    let node = Node::new().set("ingest.same_id", true).start().await;
     let mut client = Client::connect(node.ingest()).await;
     for ids in [("7", "8"), ("7", r#""8""#), (r#""07""#, "7"), (r#""a""#, r#""A""#)] {
         let reply = client.ask(format!(r#"{{"op":"report","id":{},"ref":1,"data":{{"id":{}}}}}"#, ids.0, ids.1)).await;
@@ -103,7 +103,7 @@ async fn two_ids_that_differ_are_refused() {
 async fn a_refusal_for_good_does_not_ask_for_a_retry() {
     let node = Node::new().start().await;
     let mut client = Client::connect(node.ingest()).await;
-    for bad in ["nope", r#"{"op":"what"}"#, r#"{"op":"report"}"#, r#"{"op":"report","id":1,"data":{"id":2}}"#] {
+    for bad in ["nope", r#"{"op":"what"}"#, r#"{"op":"report"}"#, r#"{"op":"report","data":{"id":[]}}"#] {
         let reply = client.ask(bad).await;
         assert!(reply["retry_after_ms"].is_null(), "{reply}");
     }

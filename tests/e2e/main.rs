@@ -24,6 +24,7 @@ mod exactly_once;
 mod flushing;
 mod forged;
 mod frames;
+mod ids;
 mod limits;
 mod load;
 mod memory;

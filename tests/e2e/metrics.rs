@@ -147,7 +147,8 @@ async fn a_transaction_is_counted_with_its_rows_and_batches() {
 
 #[tokio::test]
 async fn every_refusal_is_counted_by_its_name_once() {
-    let node = Node::new().set("sink.url", DEAD).set("journal.max_backlog_per_id", 2).start().await;
+    let node = Node::new().set("sink.url", DEAD).set("journal.max_backlog_per_id", 2);
+    let node = node.set("ingest.same_id", true).start().await;
     let mut client = Client::connect(node.ingest()).await;
     for seq in 0..2 {
         client.report("full", seq, "1").await;

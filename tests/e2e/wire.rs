@@ -69,6 +69,19 @@ async fn an_id_may_be_in_data_alone() {
     assert_eq!(node.stored().rows_of("7").await.expect("a sink").len(), 1);
 }
 
+/// Payloads have ids of their own, and reports with them were once refused.
+#[tokio::test]
+async fn id_wins_over_the_one_in_data() {
+    let node = Node::new().start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    for (seq, other) in ["8", "\"a b\"", "{\"x\":1}", "1.5"].into_iter().enumerate() {
+        let ack = client.ask(format!(r#"{{"op":"report","id":7,"seq":{seq},"data":{{"id":{other}}}}}"#)).await;
+        assert_eq!((&ack["op"], &ack["id"]), (&json!("ack"), &json!(7)), "{ack}");
+    }
+    node.drained().await;
+    assert_eq!(node.stored().rows_of("7").await.expect("a sink").len(), 4);
+}
+
 #[tokio::test]
 async fn a_report_without_seq_is_numbered_and_its_ack_says_how() {
     let node = Node::new().set("node_id", 321).start().await;

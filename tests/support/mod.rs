@@ -2,9 +2,9 @@
 //! that all of them are held against. Knows the contract only, nothing of the engine's inside.
 #![allow(dead_code, reason = "several test binaries share these files and none uses all of them")]
 
+pub mod cgroup;
 pub mod client;
 pub mod forge;
-pub mod group;
 pub mod http;
 pub mod ledger;
 pub mod load;

@@ -128,6 +128,11 @@ impl Raw {
         Self { socket }
     }
 
+    /// The socket, behind the handshake.
+    pub fn into_socket(self) -> TcpStream {
+        self.socket
+    }
+
     /// Sends one frame.
     pub async fn send(&mut self, frame: Frame<'_>) {
         self.send_bytes(&frame.bytes()).await;

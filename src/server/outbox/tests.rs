@@ -9,10 +9,19 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::super::line::Line;
-use super::super::presence::{Attendance, Stake};
+use super::super::presence::{Attendance, Presence, Stake};
 use super::super::writer;
 use super::*;
 use crate::report::{Echo, Id, Number, Position, Refusal};
+
+fn outbox_of(messages: usize) -> Outbox {
+    Outbox::new(Weight { messages, bytes: usize::MAX }, &Budget::new(1 << 20), &Dones::new(100))
+}
+
+fn push(outbox: &Outbox, array: bool, first: u64, slots: &mut Vec<Slot>) {
+    let bytes = slots.iter().map(Slot::bytes).sum();
+    outbox.push(array, first, slots, bytes);
+}
 
 fn slots(ids: &[&str]) -> Vec<Slot> {
     ids.iter().map(|id| Slot::new(&Echo { id: Some(id), reference: None }, Outcome::Waiting)).collect()
@@ -59,11 +68,11 @@ fn ops(frames: &[(u8, String)]) -> Vec<String> {
 
 #[test]
 fn replies_leave_in_the_order_of_messages_and_in_one_write() {
-    let outbox = Outbox::new(10);
-    outbox.push(false, 0, &mut slots(&["1"]));
-    outbox.push(true, 1, &mut slots(&["2", "3"]));
+    let outbox = outbox_of(10);
+    push(&outbox, false, 0, &mut slots(&["1"]));
+    push(&outbox, true, 1, &mut slots(&["2", "3"]));
     let refusal = Outcome::Refused(Box::new(Refusal::shutting_down()));
-    outbox.push(false, 3, &mut vec![Slot::new(&Echo { id: Some("4"), reference: None }, refusal)]);
+    push(&outbox, false, 3, &mut vec![Slot::new(&Echo { id: Some("4"), reference: None }, refusal)]);
     kept(&outbox, &[1, 2]);
     assert!(write(&outbox).0.is_empty());
     kept(&outbox, &[0]);
@@ -73,37 +82,39 @@ fn replies_leave_in_the_order_of_messages_and_in_one_write() {
 /// The room of the largest batch was once kept for as long as the connection.
 #[test]
 fn room_of_a_large_batch_is_given_back() {
-    let outbox = Outbox::new(10);
-    outbox.push(true, 0, &mut slots(&vec!["1"; 20 * KEPT_SLOTS]));
+    let outbox = outbox_of(10);
+    push(&outbox, true, 0, &mut slots(&vec!["1"; 20 * KEPT_SLOTS]));
     kept(&outbox, &(0..20 * KEPT_SLOTS as u64).collect::<Vec<_>>());
     let mut batch = Batch::default();
     assert!(outbox.try_take(&mut batch));
-    batch.encode(&mut Vec::new());
-    assert!(batch.json.len() > KEPT_JSON && batch.slots.capacity() >= 20 * KEPT_SLOTS);
-    outbox.written(&mut batch);
+    assert!(batch.slots.capacity() >= 20 * KEPT_SLOTS);
+    let mut bytes = Vec::new();
+    batch.encode(&mut bytes);
+    assert!(bytes.len() > KEPT_JSON);
+    // Already before it is written: the client may take it slowly.
     assert!(batch.json.capacity() <= KEPT_JSON && batch.slots.capacity() <= KEPT_SLOTS);
 }
 
 #[test]
 fn the_window_opens_when_replies_are_written() {
-    let outbox = Outbox::new(2);
-    outbox.push(false, 0, &mut slots(&["1"]));
-    assert!(outbox.has_room());
-    outbox.push(true, 1, &mut Vec::new());
-    assert!(!outbox.has_room());
+    let outbox = outbox_of(2);
+    push(&outbox, false, 0, &mut slots(&["1"]));
+    assert!(outbox.room_now().is_some());
+    push(&outbox, true, 1, &mut Vec::new());
+    assert!(!outbox.room_now().is_some());
     kept(&outbox, &[0]);
-    assert!(!outbox.has_room());
+    assert!(!outbox.room_now().is_some());
     assert_eq!(write(&outbox).0.len(), 2);
-    assert!(outbox.has_room());
+    assert!(outbox.room_now().is_some());
 }
 
 #[test]
 fn a_done_event_follows_the_ack_of_its_message() {
-    let outbox = Outbox::new(10);
-    outbox.push(false, 0, &mut slots(&["1"]));
+    let outbox = outbox_of(10);
+    push(&outbox, false, 0, &mut slots(&["1"]));
     let mut done = slots(&["2"]);
     done[0].done = true;
-    outbox.push(false, 1, &mut done);
+    push(&outbox, false, 1, &mut done);
     kept(&outbox, &[1]);
     outbox.drained(1, 42);
     assert!(write(&outbox).0.is_empty());
@@ -118,10 +129,10 @@ fn a_done_event_follows_the_ack_of_its_message() {
 
 #[test]
 fn a_refused_done_waits_for_no_event() {
-    let outbox = Outbox::new(10);
+    let outbox = outbox_of(10);
     let mut done = slots(&["2"]);
     done[0].done = true;
-    outbox.push(false, 0, &mut done);
+    push(&outbox, false, 0, &mut done);
     assert_eq!(outbox.waiting_dones(), 1);
     outbox.settle(&mut [(0, Outcome::Refused(Box::new(Refusal::shutting_down())))].into_iter(), false);
     assert_eq!(outbox.waiting_dones(), 0);
@@ -129,8 +140,8 @@ fn a_refused_done_waits_for_no_event() {
 
 #[test]
 fn a_close_is_the_last_frame_and_waits_for_replies() {
-    let outbox = Outbox::new(10);
-    outbox.push(false, 0, &mut slots(&["1"]));
+    let outbox = outbox_of(10);
+    push(&outbox, false, 0, &mut slots(&["1"]));
     outbox.finish(Some(CloseFrame::new(1001, "")));
     outbox.pong(Bytes::from_static(b"x"));
     assert_eq!(write(&outbox), (vec![(10, "x".to_owned())], false));
@@ -145,8 +156,8 @@ fn a_close_is_the_last_frame_and_waits_for_replies() {
 
 #[test]
 fn a_close_can_be_cut_short() {
-    let outbox = Outbox::new(1);
-    outbox.push(false, 0, &mut slots(&["1"]));
+    let outbox = outbox_of(1);
+    push(&outbox, false, 0, &mut slots(&["1"]));
     outbox.finish(None);
     assert!(write(&outbox).0.is_empty());
     outbox.cut();
@@ -173,10 +184,10 @@ fn marks(attendance: Attendance) -> usize {
 /// `done` was once noted before its answer was there: a refused one took the marker away.
 #[tokio::test]
 async fn a_refused_done_leaves_the_marker_even_to_a_client_that_is_gone() {
-    let (outbox, id) = (Outbox::new(10), Id::new("a").expect("an id"));
-    let mut attendance = Attendance::new(Arc::default(), 10);
-    outbox.push(false, 0, &mut staked("1", false, attendance.reported(&id)));
-    outbox.push(false, 1, &mut staked("1", true, attendance.done(&id).expect("the id is here")));
+    let (outbox, id) = (outbox_of(10), Id::new("a").expect("an id"));
+    let mut attendance = Attendance::new(Presence::new(10), 10);
+    push(&outbox, false, 0, &mut staked("1", false, attendance.reported(&id)));
+    push(&outbox, false, 1, &mut staked("1", true, attendance.done(&id).expect("the id is here")));
     kept(&outbox, &[0]);
     outbox.abandon();
     assert!(timeout(Duration::from_millis(10), outbox.answered()).await.is_err());
@@ -188,11 +199,11 @@ async fn a_refused_done_leaves_the_marker_even_to_a_client_that_is_gone() {
 /// A refused report once opened the id again, and the marker took the place of `done`.
 #[tokio::test]
 async fn a_refused_report_after_done_leaves_no_marker() {
-    let (outbox, id) = (Outbox::new(10), Id::new("a").expect("an id"));
-    let mut attendance = Attendance::new(Arc::default(), 10);
-    outbox.push(false, 0, &mut staked("1", false, attendance.reported(&id)));
-    outbox.push(false, 1, &mut staked("1", true, attendance.done(&id).expect("the id is here")));
-    outbox.push(false, 2, &mut staked("1", false, attendance.reported(&id)));
+    let (outbox, id) = (outbox_of(10), Id::new("a").expect("an id"));
+    let mut attendance = Attendance::new(Presence::new(10), 10);
+    push(&outbox, false, 0, &mut staked("1", false, attendance.reported(&id)));
+    push(&outbox, false, 1, &mut staked("1", true, attendance.done(&id).expect("the id is here")));
+    push(&outbox, false, 2, &mut staked("1", false, attendance.reported(&id)));
     kept(&outbox, &[0, 1]);
     refused(&outbox, 2);
     outbox.answered().await;
@@ -201,9 +212,9 @@ async fn a_refused_report_after_done_leaves_no_marker() {
 
 #[test]
 fn what_is_not_answered_in_time_counts_as_kept() {
-    let (outbox, id) = (Outbox::new(10), Id::new("a").expect("an id"));
-    let mut attendance = Attendance::new(Arc::default(), 10);
-    outbox.push(false, 0, &mut staked("1", false, attendance.reported(&id)));
+    let (outbox, id) = (outbox_of(10), Id::new("a").expect("an id"));
+    let mut attendance = Attendance::new(Presence::new(10), 10);
+    push(&outbox, false, 0, &mut staked("1", false, attendance.reported(&id)));
     outbox.assume_kept();
     refused(&outbox, 0);
     assert_eq!(marks(attendance), 1);
@@ -211,7 +222,7 @@ fn what_is_not_answered_in_time_counts_as_kept() {
 
 #[test]
 fn pongs_are_bounded_and_the_latest_are_kept() {
-    let outbox = Outbox::new(1);
+    let outbox = outbox_of(1);
     for at in 0..MAX_PONGS as u8 + 3 {
         outbox.pong(Bytes::copy_from_slice(&[b'a' + at]));
     }
@@ -222,8 +233,8 @@ fn pongs_are_bounded_and_the_latest_are_kept() {
 
 #[tokio::test]
 async fn an_abandoned_outbox_wakes_both_sides_and_keeps_nothing() {
-    let outbox = Outbox::new(1);
-    outbox.push(false, 0, &mut slots(&["1"]));
+    let outbox = outbox_of(1);
+    push(&outbox, false, 0, &mut slots(&["1"]));
     outbox.abandon();
     outbox.room().await;
     let mut batch = Batch::default();
@@ -238,7 +249,7 @@ async fn connected(window: usize) -> (Arc<Outbox>, Line, TcpStream) {
     let address = listener.local_addr().expect("bound");
     let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     let line = Arc::new(accepted.expect("a client").0.into_split().1);
-    (Arc::new(Outbox::new(window).writing_to(Arc::clone(&line))), Line(line), client.expect("connected"))
+    (Arc::new(outbox_of(window).writing_to(Arc::clone(&line))), Line(line), client.expect("connected"))
 }
 
 fn kept_at_once(outbox: &Outbox, tickets: std::ops::Range<u64>) {
@@ -248,11 +259,11 @@ fn kept_at_once(outbox: &Outbox, tickets: std::ops::Range<u64>) {
 #[tokio::test]
 async fn who_answers_writes_where_the_socket_takes_it() {
     let (outbox, line, mut client) = connected(1).await;
-    outbox.push(false, 0, &mut slots(&["1"]));
+    push(&outbox, false, 0, &mut slots(&["1"]));
     // Whether a fresh socket takes anything is known once it was waited for.
     line.0.writable().await.expect("it is open");
     kept_at_once(&outbox, 0..1);
-    assert!(outbox.has_room(), "it is written");
+    assert!(outbox.room_now().is_some(), "it is written");
     let mut bytes = [0; 64];
     let read = client.read(&mut bytes).await.expect("there");
     assert!(String::from_utf8_lossy(&bytes[2..read]).contains("\"op\":\"ack\",\"id\":1"));
@@ -269,9 +280,9 @@ async fn what_the_socket_does_not_take_at_once_leaves_in_order() {
     let (outbox, line, mut client) = connected(10).await;
     line.0.writable().await.expect("it is open");
     let ids = long(16);
-    outbox.push(true, 0, &mut slots(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
-    outbox.push(false, 16, &mut slots(&["16"]));
-    outbox.push(false, 17, &mut slots(&["17"]));
+    push(&outbox, true, 0, &mut slots(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+    push(&outbox, false, 16, &mut slots(&["16"]));
+    push(&outbox, false, 17, &mut slots(&["17"]));
     kept_at_once(&outbox, 0..16);
     assert!(outbox.state().rest.is_some(), "no socket takes as much at once");
     kept_at_once(&outbox, 16..17);
@@ -293,14 +304,14 @@ async fn what_the_socket_does_not_take_is_dropped_with_the_client() {
     let (outbox, line, client) = connected(10).await;
     line.0.writable().await.expect("it is open");
     let ids = long(16);
-    outbox.push(true, 0, &mut slots(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+    push(&outbox, true, 0, &mut slots(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
     kept_at_once(&outbox, 0..16);
     assert!(outbox.state().rest.is_some(), "no socket takes as much at once");
     drop(client);
     let over = CancellationToken::new();
     writer::run(Arc::clone(&outbox), line, Duration::from_secs(60), over.clone()).await;
     assert!(over.is_cancelled() && outbox.is_gone() && outbox.state().rest.is_none());
-    assert!(outbox.has_room());
+    assert!(outbox.room_now().is_some());
 }
 
 /// Whoever answers has others to answer.
@@ -309,9 +320,9 @@ async fn many_replies_are_left_to_the_writer() {
     let (outbox, line, _client) = connected(10).await;
     line.0.writable().await.expect("it is open");
     let many = WRITTEN_AT_ONCE as u64 + 1;
-    outbox.push(true, 0, &mut slots(&vec!["1"; many as usize]));
+    push(&outbox, true, 0, &mut slots(&vec!["1"; many as usize]));
     kept_at_once(&outbox, 0..many);
-    assert!(!outbox.has_room());
+    assert!(!outbox.room_now().is_some());
     assert_eq!(write(&outbox).0.len(), 1);
 }
 
@@ -323,4 +334,40 @@ async fn a_session_that_is_over_leaves_the_socket_to_nobody() {
     writer::run(Arc::clone(&outbox), line, Duration::from_secs(60), CancellationToken::new()).await;
     assert!(outbox.state().line.is_none());
     assert_eq!(client.read(&mut [0]).await.expect("the end"), 0);
+}
+
+#[test]
+fn the_window_is_one_of_bytes_too_and_beyond_what_is_free_they_are_taken_from_the_budget() {
+    let budget = Budget::new(64 * 1024);
+    let outbox = Outbox::new(Weight { messages: 1000, bytes: 4 * FREE }, &budget, &Dones::new(100));
+    assert_eq!(outbox.room_now(), Some(FREE));
+    outbox.push(true, 0, &mut slots(&["1"]), FREE);
+    assert_eq!(outbox.room_now(), Some(0));
+    assert!(outbox.try_reserve(3 * FREE));
+    outbox.push(true, 1, &mut slots(&["2"]), 3 * FREE);
+    assert_eq!(outbox.room_now(), None);
+    let mut other = Hold::new(&budget);
+    assert!(!other.try_fit(3 * FREE));
+    kept(&outbox, &[0, 1]);
+    assert_eq!(write(&outbox).0.len(), 2);
+    assert!(outbox.room_now() == Some(FREE) && other.try_fit(3 * FREE));
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_for_memory_goes_on_when_its_own_replies_are_written() {
+    let budget = Budget::new(1);
+    let mut other = Hold::new(&budget);
+    assert!(other.try_fit(2 * FREE));
+    let outbox = outbox_with(&budget);
+    outbox.push(false, 0, &mut slots(&["1"]), FREE);
+    assert!(!outbox.try_reserve(9));
+    let mut reserving = std::pin::pin!(outbox.reserve(9));
+    assert!(timeout(Duration::from_millis(10), reserving.as_mut()).await.is_err());
+    kept(&outbox, &[0]);
+    assert_eq!(write(&outbox).0.len(), 1);
+    timeout(Duration::from_secs(10), reserving).await.expect("there is room again");
+}
+
+fn outbox_with(budget: &Arc<Budget>) -> Outbox {
+    Outbox::new(Weight { messages: 10, bytes: usize::MAX }, budget, &Dones::new(100))
 }

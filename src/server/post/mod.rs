@@ -1,95 +1,43 @@
 //! `POST /reports`: many messages in, all their replies out, once each is durable or refused.
 
+mod body;
+
 use std::str;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
+use super::budget::Hold;
 use super::collector::Collector;
-use super::http::{Answer, json, problem, with};
-use super::intake::{Intake, Wish};
+use super::http::{Answer, answer, json, problem, with};
+use super::intake::{APPEND_BYTES, Intake, Wish};
 use super::listener::Connection;
+use super::payload::Payload;
 use super::replies::{Outcome, Slot, encode_unit};
 use crate::access::Grant;
 use crate::journal::{Append, Content, Outlet};
 use crate::report::parse::MAX_MESSAGES;
-use crate::report::{Echo, Marker, Parsed, Refusal, RefusalKind, parse};
+use crate::report::{Echo, Marker, Parsed, Refusal, RefusalKind, Rules, parse};
+use body::Unread;
 
 /// How long a body may take to arrive, its wait for memory included.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bodies of the largest size that may be in memory at a time, over all connections.
-const LARGEST_BODIES: usize = 4;
-/// What a body of unknown length finds room for at a time, in bytes.
-const ROOM_STEP: usize = 256 * 1024;
-/// How long a body of unknown length may wait for further room, while it holds some.
-const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// A body that says that it has more bytes than these waits for its turn.
+const LARGE_BODY: u64 = 1 << 20;
+/// How long it waits.
+const TURN_WAIT: Duration = Duration::from_secs(2);
+/// How long a request waits for the memory of its replies.
+const REPLY_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of appends that are handed to the engine at a time, so that a large request shares commits with others, and
 /// takes little of `max_queued_bytes` at once. One append may be larger.
-const BYTES_AT_A_TIME: usize = 64 * 1024;
-/// What an append is reserved with besides its data, in bytes.
-const APPEND_BYTES: usize = 128;
+const BYTES_AT_A_TIME: usize = 128 * 1024;
 /// When a request that found no room may be sent again, in milliseconds.
 const RETRY_BODY_MS: u64 = 1_000;
-
-/// The memory of request bodies, in bytes, over all connections.
-pub(super) struct Bodies {
-    room: Semaphore,
-    largest: usize,
-}
-
-impl Bodies {
-    pub(super) fn new(largest: usize) -> Self {
-        let largest = largest.clamp(1, u32::MAX as usize);
-        Self { room: Semaphore::new((largest * LARGEST_BODIES).min(Semaphore::MAX_PERMITS)), largest }
-    }
-
-    /// Waits for room for `bytes`, or for the largest body where that is less.
-    async fn room(&self, bytes: usize) -> SemaphorePermit<'_> {
-        let permits = u32::try_from(bytes.min(self.largest)).expect("`new` keeps the largest body within u32");
-        self.room.acquire_many(permits).await.expect("the semaphore is never closed")
-    }
-}
-
-/// Why a body was not read.
-#[derive(Debug, PartialEq, Eq)]
-enum Unread {
-    TooLarge,
-    NoRoom,
-    Broken,
-}
-
-/// Reads a body of at most `limit` bytes. One that says its length finds room for all of it first; another takes room
-/// as its bytes come, so that it holds little while it sends nothing.
-async fn read<B>(mut body: B, limit: usize, bodies: &Bodies) -> Result<(Bytes, SemaphorePermit<'_>), Unread>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let known = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    let mut room = bodies.room(known.unwrap_or(ROOM_STEP)).await;
-    let mut text = Vec::with_capacity(known.unwrap_or(0).min(limit));
-    while let Some(frame) = body.frame().await {
-        // What is not data is a trailer.
-        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
-        let bytes = text.len() + data.len();
-        if bytes > limit {
-            return Err(Unread::TooLarge);
-        }
-        if bytes > room.num_permits() {
-            let step = (bytes - room.num_permits()).max(ROOM_STEP);
-            // Bodies that wait for more hold what others wait for, so one that finds none soon gives its own back.
-            room.merge(timeout(ROOM_WAIT, bodies.room(step)).await.map_err(|_| Unread::NoRoom)?);
-        }
-        text.extend_from_slice(&data);
-    }
-    Ok((text.into(), room))
-}
 
 /// Takes the messages of a request and answers with their replies.
 pub(super) async fn take(request: Request<Incoming>, connection: &Connection, grant: &Grant) -> Answer {
@@ -99,27 +47,61 @@ pub(super) async fn take(request: Request<Incoming>, connection: &Connection, gr
     if body.size_hint().lower() > limit as u64 {
         return too_large(connection);
     }
-    let (text, _room) = match timeout(BODY_TIMEOUT, read(body, limit, connection.bodies())).await {
-        Ok(Ok(read)) => read,
+    // Large ones come a few at a time, so that they do not wait for each other's memory; one that is slow is not waited
+    // for.
+    let is_large = body.size_hint().lower() > LARGE_BODY;
+    let _turn = if is_large { timeout(TURN_WAIT, connection.turns().acquire()).await.ok() } else { None };
+    let mut hold = Hold::new(connection.bodies());
+    let text = match timeout(BODY_TIMEOUT, body::read(body, limit, &mut hold)).await {
+        Ok(Ok(text)) => text,
         Ok(Err(Unread::TooLarge)) => return too_large(connection),
         Ok(Err(Unread::Broken)) => return problem(StatusCode::BAD_REQUEST, "the body cannot be read"),
-        Ok(Err(Unread::NoRoom)) | Err(_) => return late(),
+        Ok(Err(Unread::NoRoom | Unread::Slow)) | Err(_) => return late(),
     };
     let collector = Arc::new(Collector::default());
-    let mut intake = Intake::new(Arc::clone(&collector) as Arc<dyn Outlet>, connection.peer(), 0, Instant::now());
-    let mut gate = |wish: Wish| match connection.stop().is_cancelled() {
-        true => Err(Refusal::shutting_down()),
-        false => grant.admit(wish.id()),
+    let ingest = connection.ingest();
+    let rules = Rules { same_id: ingest.same_id, ..Rules::from(ingest.max_report_bytes) };
+    let sorted = || {
+        let mut intake = Intake::new(Arc::clone(&collector) as Arc<dyn Outlet>, connection.peer(), 0, Instant::now());
+        let mut gate = |wish: Wish| match connection.stop().is_cancelled() {
+            true => Err(Refusal::shutting_down()),
+            false => grant.admit(wish.id()),
+        };
+        sort(&text, lines, rules, &mut intake, &mut gate);
+        intake
     };
-    sort(&text, lines, connection.ingest().max_report_bytes, &mut intake, &mut gate);
+    let mut memory = Hold::new(connection.replies());
+    let Some(intake) = with_memory(sorted, &mut memory).await else { return no_memory(connection) };
     connection.count_refused(&intake.slots);
     collector.expect(intake.slots, intake.appends.len());
     append(connection, &collector, intake.appends).await;
     let slots = collector.all().await;
+    // What is appended is no slice of the text any more.
+    drop((text, hold));
+    reply(slots, memory)
+}
+
+/// What `sorted` makes of a body, once there is memory for it. Until then nothing of it is kept: the body alone waits.
+async fn with_memory(sorted: impl Fn() -> Intake, memory: &mut Hold) -> Option<Intake> {
+    let mut intake = sorted();
+    while !memory.try_fit(intake.bytes()) {
+        let bytes = intake.bytes();
+        drop(intake);
+        timeout(REPLY_WAIT, memory.fit(bytes)).await.ok()?;
+        intake = sorted();
+    }
+    Some(intake)
+}
+
+/// The answer to a request with these replies; what it takes is let go of when it is written.
+fn reply(slots: Vec<Slot>, mut memory: Hold) -> Answer {
     let mut replies = Vec::new();
     encode_unit(true, &slots, &mut replies);
-    let answer = json(status(&slots), "application/json", replies);
-    match retry_after(&slots) {
+    let (status, retry_after) = (status(&slots), retry_after(&slots));
+    drop(slots);
+    memory.shrink_to(replies.len());
+    let answer = answer(status, "application/json", Payload::held(replies, memory));
+    match retry_after {
         Some(seconds) if answer.status().as_u16() >= 400 => with(answer, RETRY_AFTER, HeaderValue::from(seconds)),
         _ => answer,
     }
@@ -135,13 +117,13 @@ fn is_ndjson(content_type: Option<&HeaderValue>) -> bool {
 fn sort(
     body: &Bytes,
     lines: bool,
-    max_message: usize,
+    rules: Rules,
     intake: &mut Intake,
     gate: &mut dyn FnMut(Wish) -> Result<(), Refusal>,
 ) {
     let unreadable = || Refusal::bad_json("the text is not UTF-8".to_owned());
     if !lines {
-        match str::from_utf8(body).map(|text| parse(text, max_message)) {
+        match str::from_utf8(body).map(|text| parse(text, rules)) {
             Ok(Parsed::One(item)) => intake.take(body, item, gate),
             Ok(Parsed::Many(items)) => items.into_iter().for_each(|item| intake.take(body, item, gate)),
             Err(_) => intake.refuse(&Echo::default(), unreadable()),
@@ -152,11 +134,11 @@ fn sort(
         if intake.slots.len() == MAX_MESSAGES {
             return intake.refuse_all(too_many_lines());
         }
-        if line.len() > max_message {
-            intake.refuse(&Echo::default(), Refusal::too_large(max_message));
+        if line.len() > rules.max_message {
+            intake.refuse(&Echo::default(), Refusal::too_large(rules.max_message));
             continue;
         }
-        match str::from_utf8(line).map(|text| parse(text, max_message)) {
+        match str::from_utf8(line).map(|text| parse(text, rules)) {
             Ok(Parsed::One(item)) => intake.take(body, item, gate),
             Ok(Parsed::Many(_)) => {
                 let refusal = Refusal::bad_json("a line of NDJSON is one message, not an array".to_owned());
@@ -239,8 +221,20 @@ fn too_large(connection: &Connection) -> Answer {
     json(StatusCode::PAYLOAD_TOO_LARGE, "application/json", replies)
 }
 
+/// The answer to a request whose replies find no memory.
+fn no_memory(connection: &Connection) -> Answer {
+    let message = format!(
+        "the replies of all connections take what they may (max_reply_bytes): send it again after {RETRY_BODY_MS} ms"
+    );
+    let retry_after_ms = Some(RETRY_BODY_MS);
+    let refusal = Refusal { kind: RefusalKind::BacklogFull, field: None, message, retry_after_ms };
+    let slots = vec![Slot::new(&Echo::default(), Outcome::Refused(Box::new(refusal)))];
+    connection.count_refused(&slots);
+    reply(slots, Hold::new(connection.replies()))
+}
+
 fn late() -> Answer {
-    let detail = format!("the body did not arrive, or found no room, within {} s", BODY_TIMEOUT.as_secs());
+    let detail = format!("the body came too slowly, or found no memory, within {} s", BODY_TIMEOUT.as_secs());
     let answer = problem(StatusCode::REQUEST_TIMEOUT, &detail);
     with(answer, RETRY_AFTER, HeaderValue::from(RETRY_BODY_MS.div_ceil(1000)))
 }
@@ -278,7 +272,7 @@ mod tests {
     fn sorted(body: impl Into<Bytes>, lines: bool) -> Vec<Option<RefusalKind>> {
         let collector: Arc<dyn Outlet> = Arc::new(Collector::default());
         let mut intake = Intake::new(collector, [127, 0, 0, 1].into(), 0, Instant::now());
-        sort(&body.into(), lines, 50, &mut intake, &mut |_| Ok(()));
+        sort(&body.into(), lines, 50.into(), &mut intake, &mut |_| Ok(()));
         assert!(intake.appends.len() <= intake.slots.len(), "no append is without a slot");
         intake.slots.iter().map(|slot| slot.refusal().map(|refusal| refusal.kind)).collect()
     }
@@ -324,62 +318,9 @@ mod tests {
             Append { id: Id::new("a").expect("an id"), content: Content::Report(draft), reply_to: None }
         };
         let half = BYTES_AT_A_TIME / 2;
-        let appends = [half, half, 200, 2 * BYTES_AT_A_TIME, 200, 200].map(append).into();
+        let appends = [half, half, 600, 2 * BYTES_AT_A_TIME, 600, 600].map(append).into();
         let sizes: Vec<_> = portions(appends).map(|(portion, bytes)| (portion.len(), bytes)).collect();
-        assert_eq!(sizes, [(2, 2 * half), (1, 200), (1, 2 * BYTES_AT_A_TIME), (2, 400)]);
+        assert_eq!(sizes, [(2, 2 * half), (1, 600), (1, 2 * BYTES_AT_A_TIME), (2, 1200)]);
         assert_eq!(portions(Vec::new()).count(), 0);
-    }
-
-    #[tokio::test]
-    async fn bodies_share_a_bound_of_memory() {
-        let bodies = Bodies::new(10);
-        let held = bodies.room(10).await;
-        let _also = bodies.room(25).await;
-        let _small = bodies.room(15).await;
-        let _last = bodies.room(10).await;
-        assert!(timeout(Duration::from_millis(10), bodies.room(1)).await.is_err());
-        drop(held);
-        let _freed = bodies.room(10).await;
-    }
-
-    /// A body of `bytes` in parts of a step, which does not say its length; it never ends where `stalls`.
-    fn chunked(bytes: usize, stalls: bool) -> impl Body<Data = Bytes> + Unpin {
-        let parts = (0..bytes.div_ceil(ROOM_STEP)).map(move |at| {
-            let part = vec![b' '; ROOM_STEP.min(bytes - at * ROOM_STEP)];
-            Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from(part)))
-        });
-        let mut parts = parts.collect::<Vec<_>>().into_iter();
-        http_body_util::StreamBody::new(futures_util::stream::poll_fn(move |_| match parts.next() {
-            None if stalls => std::task::Poll::Pending,
-            next => std::task::Poll::Ready(next),
-        }))
-    }
-
-    /// Four that sent nothing once kept everybody else out.
-    #[tokio::test]
-    async fn slow_bodies_of_unknown_length_hold_what_they_sent() {
-        let bodies = Bodies::new(4 * ROOM_STEP);
-        let slow = || read(chunked(10, true), 4 * ROOM_STEP, &bodies);
-        let others = async {
-            let (text, room) = read(chunked(2 * ROOM_STEP + 1, false), 4 * ROOM_STEP, &bodies).await.expect("room");
-            assert_eq!((text.len(), room.num_permits()), (2 * ROOM_STEP + 1, 3 * ROOM_STEP));
-        };
-        tokio::select! {
-            biased;
-            _ = async { tokio::join!(slow(), slow(), slow(), slow()) } => panic!("they never end"),
-            () = others => {}
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bodies_of_unknown_length_keep_their_bounds() {
-        let bodies = Bodies::new(2 * ROOM_STEP);
-        let large = read(chunked(2 * ROOM_STEP + 1, false), 2 * ROOM_STEP, &bodies).await;
-        assert_eq!(large.map(|(text, _)| text.len()), Err(Unread::TooLarge));
-        let _held = tokio::join!(bodies.room(2 * ROOM_STEP), bodies.room(2 * ROOM_STEP), bodies.room(2 * ROOM_STEP));
-        let _most = bodies.room(ROOM_STEP).await;
-        let crowded = read(chunked(2 * ROOM_STEP, false), 2 * ROOM_STEP, &bodies).await;
-        assert_eq!(crowded.map(|(text, _)| text.len()), Err(Unread::NoRoom));
-        assert_eq!(read(chunked(9, false), 9, &bodies).await.map(|(text, _)| text.len()), Ok(9));
     }
 }
