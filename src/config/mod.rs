@@ -5,6 +5,7 @@
 //! texts.
 
 mod fault;
+mod memory;
 mod mysql_url;
 mod network;
 mod protect;
@@ -134,6 +135,8 @@ pub struct Journal {
     pub max_bytes: u64,
     /// Backlog of one id in reports, past which its reports are refused.
     pub max_backlog_per_id: u64,
+    /// Ids with backlog, and clients that wait for a `done`, past which those that are new are refused.
+    pub max_ids: u64,
     /// Free disk in bytes, below which reports are refused.
     pub min_free_disk: u64,
     /// Memory for pages of the journal, in bytes.

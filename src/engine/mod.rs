@@ -5,6 +5,7 @@
 //!
 //! [`Outlet`]: crate::journal::Outlet
 
+mod damaged;
 mod dead_letters;
 mod listing;
 mod set_aside;

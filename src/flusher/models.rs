@@ -127,6 +127,7 @@ impl Run {
             lanes: 1,
             max_bytes: u64::MAX,
             max_backlog_per_id: max_backlog,
+            max_ids: 1_000,
             min_free_disk: 0,
             cache_bytes: 0,
             // Two entries: what waits behind them moves into lanes.

@@ -108,6 +108,7 @@ impl Bench {
             lanes: 1,
             max_bytes: 1 << 30,
             max_backlog_per_id: 1_000,
+            max_ids: 1_000,
             min_free_disk: 0,
             cache_bytes: 1 << 20,
             recent_bytes: 1 << 20,

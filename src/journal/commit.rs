@@ -4,6 +4,7 @@
 //! next cycle's commands gather: group commit, with at most [`super::queue`]'s moment of looking out for more.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
@@ -22,7 +23,7 @@ use super::senders::{Wanted, note_senders};
 use super::stream::{Committed, Stream};
 use super::{Drain, Shared};
 use crate::metrics::Revised;
-use crate::report::{Id, Position, Refusal};
+use crate::report::{Id, Marker, Position, Refusal};
 use crate::trace;
 
 /// Reports of one id and commit share entries up to this size; a larger report has an entry of its own.
@@ -60,6 +61,8 @@ pub(super) struct Committer {
 pub(super) struct Weighed {
     stream: Arc<Stream>,
     size: u64,
+    /// Whether somebody waits for its `done`.
+    waits: bool,
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -72,6 +75,8 @@ pub(super) struct Cycle {
     reserved: usize,
     /// Bytes that the cycle adds to the journal, by estimate.
     added: u64,
+    /// Clients that will wait for a `done` of it.
+    waiters: u64,
     buried: Vec<(Buried, oneshot::Sender<Buried>)>,
     revised: Revised,
     /// Who waits for revisions.
@@ -226,24 +231,29 @@ impl Committer {
 
     /// Looks at an append against all limits, with what is on its way already. It counts from here on.
     pub(super) fn weigh(&mut self, append: &Append, cycle: &mut Cycle) -> Weighed {
-        let Append { id, content, .. } = append;
+        let Append { id, content, reply_to } = append;
         let size = content_bytes(id, content) as u64;
         let stream = self.shared.index.join_commit(id);
         let backlog = stream.lock().occupancy();
+        let waits = reply_to.is_some() && *content == Content::Marker(Marker::Done);
         let level = Level {
             backlog,
+            held: self.held(backlog == 1, waits, cycle),
             journal_bytes: self.shared.bytes() + cycle.added + size,
             disk_is_low: self.disk_is_low(),
             stopping: self.shared.is_stopping(),
         };
         let refusal = self.shared.limits.refusal(id, content, level);
-        cycle.added += if refusal.is_none() { size } else { 0 };
-        Weighed { stream, size, refusal }
+        let (size, waits) = if refusal.is_none() { (size, waits) } else { (0, false) };
+        cycle.added += size;
+        cycle.waiters += u64::from(waits);
+        Weighed { stream, size, waits, refusal }
     }
 
     /// An append that was found good is refused after all.
     pub(super) fn unweigh(&mut self, weighed: &Weighed, cycle: &mut Cycle) {
         cycle.added -= weighed.size;
+        cycle.waiters -= u64::from(weighed.waits);
     }
 
     /// Puts an append that was looked at where that says.
@@ -265,6 +275,16 @@ impl Committer {
         {
             cycle.answers.push((reply_to, verdict));
         }
+    }
+
+    /// Ids in memory, where an append needs more of it: the first of its id, or a `done` that somebody waits for. Two
+    /// who wait cost about what an id does.
+    fn held(&self, is_first: bool, waits: bool, cycle: &Cycle) -> u64 {
+        if !is_first && !waits {
+            return 0;
+        }
+        let waiters = self.shared.done_waiters.load(Ordering::Relaxed) + cycle.waiters + u64::from(waits);
+        self.shared.index.streams() as u64 + waiters / 2
     }
 
     /// Whether the disk is at its reserve, as of [`DISK_CHECK`] ago at the most.
@@ -290,7 +310,7 @@ impl Committer {
         self.spots.clear();
         while self.bundles.has_settlements() && (cycle.must_sync || !cycle.groups.is_empty()) {
             self.close_bundle(self.value.len())?;
-            self.bundles.write_settlements(&mut self.value);
+            self.bundles.write_settlements(self.shared.store.seal(), &mut self.value);
         }
         if !cycle.groups.is_empty() {
             let now = now_micros();
@@ -320,7 +340,7 @@ impl Committer {
             let first = Position(group.first.0 + written as u64);
             let stamp = Stamp { first, accepted_at: now, node_id: self.shared.node_id };
             let mut offset = self.value.len();
-            entry::encode(id, stamp, rest[..count].iter(), &mut self.value);
+            entry::encode(self.shared.store.seal(), id, stamp, rest[..count].iter(), &mut self.value);
             let length = self.value.len() - offset;
             if offset > 0 && self.value.len() > BUNDLE_BYTES {
                 self.close_bundle(offset)?;
@@ -355,6 +375,7 @@ impl Committer {
         if !groups.is_empty() {
             metrics.commits.observe(reports);
         }
+        self.shared.done_waiters.fetch_add(std::mem::take(&mut cycle.waiters), Ordering::Relaxed);
         self.shared.grow(groups.iter().map(|g| g.bytes).sum());
         let mut wanted = Wanted::new();
         for (to, verdict) in &answers {

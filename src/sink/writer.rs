@@ -108,6 +108,8 @@ struct Failure {
     stale: bool,
     /// Whether the sink had said just before that it would take a write.
     probed: bool,
+    /// Whether the batches were sent: then they may be stored.
+    sent: bool,
 }
 
 /// Why a transaction is not tried again as it is.
@@ -245,7 +247,7 @@ impl<S: Sink> Writer<S> {
                 }
                 Err(failure) => failure,
             };
-            let Failure { error, probed, .. } = failure;
+            let Failure { error, probed, sent, .. } = failure;
             let error = match error {
                 StoreError::Failed(error) => error,
                 StoreError::Taken(taken) => {
@@ -255,7 +257,7 @@ impl<S: Sink> Writer<S> {
                 }
             };
             stale = failure.stale;
-            self.again |= error.class != Class::Poison;
+            self.again |= sent && error.class != Class::Poison;
             if error.class == Class::Poison {
                 health.works();
                 probing.into_iter().for_each(|mut delays| delays.reset());
@@ -317,7 +319,7 @@ impl<S: Sink> Writer<S> {
     async fn try_once(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
         let kept = self.connection.take();
         let stale = kept.is_some();
-        let fail = |error: SinkError| Failure { error: error.into(), stale, probed: false };
+        let fail = |error: SinkError| Failure { error: error.into(), stale, probed: false, sent: false };
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.sink.connect().await.map_err(SinkError::not_for_a_report).map_err(fail)?,
@@ -333,7 +335,7 @@ impl<S: Sink> Writer<S> {
         if connection.usable() {
             self.connection = Some(connection);
         }
-        outcome.map_err(|error| Failure { error, stale, probed: probe })
+        outcome.map_err(|error| Failure { error, stale, probed: probe, sent: true })
     }
 }
 

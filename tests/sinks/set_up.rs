@@ -6,7 +6,6 @@ use forebay::sink::{Sink, SinkState};
 use super::sinks::{Rig, batch, report};
 use super::support::servers::{Kind, Server, on_each_server};
 use super::{outcome, support::mariadb::MariaDb};
-use crate::support::servers::{Kind, Server, on_each_server};
 
 /// MySQL 9.7 refused the limit of lock waits (1232): each try was taken for a transient error, for ever, as `up`.
 #[tokio::test]

@@ -350,7 +350,7 @@ fn is_taken((_, error): (LetterKey, SinkError)) -> bool {
 }
 
 /// Copies the journal, its log last: see the head of `mod.rs`.
-fn copy_journal(from: &Path, to: &Path) {
+pub fn copy_journal(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a new folder");
     let entries = std::fs::read_dir(from).expect("the journal's folder");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
