@@ -72,10 +72,15 @@ async fn the_tables_are_as_the_contract_has_them(kind: Kind) {
     node.post(report("s", 1, "1")).await;
     node.drained().await;
     let query = "SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLUMN_KEY FROM information_schema.COLUMNS \
-                 WHERE TABLE_SCHEMA = 'forebay' ORDER BY TABLE_NAME = 'reports', ORDINAL_POSITION";
+                 WHERE TABLE_SCHEMA = 'forebay' ORDER BY TABLE_NAME = 'reports', TABLE_NAME, ORDINAL_POSITION";
     let found: Vec<(String, String, String, String, String)> = server.rows(query).await;
     let found: Vec<String> = found.into_iter().map(|(t, c, ty, n, k)| format!("{t}.{c} {ty} {n} {k}")).collect();
     let wanted = [
+        "report_nodes.node_id smallint(5) unsigned NO PRI",
+        "report_nodes.journal bigint(20) unsigned NO ",
+        "report_nodes.start bigint(20) unsigned NO ",
+        "report_nodes.nonce bigint(20) unsigned NO ",
+        "report_nodes.claimed_at datetime(6) NO ",
         "report_streams.id varchar(64) NO PRI",
         "report_streams.state enum('open','done','disconnected') NO ",
         "report_streams.reports bigint(20) unsigned NO ",
