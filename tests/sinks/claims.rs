@@ -54,7 +54,12 @@ impl Process {
     }
 
     async fn is_blocked(&self) -> String {
-        let error = self.sink.connect().await.err().expect("it does not write");
+        // A file that is open already is looked at when it is used.
+        let refused = match self.sink.connect().await {
+            Ok(mut connection) => connection.probe().await,
+            Err(error) => Err(error),
+        };
+        let error = refused.expect_err("it does not write");
         assert_eq!(error.class, Class::Operator, "{error}");
         error.message
     }

@@ -11,8 +11,8 @@ use crate::sink::SinkError;
 use crate::sink::claim::{Claim, Row, Step};
 use crate::sink::health::now;
 
-/// Makes the row of the `node_id` this process's own, or sees that it is; whether it was written. To be called within a transaction that has
-/// the lock for writing; [`Claim::taken`] once that is committed.
+/// Makes the row of the `node_id` this process's own, or sees that it is; whether it was written. To be called within a
+/// transaction that has the lock for writing; [`Claim::taken`] once that is committed.
 ///
 /// # Errors
 /// Of the class operator where it is another's.
