@@ -55,6 +55,7 @@ mod seal;
 mod senders;
 mod set_aside;
 mod shelving;
+mod status;
 #[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
 mod stream;
@@ -86,6 +87,7 @@ pub use queue::{Buried, Revision};
 pub use read::{Receipt, Settlement, Taken};
 pub use seal::Seal;
 pub use set_aside::SetAside;
+pub use status::JournalStatus;
 pub use stream::{Backlog, Flusher, State, Stream};
 pub use value::Value;
 
@@ -157,25 +159,6 @@ struct Shared {
     failure: watch::Sender<Option<Arc<JournalError>>>,
     /// The answer to a question that looks at every stream.
     oldest: Mutex<Option<(Instant, Option<Instant>)>>,
-}
-
-/// What an operator sees of the journal.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct JournalStatus {
-    /// Bytes of entries and dead letters.
-    pub bytes: u64,
-    /// Bytes of entries alone.
-    pub backlog_bytes: u64,
-    /// Bytes of its files.
-    pub bytes_on_disk: u64,
-    /// Free bytes of its disk; 0 where that is not known.
-    pub free_disk: u64,
-    /// Ids with backlog.
-    pub streams: u64,
-    /// Age of the oldest record that is not in the sink.
-    pub oldest_age: Option<Duration>,
-    /// Entries that were set aside since start.
-    pub damaged: u64,
 }
 
 /// Opens the trees and reads them.
@@ -393,37 +376,6 @@ impl Journal {
     /// Ends the node's service: what is in the journal is whole, but this process cannot go on with it.
     pub fn fail(&self, error: JournalError) {
         self.shared.fail(error);
-    }
-
-    /// What an operator sees.
-    pub fn status(&self) -> JournalStatus {
-        let bytes = self.shared.bytes();
-        JournalStatus {
-            bytes,
-            // Two counters that change beside each other.
-            backlog_bytes: bytes.saturating_sub(self.shared.dead_bytes.load(Ordering::Relaxed)),
-            bytes_on_disk: self.shared.store.bytes_on_disk(),
-            free_disk: self.shared.store.free_disk().unwrap_or(0),
-            streams: self.streams() as u64,
-            oldest_age: self.oldest().map(|oldest| oldest.elapsed()),
-            damaged: self.shared.damaged.load(Ordering::Relaxed),
-        }
-    }
-
-    /// When the oldest record that is not in the sink was accepted. With many streams the answer is up to a second old:
-    /// looking at each of them takes milliseconds.
-    fn oldest(&self) -> Option<Instant> {
-        const MANY: usize = 1_000;
-        let mut known = self.shared.oldest.lock().expect("no holder panics: it only looks");
-        match *known {
-            Some((at, oldest)) if self.streams() > MANY && at.elapsed() < Duration::from_secs(1) => oldest,
-            _ => {
-                let streams = self.parts().flat_map(|part| part.streams);
-                let oldest = streams.filter_map(|stream| stream.lock().oldest).min();
-                *known = Some((Instant::now(), oldest));
-                oldest
-            }
-        }
     }
 
     /// Why the journal failed, if it did.

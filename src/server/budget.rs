@@ -178,7 +178,9 @@ impl Drop for Hold {
 
 /// Permits that are being waited for apart from their [`Hold`], or the wish of others for what a slow one has.
 #[derive(Default)]
-pub(super) struct Taking(Option<(usize, Pin<Box<dyn Future<Output = ()> + Send>>)>);
+pub(super) struct Taking(Option<(usize, Waiting)>);
+
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Taking {
     /// Waits for what `hold` misses of `bytes`, and adds it.

@@ -10,7 +10,7 @@ ack_before_sync          | e2e::durable::an_ack_is_written_only_after_the_journa
 write_without_sync       | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced     | no sync of the file
 sync_by_sled_alone       | disk::power::an_acked_report_survives_a_power_cut_at_any_sync               | trees of sled without a sync of their file
 reuse_too_soon           | lib::journal::store::recent::tests::a_segment_is_written_again_only_once_it_is_on_disk_that_all_of_it_is_gone | a segment is written over before it is known to be free
-seal_without_secret      | lib::journal::tests::forged::what_a_report_holds_is_no_entry_where_its_bundle_is_damaged | what a client sends is taken for the journal's own
+seal_without_secret      | lib::journal::tests::forged::what_a_report_holds_is_no_entry_where_its_bundle_is_damaged | what a client sends is taken for bytes of the journal
 take_any_id              | e2e::ids::ids_without_end_are_refused_in_time_and_the_node_starts_again_in_the_same_memory | ids in memory have no limit
 take_every_descriptor    | e2e::descriptors::a_crowd_of_connections_never_keeps_the_journal_from_its_files | connections take what the journal needs
 export_under_lock        | e2e::damage::an_export_that_is_read_slowly_keeps_no_node_from_its_journal | an export holds the journal while it is read
@@ -49,6 +49,8 @@ any_log                  | sink::files::a_file_beside_a_wal_of_another_state_is_
 slow_ones_stay           | lib::server::budget::tests::a_slow_one_is_wanted_once_others_wait           | who takes memory slowly keeps it from all others
 hold_what_comes          | e2e::memory::arrays_of_the_smallest_reports                                 | replies are not counted
 ids_without_end          | e2e::ids::ids_without_end                                                | ids of connections have no limit
+hold_what_comes          | lib::server::budget::tests::what_is_small_is_never_in_want                  | replies are not counted
+ids_without_end          | lib::server::presence::tests::all_connections_together_have_one_too_and_give_it_back | ids of connections have no limit
 dones_without_end        | lib::server::dones::tests::nobody_gets_more_than_half_of_what_is_left       | dones that wait have no limit
 serve_any_host           | e2e::edges::a_page_that_pointed_its_name_here_writes_no_report                  | a page that points its name here writes reports
 serve_what_cannot_be_read | e2e::edges::a_host_that_cannot_be_read_or_is_there_twice_or_not_is_refused_by_both_listeners | a host that cannot be read counts as none

@@ -104,9 +104,9 @@ fn the_window_opens_when_replies_are_written() {
     push(&outbox, false, 0, &mut slots(&["1"]));
     assert!(outbox.room_now().is_some());
     push(&outbox, true, 1, &mut Vec::new());
-    assert!(!outbox.room_now().is_some());
+    assert!(outbox.room_now().is_none());
     kept(&outbox, &[0]);
-    assert!(!outbox.room_now().is_some());
+    assert!(outbox.room_now().is_none());
     assert_eq!(write(&outbox).0.len(), 2);
     assert!(outbox.room_now().is_some());
 }
@@ -325,7 +325,7 @@ async fn many_replies_are_left_to_the_writer() {
     let many = WRITTEN_AT_ONCE as u64 + 1;
     push(&outbox, true, 0, &mut slots(&vec!["1"; many as usize]));
     kept_at_once(&outbox, 0..many);
-    assert!(!outbox.room_now().is_some());
+    assert!(outbox.room_now().is_none());
     assert_eq!(write(&outbox).0.len(), 1);
 }
 
