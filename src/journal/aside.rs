@@ -45,6 +45,13 @@ impl Hold {
         self.stream.id
     }
 
+    /// Whether a report of it waits; none where it was let go since, and what came then is of another stream. Once it is
+    /// with no drainer, an id of which one waits is not let go before the hold is.
+    pub fn has_reports(&self, journal: &Journal) -> Option<bool> {
+        let is_its_own = journal.stream(&self.stream.id).is_none_or(|stream| Arc::ptr_eq(&stream, &self.stream));
+        is_its_own.then(|| self.stream.lock().reports > 0)
+    }
+
     /// Whether a drainer has a batch of it yet.
     pub fn is_taken(&self) -> bool {
         self.stream.lock().taken
