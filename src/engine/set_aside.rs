@@ -63,7 +63,7 @@ impl Streams {
         let letter = DeadLetter { id, report, kind, holder: None, code: None, reason, dead_at, is_twin: false };
         let digest = letter.report.digest();
         let twin = DeadLetter { is_twin: true, ..letter.clone() };
-        let buried = self.journal.bury_aside(held.hold(), position, letter.clone()).await?;
+        let buried = self.journal.bury_aside(held.hold(), position, letter.clone()).await;
         buried.ok_or(SetAsideError::Stopping)?;
         drop(held);
         tracing::warn!(key = %letter.key(), reason = %letter.reason, "a report was set aside by request");
