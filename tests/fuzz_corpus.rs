@@ -29,6 +29,11 @@ fn every_entry_of_the_corpus_holds() {
 }
 
 #[test]
+fn every_attack_of_the_corpus_holds() {
+    replay("forged", harness::forged);
+}
+
+#[test]
 fn every_session_of_the_corpus_holds() {
     replay("frames", harness::frames);
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests. Installs with apt-get what they stand on, where it is missing. Arguments go to the test runner:
+# Runs all tests. Installs with apt-get what they stand on, where it is missing, and fetches MySQL into target/mysql.
+# Arguments go to the test runner:
 #   tests/run.sh                                    everything
 #   tests/run.sh --test e2e poison                  one binary, tests with `poison` in their name
 #   FOREBAY_CRASH_ROUNDS=100 tests/run.sh --test e2e an_acked_report_survives
@@ -12,7 +13,8 @@ PATH="$PATH:/usr/sbin"
 
 # What the tests call, and the package that has it.
 needed=(mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc
-  promtool:prometheus systemd-analyze:systemd chromium:chromium chromedriver:chromium-driver)
+  promtool:prometheus systemd-analyze:systemd chromium:chromium chromedriver:chromium-driver
+  nginx:nginx haproxy:haproxy)
 missing=()
 # Where the check of the admin API against its description lives; Debian has no package of it.
 schemathesis=target/schemathesis
@@ -41,6 +43,9 @@ if [[ ! -x $schemathesis/bin/schemathesis ]]; then
   python3 -m venv "$schemathesis"
   "$schemathesis/bin/pip" install -q --disable-pip-version-check 'schemathesis==4.32.5'
 fi
+
+# README promises MySQL, and Debian 12 has none: without it there is nothing to be said for it.
+tests/servers/mysql.sh || { echo "tests/run.sh: MySQL cannot be had, and half of the tests run over it" >&2; exit 1; }
 
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run "$@"

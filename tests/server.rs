@@ -42,6 +42,7 @@ fn settings(dir: &std::path::Path) -> Settings {
     settings.ingest.max_queued_bytes = 1024 * 1024;
     settings.ingest.max_ids_per_connection = 3;
     settings.ingest.handshake_timeout = Duration::from_millis(500);
+    settings.ingest.allowed_hosts = vec!["x".to_owned()];
     settings.ingest.allowed_origins = vec!["https://listed.example".to_owned()];
     settings.journal.dir = dir.join("journal");
     settings.journal.lanes = 4;
@@ -161,7 +162,7 @@ async fn done_is_acknowledged_and_then_said_to_be_in_the_sink() {
         assert_eq!(hear(&mut socket).await["op"], "ack");
     }
     assert_eq!(hear(&mut socket).await, json!({"op":"ack","id":"a","ref":"r","code":200}));
-    assert_eq!(hear(&mut socket).await, json!({"op":"done","id":"a","ref":"r","code":200,"reports":3}));
+    assert_eq!(hear(&mut socket).await, json!({"op":"done","id":"a","ref":"r","code":200,"reports":3,"dead":0}));
 }
 
 #[tokio::test]
@@ -218,8 +219,8 @@ async fn a_message_that_is_too_large_is_answered_after_those_before_it() {
 async fn what_breaks_the_protocol_is_closed_with_its_code() {
     let node = node(|_| {}).await;
     let mut socket = node.connect().await;
-    socket.send(Message::binary(vec![1])).await.expect("sent");
-    assert_eq!(close_code(&mut socket).await, 1003);
+    socket.send(Message::binary(vec![0xff])).await.expect("sent");
+    assert_eq!(close_code(&mut socket).await, 1007);
     let unmasked = [0x81, 0x01, b'x'];
     let misplaced = [0x80, 0x81, 0, 0, 0, 0, b'x'];
     let not_utf8 = [0x81, 0x81, 0, 0, 0, 0, 0xff];

@@ -284,12 +284,18 @@ on_each_sink! {
     }
 }
 
+#[path = "sinks/claims.rs"]
+mod claims;
+#[path = "sinks/classes.rs"]
+mod classes;
 #[path = "sinks/files.rs"]
 mod files;
 #[path = "sinks/hostile.rs"]
 mod hostile;
 #[path = "sinks/keys.rs"]
 mod keys;
+#[path = "sinks/logins.rs"]
+mod logins;
 #[path = "sinks/logs.rs"]
 mod logs;
 #[path = "sinks/outages.rs"]
@@ -298,3 +304,5 @@ mod outages;
 mod set_up;
 #[path = "sinks/speed.rs"]
 mod speed;
+#[path = "sinks/tables.rs"]
+mod tables;

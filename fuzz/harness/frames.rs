@@ -123,6 +123,7 @@ fn run(case: &Case) -> (Vec<u8>, Kept) {
         max_report_bytes: MAX,
         max_in_flight: case.window,
         max_ids_per_connection: case.max_ids,
+        max_waiting_dones: 2 * case.max_ids,
         idle_timeout: Duration::from_secs(60),
         ..INGEST.with(Clone::clone)
     };

@@ -57,7 +57,7 @@ fn check(text: &str, result: &Result<Message<'_>, Rejected<'_>>) {
                 reply::error(&mut buf, echo, &refusal);
                 is_json(&buf);
             }
-            reply::done(&mut buf, echo, 1);
+            reply::done(&mut buf, echo, 1, 0);
         }
         Ok(Message { op: Op::Ping, .. }) => reply::pong(&mut buf, echo),
         Err(rejected) => {

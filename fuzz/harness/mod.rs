@@ -4,6 +4,7 @@
 mod config;
 mod engine;
 mod entry;
+mod forged;
 mod frames;
 mod message;
 mod stand_ins;
@@ -12,5 +13,6 @@ mod wire;
 pub use config::config;
 pub use engine::engine;
 pub use entry::entry;
+pub use forged::forged;
 pub use frames::frames;
 pub use message::message;

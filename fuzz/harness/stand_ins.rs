@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
-use forebay::journal::{Ack, Answer, Append, Content, ReplyTo};
+use forebay::journal::{Ack, Answer, Append, Content, Drained, ReplyTo};
 use forebay::report::{Id, Marker, Position, Refusal};
 use forebay::server::Keeper;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -174,7 +174,7 @@ impl StandIn {
         };
         let dones: Vec<u64> = waiting.iter().filter_map(done).collect();
         outlet.answer(&mut waiting.into_iter().map(|(to, answer, _)| (to.ticket, answer)), true);
-        dones.into_iter().for_each(|ticket| outlet.drained(ticket, 1));
+        dones.into_iter().for_each(|ticket| outlet.drained(ticket, Drained { reports: 1, dead: 0 }));
     }
 }
 

@@ -26,11 +26,10 @@ pub fn messages(mut bytes: &[u8], max: usize) -> (Vec<String>, End) {
         };
         let mut message = match (frame.opcode, partial.take()) {
             // Text that is not UTF-8 is refused before it is seen that it must not be there.
-            (1, Some(_)) => return (whole, End::Broken(&[1002, 1007])),
-            (1, None) => Vec::new(),
+            (1 | 2, Some(_)) => return (whole, End::Broken(&[1002, 1007])),
+            (1 | 2, None) => Vec::new(),
             (0, Some(before)) => before,
             (0, None) => return (whole, End::Broken(&[1002])),
-            (2, _) => return (whole, End::Broken(&[1003])),
             (8, _) => return (whole, close(&frame.payload)),
             (_, before) => {
                 partial = before;

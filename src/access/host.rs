@@ -105,9 +105,6 @@ impl Hosts {
 /// The host that a request names, by its target or its header; `None` where HTTP/1.0 names none.
 fn named<'a>(target: &'a Uri, version: Version, headers: &'a HeaderMap) -> Result<Option<&'a str>, Unserved> {
     let mut hosts = headers.get_all(HOST).iter();
-    if cfg!(forebay_plant = "serve_what_cannot_be_read") {
-        return Ok(hosts.next().and_then(|host| host.to_str().ok()));
-    }
     let header = hosts.next().map(HeaderValue::as_bytes);
     if hosts.next().is_some() {
         return Err(Unserved::Twice);
@@ -117,6 +114,7 @@ fn named<'a>(target: &'a Uri, version: Version, headers: &'a HeaderMap) -> Resul
         (_, None) if version != Version::HTTP_10 => Err(Unserved::Missing),
         (Some(target), Some(header)) if !target.as_bytes().eq_ignore_ascii_case(header) => Err(Unserved::Differs),
         (Some(target), _) => name(target.as_bytes()).map(Some).ok_or(Unserved::Unreadable),
+        (None, Some(header)) if cfg!(forebay_plant = "serve_what_cannot_be_read") => Ok(name(header)),
         (None, Some(header)) => name(header).map(Some).ok_or(Unserved::Unreadable),
         (None, None) => Ok(None),
     }

@@ -16,6 +16,7 @@
 //! Does not know: connections and sessions; their number is a gauge that it is given.
 
 mod asked;
+mod damaged;
 mod dashboard;
 mod dead_letters;
 mod events;
@@ -142,7 +143,12 @@ impl Admin {
                     request.extensions_mut().insert(Peer(peer));
                     service.call(request)
                 });
-                let terms = Terms { limit: REQUEST_TIMEOUT, max_body: MAX_BODY_BYTES, half_close: false };
+                let terms = Terms {
+                    limit: REQUEST_TIMEOUT,
+                    keep_alive: REQUEST_TIMEOUT,
+                    max_body: MAX_BODY_BYTES,
+                    half_close: false,
+                };
                 net::serve(stream, service, terms, &stop).await;
             });
         };
@@ -167,6 +173,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/audit", get(status::audit))
+        .route("/api/v1/damaged", get(damaged::list))
         .route("/api/v1/dead-letters", get(dead_letters::list))
         .route("/api/v1/dead-letters/export", get(dead_letters::export))
         .route("/api/v1/dead-letters/retry", post(dead_letters::retry_all))

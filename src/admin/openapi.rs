@@ -9,7 +9,7 @@ use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
 use super::asked::{Asked, Nothing};
 use super::problem::{BadRequest, Barred, ProblemView};
-use super::{dead_letters, events, metrics, set_aside, status, streams};
+use super::{damaged, dead_letters, events, metrics, set_aside, status, streams};
 
 /// An id.
 #[derive(ToSchema)]
@@ -48,6 +48,7 @@ pub(super) struct AfterText(#[expect(dead_code, reason = "describes only")] Stri
         streams::flush,
         streams::pause,
         streams::resume,
+        damaged::list,
         set_aside::set_aside,
         dead_letters::list,
         dead_letters::export,

@@ -113,6 +113,8 @@ struct SinkView {
     state: &'static str,
     last_error: Option<String>,
     since: String,
+    /// By how many seconds the sink's clock is ahead of the node's; none for a file, or where it is not known yet.
+    clock_skew_s: Option<f64>,
 }
 
 /// The audit, and whether it balances.
@@ -132,7 +134,7 @@ impl AuditView {
 
 impl StatusView {
     fn new(node: &Node, status: Status) -> Self {
-        let Status { not_ready, journal, sink, audit } = status;
+        let Status { not_ready, journal, sink, clock_skew, audit } = status;
         let not_ready = node.why_not_ready(not_ready);
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -148,7 +150,12 @@ impl StatusView {
                 oldest_age_s: journal.oldest_age.map_or(0.0, seconds),
                 damaged: journal.damaged,
             },
-            sink: SinkView { state: sink.state.name(), last_error: sink.last_error, since: instant(sink.since) },
+            sink: SinkView {
+                state: sink.state.name(),
+                last_error: sink.last_error,
+                since: instant(sink.since),
+                clock_skew_s: clock_skew,
+            },
             connections: node.connections.load(Ordering::Relaxed),
             audit: AuditView::new(audit),
         }

@@ -2,15 +2,18 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write as _};
+use std::fs::File;
+use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow};
 use forebay::journal::offline::{Examined, examine};
-use forebay::journal::{DeadLetter, Value};
+use forebay::journal::{DeadLetter, SetAside, Value};
 use forebay::report::{Body, Id, Report};
+use rustix::fs::{FileType, fstat};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -62,7 +65,40 @@ struct Summary {
     may_have_drained: bool,
     holes: Vec<String>,
     damaged: Vec<String>,
-    set_aside: Vec<String>,
+    set_aside: Vec<AsideView>,
+}
+
+/// Something that was set aside as damaged.
+#[derive(Debug, Serialize)]
+struct AsideView {
+    place: String,
+    id: Option<String>,
+    first: Option<u64>,
+    last: Option<u64>,
+    reports: Option<u64>,
+    bytes: u64,
+    damage: String,
+    at: String,
+}
+
+impl AsideView {
+    fn of(aside: &SetAside) -> Self {
+        let SetAside { place, id, first, last, reports, bytes, damage, at, .. } = aside.clone();
+        let at = humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(at)).to_string();
+        let (first, last) = (first.map(|first| first.0), last.map(|last| last.0));
+        Self { place, id: id.map(|id| id.to_string()), first, last, reports, bytes, damage, at }
+    }
+}
+
+impl std::fmt::Display for AsideView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { place, id, first, last, reports, bytes, damage, at } = self;
+        write!(f, "{place}, {bytes} bytes, at {at}: {damage}")?;
+        id.iter().try_for_each(|id| write!(f, "; id {id}"))?;
+        first.iter().try_for_each(|first| write!(f, "; from position {first}"))?;
+        last.iter().try_for_each(|last| write!(f, "; through position {last}"))?;
+        reports.iter().try_for_each(|reports| write!(f, "; {reports} reports"))
+    }
 }
 
 fn check(dir: &Path, json: bool) -> Result<(), Failure> {
@@ -86,7 +122,7 @@ fn check(dir: &Path, json: bool) -> Result<(), Failure> {
     summary.holes = holes.iter().map(ToString::to_string).chain(unreadable.clone()).collect();
     summary.may_have_drained = !summary.holes.is_empty();
     summary.damaged = damaged.iter().map(|(name, damage)| format!("{name}: {damage}")).collect();
-    summary.set_aside.clone_from(set_aside);
+    summary.set_aside = set_aside.iter().map(AsideView::of).collect();
     summary.whole = summary.holes.is_empty() && summary.damaged.is_empty();
     if json {
         print(&format!("{}\n", serde_json::to_string(&summary).context("a summary is JSON")?))?;
@@ -114,7 +150,7 @@ impl Summary {
         }
         holes.iter().for_each(|hole| line(format_args!("damaged: {hole}")));
         damaged.iter().for_each(|entry| line(format_args!("damaged: {entry}")));
-        set_aside.iter().for_each(|name| line(format_args!("set aside earlier: {name}")));
+        set_aside.iter().for_each(|aside| line(format_args!("set aside earlier: {aside}")));
         if self.whole {
             line(format_args!("all of it is whole"));
         }
@@ -145,7 +181,7 @@ struct Line<'a> {
 }
 
 fn export(dir: &Path) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = Exported::new().context("cannot make a temporary file; TMPDIR says where")?;
     let mut wrote = Ok(());
     let examined = examine(dir, |value| {
         if wrote.is_ok() {
@@ -153,8 +189,9 @@ fn export(dir: &Path) -> Result<(), Failure> {
         }
         Ok(())
     });
+    // From here on the journal may be opened by a node again.
     let examined = examined.context("the journal was not exported")?;
-    match wrote.and_then(|()| out.flush()) {
+    match wrote.and_then(|()| out.finish()) {
         // A reader that went away, such as `head`, is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             return Err(Failure::Other(anyhow::Error::new(error).context("cannot write to standard output")));
@@ -166,6 +203,52 @@ fn export(dir: &Path) -> Result<(), Failure> {
     }
     let note = if examined.is_searched() { "; reports that were drained already may be among them" } else { "" };
     Err(Failure::Other(anyhow!("the journal is damaged, only what is whole was exported{note} (see `journal check`)")))
+}
+
+/// Where lines go until the journal is let go of: who reads them slowly must not keep a node from it.
+enum Exported {
+    /// Standard output is a file, which is never slow.
+    Direct(BufWriter<io::StdoutLock<'static>>),
+    /// A file without a name.
+    Kept(BufWriter<File>),
+}
+
+impl Exported {
+    fn new() -> io::Result<Self> {
+        let is_file = FileType::from_raw_mode(fstat(io::stdout())?.st_mode).is_file();
+        if is_file || cfg!(forebay_plant = "export_under_lock") {
+            return Ok(Self::Direct(BufWriter::new(io::stdout().lock())));
+        }
+        let path = std::env::temp_dir().join(format!("forebay-export-{}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(Self::Kept(BufWriter::new(file)))
+    }
+
+    /// Gives all of it to standard output.
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Direct(mut out) => out.flush(),
+            Self::Kept(kept) => {
+                let mut kept = kept.into_inner().map_err(io::IntoInnerError::into_error)?;
+                kept.rewind()?;
+                io::copy(&mut kept, &mut io::stdout().lock()).map(drop)
+            }
+        }
+    }
+}
+
+impl io::Write for Exported {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Direct(out) => out.write(bytes),
+            Self::Kept(kept) => kept.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn write_value(out: &mut impl io::Write, value: &Value) -> io::Result<()> {

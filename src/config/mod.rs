@@ -5,6 +5,8 @@
 //! texts.
 
 mod fault;
+mod memory;
+mod mysql_url;
 mod network;
 mod protect;
 mod read;
@@ -17,6 +19,7 @@ mod tests;
 mod values;
 
 pub use fault::{Fault, Faults, Origin};
+pub use mysql_url::MysqlUrl;
 pub use network::{Network, NetworkError, Proxy};
 pub use redact::{HIDDEN, holds_secret, is_harmless, may_be_secret, shown_message, shown_path};
 pub use sources::{Flags, Sources};
@@ -132,6 +135,8 @@ pub struct Journal {
     pub max_bytes: u64,
     /// Backlog of one id in reports, past which its reports are refused.
     pub max_backlog_per_id: u64,
+    /// Ids with backlog, and clients that wait for a `done`, past which those that are new are refused.
+    pub max_ids: u64,
     /// Free disk in bytes, below which reports are refused.
     pub min_free_disk: u64,
     /// Memory for pages of the journal, in bytes.
@@ -262,7 +267,7 @@ impl std::fmt::Display for SinkTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Self::Mysql(url) => f.write_str(&values::redacted(url)),
+            Self::Mysql(url) => f.write_str(&mysql_url::shown(url)),
         }
     }
 }
@@ -305,5 +310,10 @@ impl TableName {
     /// (`reports` has `report_streams`).
     pub fn streams(&self) -> String {
         format!("{}_streams", self.0.strip_suffix('s').unwrap_or(&self.0))
+    }
+
+    /// The table of nodes, named in the same way: `reports` has `report_nodes`.
+    pub fn nodes(&self) -> String {
+        format!("{}_nodes", self.0.strip_suffix('s').unwrap_or(&self.0))
     }
 }

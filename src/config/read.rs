@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::sources::{Gathered, Sources};
 use super::{
     Access, Admin, Flush, Ingest, Journal, Log, LogFormat, OnDisconnect, Proxy, Settings, Shutdown, Sink, SinkTarget,
-    TableName, Trace, values,
+    TableName, Trace, memory, values,
 };
 
 const KIB: u64 = 1 << 10;
@@ -28,6 +28,18 @@ const MAX_REPORT_BYTES: u64 = 96 * KIB;
 const MAX_LANES: u64 = 1024;
 /// Rows of one statement; more gain nothing.
 const MAX_ROWS: u64 = 100_000;
+
+/// Memory that an id with backlog takes, at most: its stream, its place in the index, its flusher that waits, and the
+/// place of one entry. Measured; see docs/performance.md.
+pub const ID_BYTES: u64 = 1024;
+/// More ids with backlog are not expected, and not measured.
+const MAX_DEFAULT_IDS: u64 = 2_000_000;
+
+/// How many ids fit into a quarter of the memory that the process may use.
+fn ids_that_fit() -> u64 {
+    let bytes = memory::usable_bytes().unwrap_or(u64::MAX);
+    (bytes / 4 / ID_BYTES).min(MAX_DEFAULT_IDS)
+}
 
 impl Default for Settings {
     fn default() -> Self {
@@ -65,6 +77,7 @@ impl Default for Settings {
                 lanes: 256,
                 max_bytes: 8 * GIB,
                 max_backlog_per_id: 1_000_000,
+                max_ids: ids_that_fit(),
                 min_free_disk: 256 * MIB,
                 cache_bytes: 64 * MIB,
                 recent_bytes: GIB,
@@ -136,6 +149,7 @@ impl Reader {
                     d.journal.max_backlog_per_id,
                     1..=1_000_000_000,
                 ),
+                max_ids: self.integer("journal.max_ids", d.journal.max_ids, 1..=1_000_000_000),
                 min_free_disk: self.size("journal.min_free_disk", d.journal.min_free_disk, 0..=1024 * TIB),
                 cache_bytes: self.size("journal.cache_bytes", d.journal.cache_bytes, MIB..=TIB),
                 recent_bytes: self.size("journal.recent_bytes", d.journal.recent_bytes, 0..=GIB),

@@ -68,6 +68,7 @@ impl fmt::Display for Settings {
         writeln!(f, "lanes = {}", journal.lanes)?;
         writeln!(f, "max_bytes = {}", size(journal.max_bytes))?;
         writeln!(f, "max_backlog_per_id = {}", journal.max_backlog_per_id)?;
+        writeln!(f, "max_ids = {}", journal.max_ids)?;
         writeln!(f, "min_free_disk = {}", size(journal.min_free_disk))?;
         writeln!(f, "cache_bytes = {}", size(journal.cache_bytes))?;
         writeln!(f, "recent_bytes = {}", size(journal.recent_bytes))?;

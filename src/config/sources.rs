@@ -9,7 +9,7 @@ use super::redact::{shown_message, shown_name};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 59] = [
+pub(super) const KEYS: [&str; 60] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -39,6 +39,7 @@ pub(super) const KEYS: [&str; 59] = [
     "journal.lanes",
     "journal.max_bytes",
     "journal.max_backlog_per_id",
+    "journal.max_ids",
     "journal.min_free_disk",
     "journal.cache_bytes",
     "journal.recent_bytes",

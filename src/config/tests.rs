@@ -223,6 +223,9 @@ fn no_password_is_ever_shown() {
         "mysql://user:%hunter2@host/db",
         "user:hunter2@host/db",
         "mysql://user:1/hunter2",
+        "mysql://user@hunter2@host/db",
+        "mysql://user/hunter2@host/db",
+        "mysql://user@host/db?password=hunter2",
         "MYSQL://user:hunter2@host/db",
         "mysqlhunter2",
     ] {
@@ -249,6 +252,7 @@ fn sinks_are_held_to_their_form() {
         "mysql://u:@h/d",
         "mysql://u:p%40%2F:x@[::1]:3306/d",
         "mysql://u:p@h.example/d-1",
+        "mysql://u:p@localhost/d?socket=/run/mysqld/mysqld.sock",
     ] {
         assert!(SinkTarget::new(good).is_ok(), "{good}");
     }
@@ -396,6 +400,5 @@ proptest! {
     #[test]
     fn no_url_makes_it_panic(url in "(mysql|sqlite)?:?/{0,2}[a-z:@/?%\\[\\]é]{0,20}") {
         let _ = SinkTarget::new(&url).map(|target| target.to_string());
-        let _ = values::redacted(&url);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::SinkTarget;
+use super::{MysqlUrl, SinkTarget};
 
 /// Reads a size in bytes: an integer, or a number with a unit such as `64KiB`.
 pub(super) fn size(text: &str) -> Option<u64> {
@@ -45,7 +45,7 @@ pub(super) fn is_origin(text: &str) -> bool {
 }
 
 /// The parts of `host`, `host:port`, `[ipv6]` or `[ipv6]:port`.
-fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(super) fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
@@ -100,77 +100,11 @@ pub(super) fn sink_target(url: &str) -> Result<SinkTarget, String> {
             _ => Ok(SinkTarget::Sqlite(PathBuf::from(path))),
         };
     }
-    match url.strip_prefix("mysql://") {
-        Some(rest) => {
-            mysql(rest).map_err(|why| format!("must be mysql://user:password@host:3306/database: {why}"))?;
-            Ok(SinkTarget::Mysql(url.to_owned()))
-        }
-        None => Err("must be sqlite:PATH or mysql://user:password@host:3306/database".to_owned()),
+    if !url.starts_with("mysql://") {
+        return Err("must be sqlite:PATH or mysql://user:password@host:3306/database".to_owned());
     }
-}
-
-/// Checks `user:password@host:port/database`.
-fn mysql(rest: &str) -> Result<(), &'static str> {
-    const ENCODE: &str = "write other characters of user and password as %XX, such as %40 for @ and %2F for /";
-    if rest.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err("it has white space in it");
-    }
-    if rest.contains(['?', '#']) {
-        return Err("nothing may follow the database; write ? as %3F and # as %23");
-    }
-    let Some((authority, database)) = rest.split_once('/') else { return Err("the database is missing") };
-    let Some((account, address)) = authority.rsplit_once('@') else {
-        return Err("the user is missing, or a / in the password is not written as %2F");
-    };
-    let (user, password) = account.split_once(':').unwrap_or((account, ""));
-    if user.is_empty() {
-        return Err("the user is missing");
-    }
-    if account.contains(['@', '[', ']']) || !is_percent_encoded(user) || !is_percent_encoded(password) {
-        return Err(ENCODE);
-    }
-    if host_and_port(address).is_none() {
-        return Err("host or port cannot be read");
-    }
-    if database.is_empty() || database.contains('/') || !is_percent_encoded(database) {
-        return Err("the database must be one name");
-    }
-    Ok(())
-}
-
-/// Whether every `%` starts an escape of two hexadecimal digits.
-fn is_percent_encoded(text: &str) -> bool {
-    let hex = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_hexdigit());
-    text.split('%').skip(1).all(|part| hex(part.as_bytes().first().copied()) && hex(part.as_bytes().get(1).copied()))
-}
-
-/// A text without the password that it may hold as a URL, however broken the URL is; when in doubt, more is left out.
-pub(super) fn redacted(text: &str) -> String {
-    let (head, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None if text.contains('@') || text.starts_with("mysql") => {
-            let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
-            let tail = rest.rsplit_once('@').map_or("", |(_, tail)| tail);
-            return format!("{scheme}:***@{}", without_query(tail));
-        }
-        None => return text.to_owned(),
-    };
-    match rest.rsplit_once('@') {
-        Some((account, tail)) => match account.split_once(':') {
-            Some((user, _)) => format!("{head}{user}:***@{}", without_query(tail)),
-            None => format!("{head}{account}@{}", without_query(tail)),
-        },
-        None if matches!(head.as_str(), "http://" | "https://") => without_query(text),
-        None => match rest.split_once(':') {
-            Some((user, _)) => format!("{head}{user}:***"),
-            None => format!("{head}{}", without_query(rest)),
-        },
-    }
-}
-
-/// The text without what follows a `?`, where a password may stand too.
-fn without_query(text: &str) -> String {
-    text.split_once('?').map_or_else(|| text.to_owned(), |(before, _)| format!("{before}?***"))
+    MysqlUrl::new(url).map_err(|why| format!("must be mysql://user:password@host:3306/database: {why}"))?;
+    Ok(SinkTarget::Mysql(url.to_owned()))
 }
 
 /// The known name that is nearest to `name`: the same last part elsewhere, or few letters away.

@@ -226,7 +226,7 @@ impl DeadLetters {
         if self.journal.revise(revisions).await { Ok(()) } else { Err(RetryError::Stopping) }
     }
 
-    async fn reading<T: Send + 'static>(&self, read: impl FnOnce(&Journal) -> T + Send + 'static) -> T {
+    pub(super) async fn reading<T: Send + 'static>(&self, read: impl FnOnce(&Journal) -> T + Send + 'static) -> T {
         let reading = Arc::clone(&self.reading).acquire_owned().await.expect("the semaphore is never closed");
         let journal = self.journal.clone();
         let read = move || {

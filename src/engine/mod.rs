@@ -5,19 +5,20 @@
 //!
 //! [`Outlet`]: crate::journal::Outlet
 
+mod damaged;
 mod dead_letters;
 mod listing;
 mod set_aside;
 mod streams;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Settings, SinkTarget};
 use crate::flusher::{Flushers, Limits, Policy};
 use crate::journal::{Append, Journal, JournalError, JournalStatus, Opened, Surroundings};
 use crate::metrics::{Audit, JournalReading, Metrics, Reading, SinkReading};
 use crate::sink;
-use crate::sink::{AnySink, Class, Health, HealthStatus, SinkError, SinkState, Writer};
+use crate::sink::{AnySink, Claim, Class, Health, HealthStatus, Sink as _, SinkError, SinkState, Writer};
 
 pub use dead_letters::{DeadLetters, Retried, RetryError};
 pub use listing::{Cursor, CursorError, Order, Place};
@@ -35,7 +36,11 @@ pub struct Engine {
     dead_letters: DeadLetters,
     streams: Streams,
     drain: std::time::Duration,
+    renewable: Renewable,
 }
+
+/// The journal, for the sink's claim to give it a new id; empty once the engine closes, as the claim may outlive it.
+type Renewable = Arc<Mutex<Option<Journal>>>;
 
 /// What an operator sees first.
 #[derive(Debug, Clone)]
@@ -46,6 +51,8 @@ pub struct Status {
     pub journal: JournalStatus,
     /// The sink.
     pub sink: HealthStatus,
+    /// By how many seconds the sink's clock is ahead, where it has one and that is known.
+    pub clock_skew: Option<f64>,
     /// Where every report is.
     pub audit: Audit,
 }
@@ -71,12 +78,12 @@ impl Engine {
         let flushers = Flushers::new(Policy { batch: settings.flush.batch as u64, tick: settings.flush.tick });
         let metrics = counted(settings);
         let journal = open_journal(settings, &flushers, &metrics).await?;
-        sink.serve(journal.owner().journal);
+        let renewable = claim(&sink, &journal);
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let dead_letters = DeadLetters::new(&journal, &sink, &settings.sink);
         let streams = Streams::new(&journal, &flushers, &health, settings.sink.timeout);
         let drain = settings.shutdown.drain;
-        let engine = Self { journal, flushers, sink, health, metrics, dead_letters, streams, drain };
+        let engine = Self { journal, flushers, sink, health, metrics, dead_letters, streams, drain, renewable };
         engine.start_draining(settings);
         Ok(engine)
     }
@@ -111,6 +118,11 @@ impl Engine {
         self.journal.reserve(bytes).await;
     }
 
+    /// As [`Engine::append`], but all of these are kept or none.
+    pub fn append_together(&self, appends: Vec<Append>, reserved: usize) {
+        self.journal.append_together(appends, reserved);
+    }
+
     /// Hands appends to the commit thread, in order. Never blocks. Each with a `reply_to` is answered once, in order,
     /// unless the journal fails. `reserved` are the bytes that [`Engine::reserve`] gave for them.
     pub fn append(&self, appends: Vec<Append>, reserved: usize) {
@@ -137,6 +149,7 @@ impl Engine {
             not_ready: self.not_ready(),
             journal: self.journal.status(),
             sink: self.health.status(),
+            clock_skew: self.sink.clock_skew(),
             audit: self.audit(),
         }
     }
@@ -149,7 +162,7 @@ impl Engine {
     /// What a scrape is told besides what is counted; what the engine does not know is left at its default. May read
     /// the disk.
     pub fn reading(&self) -> Reading {
-        let Status { not_ready, journal, sink, audit } = self.status();
+        let Status { not_ready, journal, sink, audit, .. } = self.status();
         let state = |state: SinkState| (state.name(), sink.state == state);
         let retries = |class: Class| (class.name(), self.health.retries(class));
         Reading {
@@ -221,10 +234,23 @@ impl Engine {
     /// When the journal's storage cannot end as it wants to.
     pub fn close(self) -> Result<(), JournalError> {
         // Each of these has a handle to the journal; a field that is not named here would live as long as this call.
-        let Self { journal, flushers, dead_letters, streams, .. } = self;
+        let Self { journal, flushers, dead_letters, streams, renewable, .. } = self;
         drop((flushers, dead_letters, streams));
+        *renewable.lock().unwrap_or_else(PoisonError::into_inner) = None;
         journal.close()
     }
+}
+
+/// Lets the sink write as the node that has this journal open.
+fn claim(sink: &AnySink, journal: &Journal) -> Renewable {
+    let renewable: Renewable = Arc::new(Mutex::new(Some(journal.clone())));
+    let renewed = Arc::clone(&renewable);
+    let renew = move || match &*renewed.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(journal) => journal.renew().map_err(|error| error.to_string()),
+        None => Err("the node is stopping".to_owned()),
+    };
+    sink.claim(Claim::new(journal.owner(), Box::new(renew)));
+    renewable
 }
 
 /// Nothing yet, under the limits of the settings.

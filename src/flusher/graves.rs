@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 
 use super::supervisor::Shared;
-use crate::journal::{DeadLetter, LastError};
+use crate::journal::{Dead, DeadLetter, LastError};
 use crate::report::{Batch, Body, Key, LetterKind};
 use crate::sink::{Burial, Bury, Refused};
 
@@ -21,6 +21,13 @@ impl Bury for Graves {
                 stream.lock().refused(LastError::new(&last.reason, last.code));
             }
             let buried = journal.bury(dead_letters(batch, refused)).await?;
+            for Refused { index, kind, .. } in refused {
+                let record = &batch.records[*index];
+                if let Body::Report(report) = &record.body {
+                    let key = Key { id: batch.id, number: report.number };
+                    journal.tell_dead(&batch.id, record.position, Dead { key, kind: *kind });
+                }
+            }
             Some(Burial { new: buried.new, known: buried.known })
         })
     }

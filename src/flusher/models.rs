@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::{Flushers, Limits, Policy};
 use crate::config;
-use crate::journal::{Answer, Append, Content, Journal, Opened, Outlet, ReplyTo, Surroundings};
+use crate::journal::{Answer, Append, Content, Drained, Journal, Opened, Outlet, ReplyTo, Surroundings};
 use crate::metrics::Metrics;
 use crate::report::{Batch, Body, Draft, Id, Marker};
 use crate::sink::{Connection, Sink, SinkError, StoreError, Stored, Writer};
@@ -94,7 +94,7 @@ impl Outlet for Ear {
         self.wake.notify_one();
     }
 
-    fn drained(&self, _: u64, _: u64) {}
+    fn drained(&self, _: u64, _: Drained) {}
 }
 
 impl Ear {
@@ -127,6 +127,7 @@ impl Run {
             lanes: 1,
             max_bytes: u64::MAX,
             max_backlog_per_id: max_backlog,
+            max_ids: 1_000,
             min_free_disk: 0,
             cache_bytes: 0,
             // Two entries: what waits behind them moves into lanes.

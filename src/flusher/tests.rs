@@ -15,7 +15,7 @@ use super::supervisor::Limits;
 use super::{Flushers, Policy, task};
 use crate::config;
 use crate::journal::{
-    Answer, Append, Content, Drain, Flusher, Journal, JournalError, Opened, Outlet, ReplyTo, State, Stream,
+    Answer, Append, Content, Drain, Drained, Flusher, Journal, JournalError, Opened, Outlet, ReplyTo, State, Stream,
     Surroundings, Taken,
 };
 use crate::metrics::Metrics;
@@ -83,7 +83,7 @@ impl Outlet for Ear {
         answers.for_each(|answer| self.0.send(answer).expect("the test listens"));
     }
 
-    fn drained(&self, _: u64, _: u64) {}
+    fn drained(&self, _: u64, _: Drained) {}
 }
 
 /// One node's journal and sink, without a runtime of flushers.
@@ -108,6 +108,7 @@ impl Bench {
             lanes: 1,
             max_bytes: 1 << 30,
             max_backlog_per_id: 1_000,
+            max_ids: 1_000,
             min_free_disk: 0,
             cache_bytes: 1 << 20,
             recent_bytes: 1 << 20,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::entry::number;
-use crate::report::{Draft, Id, Marker, Number, Position, Refusal};
+use crate::report::{Draft, Id, Key, LetterKind, Marker, Number, Position, Refusal};
 
 /// Something to make durable for one id.
 pub struct Append {
@@ -86,6 +86,32 @@ pub trait Outlet: Send + Sync {
     /// says whether the caller has time for a write that does not wait: to the client, without a task in between.
     fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>, at_once: bool);
 
-    /// The `done` marker of `ticket` and all before it are in the sink, where the id has `reports` rows in all.
-    fn drained(&self, ticket: u64, reports: u64);
+    /// The `done` marker of `ticket` and all before it are in the sink, or dead letters.
+    fn drained(&self, ticket: u64, drained: Drained);
+
+    /// Whether it wants to know which of its reports become dead letters.
+    fn wants_dead(&self) -> bool {
+        false
+    }
+
+    /// A report that it appended is a dead letter.
+    fn dead(&self, _dead: Dead) {}
+}
+
+/// Where the reports of an id ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Rows that the id has in the sink.
+    pub reports: u64,
+    /// Dead letters that the journal holds of the id, up to [`MAX_COUNTED_DEAD`](super::MAX_COUNTED_DEAD).
+    pub dead: u64,
+}
+
+/// A report that is a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dead {
+    /// Its key.
+    pub key: Key,
+    /// Why it is one.
+    pub kind: LetterKind,
 }

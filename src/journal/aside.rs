@@ -167,7 +167,7 @@ impl SetAside {
         let mut found = HashSet::new();
         for pair in store.scan_dead() {
             let (key, value) = pair?;
-            if let Ok(letter) = dead_letters::decode(&key, &value)
+            if let Ok(letter) = dead_letters::decode(store.seal(), &key, &value)
                 && letter.kind == LetterKind::SetAside
             {
                 found.insert((letter.id, letter.report.number, letter.report.accepted_at));

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! bundle        values one behind the other: settlements, then entries (`entry.rs`)
-//! settlements   version (1) | "FBS" | crc32 of the body | length of the body | body
+//! settlements   header with "FBS" (`seal.rs`) | body
 //! body          bincode 2, standard: list of (id, position): all entries of the id up to this one are settled
 //! ```
 //!
@@ -17,8 +17,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::entry::{Appender, ENCODING, ENTRY, HEADER_BYTES, Magic, frame};
+use super::entry::{Appender, ENCODING, ENTRY};
 use super::error::Damage;
+use super::positions::MAX_FOUND;
+use super::seal::{HEADER_BYTES, Magic, Seal};
 use super::store::Store;
 use crate::report::{Id, Position};
 
@@ -56,11 +58,6 @@ impl Spot {
     /// The position of its last record.
     pub(super) fn last(&self) -> Position {
         Position(self.first.0 + u64::from(self.records) - 1)
-    }
-
-    /// What the entry is called among what was set aside.
-    pub(super) fn name(&self) -> Vec<u8> {
-        format!("recent/{}/{}", self.bundle, self.first.0).into_bytes()
     }
 
     /// Where the entry's value is, in its bundle.
@@ -101,6 +98,8 @@ pub(super) struct Bundles {
     /// The oldest, as the last heading says it.
     noted: u64,
     bytes: u64,
+    /// Entries whose places are in memory.
+    entries: u64,
     /// Bytes and bundles that were added since [`Bundles::added`].
     added: Added,
 }
@@ -116,7 +115,8 @@ impl Bundles {
     /// As they were found, oldest first.
     pub(super) fn new(found: Vec<Bundle>, (next, noted): (u64, u64)) -> Self {
         let bytes = found.iter().map(|bundle| u64::from(bundle.bytes)).sum();
-        Self { all: found.into(), next, noted, bytes, ..Self::default() }
+        let entries = found.iter().map(|bundle| u64::from(bundle.entries)).sum();
+        Self { all: found.into(), next, noted, bytes, entries, ..Self::default() }
     }
 
     /// The number that the next bundle will have.
@@ -127,6 +127,12 @@ impl Bundles {
     /// Bytes of all that were not emptied into lanes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Places of entries that were not emptied into lanes, and of the bundles: each takes about as much memory as an
+    /// entry's and a half.
+    pub(super) fn places(&self) -> u64 {
+        self.entries + 2 * self.all.len() as u64
     }
 
     /// The oldest that is not gone; the next, where there is none.
@@ -162,6 +168,7 @@ impl Bundles {
         self.noted = self.oldest();
         self.next += 1;
         self.bytes += u64::from(bytes);
+        self.entries += u64::from(entries);
         self.added.bundles += 1;
         self.added.bytes += u64::from(bytes);
     }
@@ -179,7 +186,9 @@ impl Bundles {
     /// Notes that an entry of the bundle is settled, or durable in a lane.
     pub(super) fn leave(&mut self, number: u64) {
         if let Ok(at) = self.all.binary_search_by_key(&number, |bundle| bundle.number) {
-            self.all[at].entries -= 1;
+            let bundle = &mut self.all[at];
+            bundle.entries -= 1;
+            self.entries -= u64::from(bundle.bytes > 0);
         }
     }
 
@@ -207,11 +216,11 @@ impl Bundles {
     }
 
     /// Appends the settlements that no bundle has yet to `value`, as many as leave room for an entry.
-    pub(super) fn write_settlements(&mut self, value: &mut Vec<u8>) {
+    pub(super) fn write_settlements(&mut self, seal: &Seal, value: &mut Vec<u8>) {
         while !self.settled.is_empty() && value.len() < BUNDLE_BYTES / 2 {
             let body: Vec<_> =
                 self.settled.iter().take(IDS_A_LIST).map(|(id, through)| (id.as_str(), through.0)).collect();
-            frame(SETTLED, value, |value| {
+            seal.frame(SETTLED, value, |value| {
                 bincode::serde::encode_into_writer(&body, Appender(value), ENCODING)
                     .expect("writing to memory cannot fail");
             });
@@ -224,6 +233,7 @@ impl Bundles {
         let oldest = self.all.iter_mut().find(|bundle| bundle.bytes > 0)?;
         let before = *oldest;
         self.bytes -= u64::from(oldest.bytes);
+        self.entries -= u64::from(oldest.entries);
         oldest.bytes = 0;
         Some(before)
     }
@@ -233,6 +243,7 @@ impl Bundles {
         if let Ok(at) = self.all.binary_search_by_key(&bundle.number, |bundle| bundle.number) {
             self.all[at].bytes = bundle.bytes;
             self.bytes += u64::from(bundle.bytes);
+            self.entries += u64::from(self.all[at].entries);
         }
     }
 }
@@ -246,12 +257,16 @@ pub(super) fn is_settlements(value: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Damage::Content`].
-pub(super) fn decode_settlements(value: &[u8]) -> Result<Vec<(Id, Position)>, Damage> {
+pub(super) fn decode_settlements(seal: &Seal, value: &[u8]) -> Result<Vec<(Id, Position)>, Damage> {
+    let value = seal.open(value);
     let (list, used): (Vec<(&str, u64)>, usize) =
         bincode::serde::borrow_decode_from_slice(&value[HEADER_BYTES..], ENCODING).map_err(|_| Damage::Content)?;
     if used + HEADER_BYTES != value.len() {
         return Err(Damage::Content);
     }
-    let settled = |(id, through)| Ok((Id::new(id).map_err(|_| Damage::Content)?, Position(through)));
+    let settled = |(id, through)| match Id::new(id) {
+        Ok(id) if through <= MAX_FOUND => Ok((id, Position(through))),
+        _ => Err(Damage::Content),
+    };
     list.into_iter().map(settled).collect()
 }

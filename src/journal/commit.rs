@@ -3,14 +3,15 @@
 //! A cycle takes all commands that wait, writes them, syncs once, and only then lets anybody know. While it syncs, the
 //! next cycle's commands gather: group commit, with at most [`super::queue`]'s moment of looking out for more.
 
-use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
+use super::answers::{Group, Verdict, answer, note_done_waiter};
+use super::append::{Append, Content, ReplyTo};
 use super::bundle::{BUNDLE_BYTES, Bundles, Spot};
 use super::entry::{self, RECORD_OVERHEAD_BYTES, Stamp};
 use super::error::JournalError;
@@ -18,9 +19,10 @@ use super::limits::Level;
 use super::pauses;
 use super::positions::Positions;
 use super::queue::{Buried, Command, Settled};
-use super::stream::{Committed, DoneWaiter, Stream};
+use super::senders::{Wanted, note_senders};
+use super::stream::{Committed, Stream};
 use super::{Drain, Shared};
-use crate::metrics::{Metrics, Revised, Tally};
+use crate::metrics::Revised;
 use crate::report::{Id, Marker, Position, Refusal};
 use crate::trace;
 
@@ -32,8 +34,6 @@ const DISK_CHECK: Duration = Duration::from_millis(50);
 const REMOVED_AT_ONCE: usize = 256;
 /// Appending commands that are worth looking out for. With fewer, who looks is in the way of those who bring them.
 const WORTH_LINGERING: usize = 16;
-/// Connections whose answers the commit thread writes itself in a cycle: that costs it what waking a task does.
-const ANSWERED_AT_ONCE: usize = 64;
 /// What is changed in trees, and which bundles are gone, is synced after this time where nobody waits for it.
 const IDLE_SYNC: Duration = Duration::from_millis(500);
 
@@ -57,26 +57,26 @@ pub(super) struct Committer {
     pub(super) value: Vec<u8>,
 }
 
-/// All appends of one id in one cycle.
-struct Group {
+/// An append that was looked at, and why it is refused, if it is.
+pub(super) struct Weighed {
     stream: Arc<Stream>,
-    first: Position,
-    /// Which of the cycle's spots are its own.
-    spots: Range<usize>,
-    contents: Vec<Content>,
-    reports: u64,
-    bytes: u64,
+    size: u64,
+    /// Whether somebody waits for its `done`.
+    waits: bool,
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// What one cycle gathers, and releases after the sync.
 #[derive(Default)]
-struct Cycle {
+pub(super) struct Cycle {
     groups: Vec<Group>,
     answers: Vec<(ReplyTo, Verdict)>,
     /// Bytes that were reserved for the cycle's appends.
     reserved: usize,
     /// Bytes that the cycle adds to the journal, by estimate.
     added: u64,
+    /// Clients that will wait for a `done` of it.
+    waiters: u64,
     buried: Vec<(Buried, oneshot::Sender<Buried>)>,
     revised: Revised,
     /// Who waits for revisions.
@@ -86,15 +86,6 @@ struct Cycle {
     must_sync: bool,
     must_sync_trees: bool,
     stop: bool,
-}
-
-enum Verdict {
-    /// Written as this content of this group.
-    Written {
-        group: usize,
-        index: usize,
-    },
-    Refused(Box<Refusal>),
 }
 
 impl Committer {
@@ -184,6 +175,10 @@ impl Committer {
                 cycle.reserved += reserved;
                 appends.into_iter().for_each(|append| self.admit(append, cycle));
             }
+            Command::AppendTogether(appends, reserved) => {
+                cycle.reserved += reserved;
+                self.admit_together(appends, cycle);
+            }
             Command::Truncate(settled) => self.truncate(settled)?,
             Command::Bury(letters, done) => {
                 let buried = self.bury(&letters)?;
@@ -230,20 +225,42 @@ impl Committer {
 
     /// Puts an append into the group of its id, or notes why it is refused.
     fn admit(&mut self, append: Append, cycle: &mut Cycle) {
+        let weighed = self.weigh(&append, cycle);
+        self.enter(append, weighed, cycle);
+    }
+
+    /// Looks at an append against all limits, with what is on its way already. It counts from here on.
+    pub(super) fn weigh(&mut self, append: &Append, cycle: &mut Cycle) -> Weighed {
         let Append { id, content, reply_to } = append;
-        let size = content_bytes(&id, &content) as u64;
-        let stream = self.shared.index.join_commit(&id);
-        let (backlog, group) = {
-            let state = stream.lock();
-            (state.occupancy(), state.group)
-        };
+        let size = content_bytes(id, content) as u64;
+        let stream = self.shared.index.join_commit(id);
+        let backlog = stream.lock().occupancy();
+        let waits = reply_to.is_some() && *content == Content::Marker(Marker::Done);
         let level = Level {
             backlog,
+            held: self.held(backlog == 1, waits, cycle),
             journal_bytes: self.shared.bytes() + cycle.added + size,
             disk_is_low: self.disk_is_low(),
             stopping: self.shared.is_stopping(),
         };
-        let verdict = match self.shared.limits.refusal(&id, &content, level) {
+        let refusal = self.shared.limits.refusal(id, content, level);
+        let (size, waits) = if refusal.is_none() { (size, waits) } else { (0, false) };
+        cycle.added += size;
+        cycle.waiters += u64::from(waits);
+        Weighed { stream, size, waits, refusal }
+    }
+
+    /// An append that was found good is refused after all.
+    pub(super) fn unweigh(&mut self, weighed: &Weighed, cycle: &mut Cycle) {
+        cycle.added -= weighed.size;
+        cycle.waiters -= u64::from(weighed.waits);
+    }
+
+    /// Puts an append that was looked at where that says.
+    pub(super) fn enter(&mut self, append: Append, weighed: Weighed, cycle: &mut Cycle) {
+        let Append { id, content, reply_to } = append;
+        let Weighed { stream, refusal, .. } = weighed;
+        let verdict = match refusal {
             Some(refusal) => {
                 self.shared.index.leave_commit(&stream);
                 if reply_to.is_none() {
@@ -251,16 +268,23 @@ impl Committer {
                 }
                 Verdict::Refused(Box::new(refusal))
             }
-            None => {
-                cycle.added += size;
-                cycle.join(stream, group, content)
-            }
+            None => cycle.join(stream, content),
         };
         if let Some(reply_to) = reply_to
             && (cfg!(not(forebay_plant = "refuse_silently")) || matches!(verdict, Verdict::Written { .. }))
         {
             cycle.answers.push((reply_to, verdict));
         }
+    }
+
+    /// Ids in memory, where an append needs more of it: the first of its id, or a `done` that somebody waits for. Two
+    /// who wait cost about what an id does.
+    fn held(&self, is_first: bool, waits: bool, cycle: &Cycle) -> u64 {
+        if !is_first && !waits {
+            return 0;
+        }
+        let waiters = self.shared.done_waiters.load(Ordering::Relaxed) + cycle.waiters + u64::from(waits);
+        self.shared.index.streams() as u64 + waiters / 2
     }
 
     /// Whether the disk is at its reserve, as of [`DISK_CHECK`] ago at the most.
@@ -286,7 +310,7 @@ impl Committer {
         self.spots.clear();
         while self.bundles.has_settlements() && (cycle.must_sync || !cycle.groups.is_empty()) {
             self.close_bundle(self.value.len())?;
-            self.bundles.write_settlements(&mut self.value);
+            self.bundles.write_settlements(self.shared.store.seal(), &mut self.value);
         }
         if !cycle.groups.is_empty() {
             let now = now_micros();
@@ -316,7 +340,7 @@ impl Committer {
             let first = Position(group.first.0 + written as u64);
             let stamp = Stamp { first, accepted_at: now, node_id: self.shared.node_id };
             let mut offset = self.value.len();
-            entry::encode(id, stamp, rest[..count].iter(), &mut self.value);
+            entry::encode(self.shared.store.seal(), id, stamp, rest[..count].iter(), &mut self.value);
             let length = self.value.len() - offset;
             if offset > 0 && self.value.len() > BUNDLE_BYTES {
                 self.close_bundle(offset)?;
@@ -351,18 +375,27 @@ impl Committer {
         if !groups.is_empty() {
             metrics.commits.observe(reports);
         }
+        self.shared.done_waiters.fetch_add(std::mem::take(&mut cycle.waiters), Ordering::Relaxed);
         self.shared.grow(groups.iter().map(|g| g.bytes).sum());
+        let mut wanted = Wanted::new();
         for (to, verdict) in &answers {
-            if let Verdict::Written { group, index } = verdict {
-                note_done_waiter(&groups[*group], *index, to);
+            let Verdict::Written { group, index } = *verdict else { continue };
+            note_done_waiter(&groups[group], index, to);
+            if to.outlet.wants_dead() {
+                wanted.push((group, index, Arc::clone(&to.outlet)));
             }
         }
+        wanted.sort_by_key(|(group, ..)| *group);
+        let mut wanted = wanted.into_iter().peekable();
         let now = Instant::now();
-        for group in &groups {
+        for (at, group) in groups.iter().enumerate() {
             let count = group.contents.len() as u64;
             let through = Position(group.first.0 + count - 1);
             let mut state = group.stream.lock();
             let added = Committed { reports: group.reports, markers: count - group.reports, bytes: group.bytes };
+            let synced = state.synced;
+            let its = std::iter::from_fn(|| wanted.next_if(|(of, ..)| *of == at).map(|(_, index, to)| (index, to)));
+            note_senders(&mut state.senders, its, group.first, synced);
             state.committed(&added, group.first, through, now);
             state.add_recent(&self.spots[group.spots.clone()]);
             self.drain.backlog_grew(&group.stream, &mut state);
@@ -402,14 +435,14 @@ impl Cycle {
     }
 
     /// Adds a content to the group that its stream has in this cycle, or to a new one.
-    fn join(&mut self, stream: Arc<Stream>, group: Option<u32>, content: Content) -> Verdict {
-        let group = group.unwrap_or_else(|| {
-            let next = self.groups.len() as u32;
-            stream.lock().group = Some(next);
+    fn join(&mut self, stream: Arc<Stream>, content: Content) -> Verdict {
+        let next = self.groups.len() as u32;
+        let group = *stream.lock().group.get_or_insert(next);
+        if group == next {
             let (first, contents, spots) = (Position(0), Vec::new(), 0..0);
             self.groups.push(Group { stream, first, spots, contents, reports: 0, bytes: 0 });
-            next
-        }) as usize;
+        }
+        let group = group as usize;
         let Group { contents, reports, .. } = &mut self.groups[group];
         *reports += u64::from(matches!(content, Content::Report(_)));
         #[cfg(forebay_plant = "marker_overtakes")]
@@ -439,53 +472,6 @@ fn content_bytes(id: &Id, content: &Content) -> usize {
         Content::Marker(_) => 0,
     };
     data + id.as_bytes().len() + RECORD_OVERHEAD_BYTES
-}
-
-fn note_done_waiter(group: &Group, index: usize, to: &ReplyTo) {
-    if matches!(group.contents[index], Content::Marker(Marker::Done)) {
-        let position = Position(group.first.0 + index as u64);
-        let waiter = DoneWaiter { position, outlet: Arc::downgrade(&to.outlet), ticket: to.ticket };
-        group.stream.lock().done.push(waiter);
-    }
-}
-
-/// Gives each outlet all its answers of this cycle at once, in the order of its appends.
-fn answer(mut answers: Vec<(ReplyTo, Verdict)>, groups: &[Group], node_id: u16, metrics: &Metrics) {
-    let (mut acks, mut outlets) = (Tally::default(), 0);
-    let outlet = |to: &ReplyTo| Arc::as_ptr(&to.outlet).cast::<()>();
-    answers.sort_by_key(|(to, _)| outlet(to));
-    let mut answers = answers.into_iter().peekable();
-    while let Some((first, _)) = answers.peek() {
-        let to: Arc<dyn Outlet> = Arc::clone(&first.outlet);
-        let this = outlet(first);
-        outlets += 1;
-        // One look at the clock for each connection.
-        let now = Instant::now();
-        let mut its = std::iter::from_fn(|| {
-            let (to, verdict) = answers.next_if(|(to, _)| outlet(to) == this)?;
-            let answer = verdict.into_answer(groups, node_id);
-            match &answer {
-                Answer::Kept(_) => acks.observe(now.saturating_duration_since(to.since)),
-                Answer::Refused(refusal) => metrics.refused.add(refusal.kind.name()),
-            }
-            Some((to.ticket, answer))
-        });
-        to.answer(&mut its, outlets <= ANSWERED_AT_ONCE);
-    }
-    metrics.acks.add(&acks);
-}
-
-impl Verdict {
-    fn into_answer(self, groups: &[Group], node_id: u16) -> Answer {
-        match self {
-            Self::Refused(refusal) => Answer::Refused(*refusal),
-            Self::Written { group, index } => {
-                let group = &groups[group];
-                let position = Position(group.first.0 + index as u64);
-                Answer::Kept(Ack::of(&group.contents[index], node_id, position))
-            }
-        }
-    }
 }
 
 /// The wall clock, in microseconds of the epoch; 0 where it stands before it.

@@ -1,11 +1,13 @@
 //! Dead letters on disk: reports that the sink refuses for what they are, each with its reason.
 //!
 //! ```text
-//! key    id (ASCII) | 0x00 | source (u16) | seq (u64) | twin (u64), where it has one; numbers big-endian
-//! value  header as an entry's | bincode of the report, the sink's code and reason, and the time
+//! key    shifted id | 0x00 | source (u16, BE) | shifted seq (u64, BE) | twin (u64, BE), where it has one (`seal.rs`)
+//! value  header with "FBD" (`seal.rs`) | bincode of the report, the sink's code and reason, and the time
 //! ```
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,11 +15,15 @@ use tokio::sync::oneshot;
 
 use super::Journal;
 use super::commit::Committer;
-use super::entry::{Appender, MAX_BODY_BYTES, Magic, frame, unframe};
+use super::entry::Appender;
 use super::error::{Damage, JournalError};
 use super::queue::{Buried, Command, Revision};
+use super::seal::{HEADER_BYTES, MAX_BODY_BYTES, Magic, Seal};
 use crate::metrics::Revised;
 use crate::report::{Holder, Id, LetterKey, LetterKind, Number, Report};
+
+/// Dead letters of one id that a `done` event counts at the most.
+pub const MAX_COUNTED_DEAD: usize = 100_000;
 
 /// The longest reason that is kept, in bytes.
 pub const MAX_REASON_BYTES: usize = 1024;
@@ -81,12 +87,13 @@ impl Journal {
         after: Option<LetterKey>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
-        let first = of.map_or_else(Vec::new, |id| stored_key(&least(*id))[..=id.as_bytes().len()].to_vec());
-        let after = after.map_or_else(Vec::new, |after| stored_key(&after)).max(first);
+        let seal = self.shared.store.seal();
+        let first = of.map_or_else(Vec::new, |id| stored_key(seal, &least(*id))[..=id.as_bytes().len()].to_vec());
+        let after = after.map_or_else(Vec::new, |after| stored_key(seal, &after)).max(first);
         let mut letters = Vec::new();
         for pair in self.shared.store.dead_after(&after) {
             let (key, value) = pair?;
-            let Ok(letter) = decode(&key, &value) else { continue };
+            let Ok(letter) = decode(seal, &key, &value) else { continue };
             if letters.len() == limit || of.is_some_and(|id| *id != letter.id) {
                 break;
             }
@@ -103,10 +110,23 @@ impl Journal {
     /// # Errors
     /// When the storage cannot be read; [`JournalError::DeadLetter`] where the letter is damaged.
     pub fn dead_letter(&self, of: LetterKey) -> Result<Option<DeadLetter>, JournalError> {
-        let key = stored_key(&of);
+        let seal = self.shared.store.seal();
+        let key = stored_key(seal, &of);
         let value = self.shared.store.dead_letter(&key)?;
-        let letter = value.map(|value| decode(&key, &value)).transpose();
+        let letter = value.map(|value| decode(seal, &key, &value)).transpose();
         letter.map_err(|damage| JournalError::DeadLetter { key: of, damage })
+    }
+
+    /// How many dead letters there are of an id, up to [`MAX_COUNTED_DEAD`]; none where the storage cannot be read.
+    /// Costs nothing where there are none at all.
+    pub(super) fn count_dead(&self, of: &Id) -> u64 {
+        if self.shared.dead_bytes.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let first = stored_key(self.shared.store.seal(), &least(*of))[..=of.as_bytes().len()].to_vec();
+        let its = self.shared.store.dead_after(&first).map_while(Result::ok);
+        let its = its.take_while(|(key, _)| key.starts_with(&first));
+        its.take(MAX_COUNTED_DEAD).count() as u64
     }
 
     /// Whether there is a dead letter with this key, damaged or not. Reads the disk.
@@ -114,7 +134,7 @@ impl Journal {
     /// # Errors
     /// When the storage cannot be read.
     pub fn has_dead_letter(&self, of: LetterKey) -> Result<bool, JournalError> {
-        Ok(self.shared.store.dead_letter(&stored_key(&of))?.is_some())
+        Ok(self.shared.store.dead_letter(&stored_key(self.shared.store.seal(), &of))?.is_some())
     }
 
     /// Changes dead letters, those that are still there. Durable and counted when it returns true; false when the
@@ -174,16 +194,18 @@ impl Committer {
 
     /// Keeps one, beside a letter of other content that has its report's key; false where it is there already.
     fn bury_one(&mut self, letter: &DeadLetter) -> Result<bool, JournalError> {
-        let mut key = stored_key(&letter.key());
+        let shared = Arc::clone(&self.shared);
+        let seal = shared.store.seal();
+        let mut key = stored_key(seal, &letter.key());
         let found = self.shared.store.dead_letter(&key)?;
         // One that is damaged has some content that nobody knows.
-        let is_other = |found: &Bytes| !decode(&key, found).is_ok_and(|found| found.repeats(letter));
+        let is_other = |found: &Bytes| !decode(seal, &key, found).is_ok_and(|found| found.repeats(letter));
         if found.as_ref().is_some_and(is_other) {
             let twin = DeadLetter { is_twin: true, ..letter.clone() };
-            key = stored_key(&twin.key());
-            encode(&twin, &mut self.value);
+            key = stored_key(seal, &twin.key());
+            encode(seal, &twin, &mut self.value);
         } else {
-            encode(letter, &mut self.value);
+            encode(seal, letter, &mut self.value);
         }
         let is_new = self.shared.store.keep_dead(&key, &self.value)?;
         if is_new {
@@ -198,10 +220,11 @@ impl Committer {
             Revision::Stored { key, .. } | Revision::Discarded(key) => (*key, None),
             Revision::Refused(letter) => (letter.key(), Some(letter)),
         };
-        let key = stored_key(&key);
+        let shared = Arc::clone(&self.shared);
+        let key = stored_key(shared.store.seal(), &key);
         if let Some(letter) = letter {
             if self.shared.store.dead_letter(&key)?.is_some() {
-                encode(letter, &mut self.value);
+                encode(shared.store.seal(), letter, &mut self.value);
                 let old = self.shared.store.change_dead(&key, Some(&self.value))?.unwrap_or(0);
                 self.shared.dead_changed(self.value.len() as u64, old as u64);
             }
@@ -223,29 +246,31 @@ fn least(id: Id) -> LetterKey {
 }
 
 /// The key under which a dead letter is stored.
-pub(super) fn stored_key(key: &LetterKey) -> Vec<u8> {
+pub(super) fn stored_key(seal: &Seal, key: &LetterKey) -> Vec<u8> {
     let LetterKey { id, number, twin } = key;
     let mut stored = id.as_bytes().to_vec();
+    seal.shift_id(&mut stored);
     stored.push(0);
     stored.extend_from_slice(&number.source.to_be_bytes());
-    stored.extend_from_slice(&number.seq.to_be_bytes());
-    stored.extend(twin.map(u64::to_be_bytes).into_iter().flatten());
+    stored.extend_from_slice(&seal.shift(number.seq).to_be_bytes());
+    stored.extend(twin.map(|twin| seal.shift(twin).to_be_bytes()).into_iter().flatten());
     stored
 }
 
 /// What a stored key names; `None` where it is none of a dead letter.
-pub(super) fn named(stored_key: &[u8]) -> Option<LetterKey> {
+pub(super) fn named(seal: &Seal, stored_key: &[u8]) -> Option<LetterKey> {
     let end = stored_key.iter().position(|byte| *byte == 0)?;
-    let (id, number) = (&stored_key[..end], &stored_key[end + 1..]);
+    let (mut id, number) = (stored_key[..end].to_vec(), &stored_key[end + 1..]);
+    seal.unshift_id(&mut id);
     let (source, number) = number.split_first_chunk()?;
     let (seq, twin) = number.split_first_chunk()?;
-    let twin = if twin.is_empty() { None } else { Some(u64::from_be_bytes(twin.try_into().ok()?)) };
-    let number = Number { source: u16::from_be_bytes(*source), seq: u64::from_be_bytes(*seq) };
-    Some(LetterKey { id: Id::new(std::str::from_utf8(id).ok()?).ok()?, number, twin })
+    let twin = if twin.is_empty() { None } else { Some(seal.unshift(u64::from_be_bytes(twin.try_into().ok()?))) };
+    let number = Number { source: u16::from_be_bytes(*source), seq: seal.unshift(u64::from_be_bytes(*seq)) };
+    Some(LetterKey { id: Id::new(std::str::from_utf8(&id).ok()?).ok()?, number, twin })
 }
 
 /// Writes the value of a dead letter into `value`.
-pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
+pub(super) fn encode(seal: &Seal, letter: &DeadLetter, value: &mut Vec<u8>) {
     let DeadLetter { id, report, kind, holder, code, reason, dead_at, is_twin } = letter;
     let body = LetterBody {
         id: id.as_str(),
@@ -272,7 +297,7 @@ pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
     });
     let addition = Addition { kind: kind.name(), is_twin: *is_twin, holder };
     value.clear();
-    frame(LETTER, value, |value| {
+    seal.frame(LETTER, value, |value| {
         bincode::serde::encode_into_writer(&body, Appender(value), ENCODING).expect("writing to memory cannot fail");
         bincode::serde::encode_into_writer(&addition, Appender(value), ENCODING)
             .expect("writing to memory cannot fail");
@@ -283,9 +308,9 @@ pub(super) fn encode(letter: &DeadLetter, value: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`Damage`], whatever the bytes are.
-pub(super) fn decode(stored_key: &[u8], value: &Bytes) -> Result<DeadLetter, Damage> {
-    let letter = decode_value(value)?;
-    let is_its_own = self::stored_key(&letter.key()) == stored_key;
+pub(super) fn decode(seal: &Seal, stored_key: &[u8], value: &Bytes) -> Result<DeadLetter, Damage> {
+    let letter = decode_value(seal, value)?;
+    let is_its_own = self::stored_key(seal, &letter.key()) == stored_key;
     if is_its_own { Ok(letter) } else { Err(Damage::Key) }
 }
 
@@ -293,8 +318,9 @@ pub(super) fn decode(stored_key: &[u8], value: &Bytes) -> Result<DeadLetter, Dam
 ///
 /// # Errors
 /// As [`decode`].
-pub(super) fn decode_value(value: &Bytes) -> Result<DeadLetter, Damage> {
-    let bytes = unframe(LETTER, value)?;
+pub(super) fn decode_value(seal: &Seal, value: &Bytes) -> Result<DeadLetter, Damage> {
+    let value = seal.unframe(LETTER, value)?;
+    let bytes = &value[HEADER_BYTES..];
     let (body, used): (LetterBody<'_>, usize) =
         bincode::serde::borrow_decode_from_slice(bytes, ENCODING).map_err(|_| Damage::Content)?;
     if body.reason.len() > MAX_REASON_BYTES {
@@ -336,8 +362,11 @@ fn decode_addition(bytes: &[u8]) -> Result<(LetterKind, bool, Option<Box<Holder>
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::HEADER_BYTES;
     use super::*;
+
+    fn seal() -> Seal {
+        Seal::of(&[7; 32])
+    }
 
     fn letter(reason: &str) -> DeadLetter {
         let number = Number { source: 0, seq: 42 };
@@ -351,36 +380,41 @@ mod tests {
     #[test]
     fn a_letter_of_the_first_version_is_read_as_one_that_was_refused() {
         let mut value = Vec::new();
-        encode(&letter("CONSTRAINT failed"), &mut value);
+        encode(&seal(), &letter("CONSTRAINT failed"), &mut value);
         let (_, used): (LetterBody<'_>, usize) =
-            bincode::serde::borrow_decode_from_slice(&value[HEADER_BYTES..], ENCODING).expect("just written");
+            bincode::serde::borrow_decode_from_slice(&seal().open(&value)[HEADER_BYTES..], ENCODING)
+                .expect("just written");
         let mut first = Vec::new();
-        frame(LETTER, &mut first, |first| first.extend_from_slice(&value[HEADER_BYTES..HEADER_BYTES + used]));
-        let read = decode_value(&Bytes::from(first)).expect("a letter of the first version");
+        let opened = seal().open(&value);
+        seal().frame(LETTER, &mut first, |first| first.extend_from_slice(&opened[HEADER_BYTES..HEADER_BYTES + used]));
+        let read = decode_value(&seal(), &Bytes::from(first)).expect("a letter of the first version");
         assert_eq!(read, DeadLetter { kind: LetterKind::Refused, holder: None, ..letter("CONSTRAINT failed") });
     }
 
     #[test]
     fn a_dead_letter_reads_back_as_it_was_written() {
         let mut value = Vec::new();
-        encode(&letter("CONSTRAINT failed"), &mut value);
-        let stored_key = stored_key(&letter("").key());
-        assert_eq!(decode(&stored_key, &Bytes::from(value.clone())), Ok(letter("CONSTRAINT failed")));
-        assert_eq!(decode(b"another key", &Bytes::from(value.clone())), Err(Damage::Key));
-        assert_eq!(named(&stored_key), Some(letter("").key()));
-        assert_eq!([named(b""), named(b"another key of this length"), named(&stored_key[1..])], [None; 3]);
+        encode(&seal(), &letter("CONSTRAINT failed"), &mut value);
+        let stored_key = stored_key(&seal(), &letter("").key());
+        assert_eq!(decode(&seal(), &stored_key, &Bytes::from(value.clone())), Ok(letter("CONSTRAINT failed")));
+        assert_eq!(decode(&seal(), b"another key", &Bytes::from(value.clone())), Err(Damage::Key));
+        assert_eq!(named(&seal(), &stored_key), Some(letter("").key()));
+        assert_eq!(
+            [named(&seal(), b""), named(&seal(), b"another key of this length"), named(&seal(), &stored_key[1..])],
+            [None; 3]
+        );
         let twin = LetterKey { twin: Some(7), ..letter("").key() };
-        assert_eq!(named(&self::stored_key(&twin)), Some(twin));
+        assert_eq!(named(&seal(), &self::stored_key(&seal(), &twin)), Some(twin));
         value[20] ^= 1;
-        assert_eq!(decode(&stored_key, &Bytes::from(value)), Err(Damage::Checksum));
+        assert_eq!(decode(&seal(), &stored_key, &Bytes::from(value)), Err(Damage::Checksum));
     }
 
     #[test]
     fn a_long_reason_is_cut_at_a_character() {
         let mut value = Vec::new();
         let long = letter(&"é".repeat(MAX_REASON_BYTES));
-        encode(&long, &mut value);
-        let read = decode(&stored_key(&long.key()), &Bytes::from(value)).expect("just written");
+        encode(&seal(), &long, &mut value);
+        let read = decode(&seal(), &stored_key(&seal(), &long.key()), &Bytes::from(value)).expect("just written");
         assert_eq!(read.reason.len(), MAX_REASON_BYTES);
     }
 }

@@ -1,8 +1,8 @@
 //! The bytes of an entry: all records of one id that share a commit.
 //!
 //! ```text
-//! key    id (ASCII) | 0x00 | first position (u64, big-endian)
-//! value  version (1) | "FBJ" | crc32 of the body (u32, LE) | length of the body (u32, LE) | body
+//! key    id (ASCII) | 0x00, both masked | first position (u64, big-endian)
+//! value  header with "FBJ" (`seal.rs`) | body
 //! body   bincode 2, standard: id, first position, accepted_at, node_id, records
 //! ```
 //!
@@ -18,19 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use super::append::Content;
 use super::error::Damage;
-use crate::report::key::MAX_EXACT;
+use super::positions::MAX_FOUND;
+use super::seal::{HEADER_BYTES, MAX_BODY_BYTES, Magic, Seal, body_length};
 use crate::report::{Body, Draft, Id, Marker, Number, Position, Record, Report};
 
-/// The version that is written.
-const VERSION: u8 = 1;
-/// Behind the version: what a value is, also where a damaged file is searched for values.
-pub(super) type Magic = [u8; 3];
 /// An entry.
 pub(super) const ENTRY: Magic = *b"FBJ";
-/// Version, magic, checksum, length.
-pub(super) const HEADER_BYTES: usize = 12;
-/// The longest body that is decoded; the longest that is written is a report of 96 KiB with its envelope.
-pub(super) const MAX_BODY_BYTES: usize = 112 * 1024;
 /// What a record costs in an entry beside its data, at most: numbers, address, lengths.
 pub(super) const RECORD_OVERHEAD_BYTES: usize = 64;
 /// The encoding of bodies. The limit is on what lengths may claim before anything is allocated.
@@ -94,23 +87,32 @@ pub struct Stamp {
 }
 
 /// Writes the key of an entry into `key`.
-pub fn encode_key(id: &Id, first: Position, key: &mut Vec<u8>) {
+pub fn encode_key(seal: &Seal, id: &Id, first: Position, key: &mut Vec<u8>) {
     key.clear();
     key.extend_from_slice(id.as_bytes());
     key.push(0);
+    seal.mask(key, 0);
     key.extend_from_slice(&first.0.to_be_bytes());
 }
 
 /// Reads a key.
-pub fn decode_key(key: &[u8]) -> Option<(Id, Position)> {
+pub fn decode_key(seal: &Seal, key: &[u8]) -> Option<(Id, Position)> {
     let (rest, position) = key.split_last_chunk::<8>()?;
+    let mut rest = rest.to_vec();
+    seal.mask(&mut rest, 0);
     let (0, id) = rest.split_last()? else { return None };
     let id = Id::new(std::str::from_utf8(id).ok()?).ok()?;
     Some((id, Position(u64::from_be_bytes(*position))))
 }
 
 /// Appends the value of an entry to `value`.
-pub fn encode<'a>(id: &Id, stamp: Stamp, contents: impl Iterator<Item = &'a Content>, value: &mut Vec<u8>) {
+pub fn encode<'a>(
+    seal: &Seal,
+    id: &Id,
+    stamp: Stamp,
+    contents: impl Iterator<Item = &'a Content>,
+    value: &mut Vec<u8>,
+) {
     let body = EntryBody {
         id: id.as_str(),
         first: stamp.first.0,
@@ -118,7 +120,7 @@ pub fn encode<'a>(id: &Id, stamp: Stamp, contents: impl Iterator<Item = &'a Cont
         node_id: stamp.node_id,
         records: contents.map(record_body).collect(),
     };
-    frame(ENTRY, value, |value| {
+    seal.frame(ENTRY, value, |value| {
         bincode::serde::encode_into_writer(&body, Appender(value), ENCODING).expect("writing to memory cannot fail");
     });
 }
@@ -137,12 +139,12 @@ fn record_body(content: &Content) -> RecordBody<'_> {
     }
 }
 
-/// Reads the value of the entry with this key. The data of its reports are slices of `value`, not copies.
+/// Reads the value of the entry with this key. The data of its reports are slices of one copy.
 ///
 /// # Errors
 /// [`Damage`], whatever the bytes are; nothing is allocated on the word of a length that a checksum does not cover.
-pub fn decode(key: (Id, Position), value: &Bytes) -> Result<Entry, Damage> {
-    let entry = decode_value(value)?;
+pub fn decode(seal: &Seal, key: (Id, Position), value: &Bytes) -> Result<Entry, Damage> {
+    let entry = decode_value(seal, value)?;
     if (entry.id, entry.first) != key {
         return Err(Damage::Key);
     }
@@ -151,11 +153,15 @@ pub fn decode(key: (Id, Position), value: &Bytes) -> Result<Entry, Damage> {
 
 /// The entries that lie together in `value`, each with its own part of it. They belong to the id of `key`, and none is
 /// older than the key; what is otherwise, or not whole, is an error each, and the others go on behind it.
-pub(super) fn decode_together(key: &[u8], value: &Bytes) -> impl Iterator<Item = Result<(Entry, Bytes), Damage>> {
-    let key = decode_key(key);
-    whole_values(value, [ENTRY]).map(move |part| {
+pub(super) fn decode_together(
+    seal: &Seal,
+    key: &[u8],
+    value: &Bytes,
+) -> impl Iterator<Item = Result<(Entry, Bytes), Damage>> {
+    let key = decode_key(seal, key);
+    whole_values(seal, value, [ENTRY]).map(move |part| {
         let ((id, first), (_, part)) = (key.ok_or(Damage::Key)?, part?);
-        let entry = decode_whole(&part)?;
+        let entry = decode_whole(seal, &part)?;
         if entry.id == id && entry.first >= first { Ok((entry, part)) } else { Err(Damage::Key) }
     })
 }
@@ -164,20 +170,21 @@ pub(super) fn decode_together(key: &[u8], value: &Bytes) -> impl Iterator<Item =
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_value(value: &Bytes) -> Result<Entry, Damage> {
-    unframe(ENTRY, value)?;
-    decode_whole(value)
+pub fn decode_value(seal: &Seal, value: &Bytes) -> Result<Entry, Damage> {
+    seal.check(ENTRY, value)?;
+    decode_whole(seal, value)
 }
 
 /// Reads the value of an entry whose header and checksum were looked at.
 ///
 /// # Errors
 /// [`Damage::Content`].
-pub(super) fn decode_whole(value: &Bytes) -> Result<Entry, Damage> {
+pub(super) fn decode_whole(seal: &Seal, value: &Bytes) -> Result<Entry, Damage> {
+    let value = &seal.open(value);
     let (body, used): (EntryBody<'_>, usize) =
         bincode::serde::borrow_decode_from_slice(&value[HEADER_BYTES..], ENCODING).map_err(|_| Damage::Content)?;
     let id = Id::new(body.id).map_err(|_| Damage::Content)?;
-    let end = body.first.checked_add(body.records.len() as u64).filter(|end| *end <= MAX_EXACT + 1);
+    let end = body.first.checked_add(body.records.len() as u64).filter(|end| *end <= MAX_FOUND + 1);
     if used + HEADER_BYTES != value.len() || body.records.is_empty() || end.is_none() {
         return Err(Damage::Content);
     }
@@ -212,22 +219,10 @@ pub fn number(seq: Option<u64>, node_id: u16, position: Position) -> Number {
     }
 }
 
-/// Appends header and body: whatever `body` appends, behind its version, length and checksum.
-pub(super) fn frame(magic: Magic, value: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
-    let start = value.len();
-    value.push(VERSION);
-    value.extend_from_slice(&magic);
-    value.extend_from_slice(&[0; 8]);
-    body(value);
-    let (header, body) = value[start..].split_at_mut(HEADER_BYTES);
-    let length = u32::try_from(body.len()).expect("a body is at most MAX_BODY_BYTES");
-    header[4..8].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
-    header[8..12].copy_from_slice(&length.to_le_bytes());
-}
-
 /// The values of these kinds that lie one behind the other in `value`, with their offsets, header and checksum looked
 /// at. Each stretch between them that holds no whole one is an error; they go on behind it.
 pub(super) fn whole_values<const N: usize>(
+    seal: &Seal,
     value: &Bytes,
     kinds: [Magic; N],
 ) -> impl Iterator<Item = Result<(usize, Bytes), Damage>> {
@@ -239,8 +234,8 @@ pub(super) fn whole_values<const N: usize>(
             let length = header.map_or(0, |header| HEADER_BYTES.saturating_add(body_length(header)));
             let end = at.saturating_add(length).min(value.len());
             let unframed = header.ok_or(Damage::Length).and_then(|header| {
-                let kind = kinds.into_iter().find(|kind| header[1..4] == *kind).unwrap_or(kinds[0]);
-                unframe(kind, &value[at..end])
+                let kind = kinds.into_iter().find(|kind| seal.is_header_of(*kind, header)).unwrap_or(kinds[0]);
+                seal.check(kind, &value[at..end])
             });
             match (unframed, damage) {
                 (Ok(_), Some(damage)) => return Some(Err(damage)),
@@ -256,30 +251,6 @@ pub(super) fn whole_values<const N: usize>(
         }
         damage.map(Err)
     })
-}
-
-/// Checks the header, and returns the body.
-pub(super) fn unframe(magic: Magic, value: &[u8]) -> Result<&[u8], Damage> {
-    let (header, body) = value.split_at_checked(HEADER_BYTES).ok_or(Damage::Length)?;
-    if header[0] != VERSION || header[1..4] != magic {
-        return Err(Damage::Version(header[0]));
-    }
-    if body_length(header) != body.len() || body.len() > MAX_BODY_BYTES {
-        return Err(Damage::Length);
-    }
-    if crc32fast::hash(body) != field(header, 4) && cfg!(not(forebay_plant = "trust_the_bytes")) {
-        return Err(Damage::Checksum);
-    }
-    Ok(body)
-}
-
-/// The length of the body that a header claims.
-pub(super) fn body_length(header: &[u8]) -> usize {
-    field(header, 8) as usize
-}
-
-fn field(header: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 
 /// Appends what bincode writes to a buffer that is used again and again.
@@ -316,10 +287,14 @@ mod tests {
         ]
     }
 
+    fn seal() -> Seal {
+        Seal::of(&[7; 32])
+    }
+
     fn encoded(id: &Id, first: u64, contents: &[Content]) -> Bytes {
         let mut value = Vec::new();
         let stamp = Stamp { first: Position(first), accepted_at: 5, node_id: 9 };
-        encode(id, stamp, contents.iter(), &mut value);
+        encode(&seal(), id, stamp, contents.iter(), &mut value);
         Bytes::from(value)
     }
 
@@ -332,10 +307,10 @@ mod tests {
         ) {
             let id = Id::new(&id).expect("made of the set");
             let mut key = Vec::new();
-            encode_key(&id, Position(first), &mut key);
-            prop_assert_eq!(decode_key(&key), Some((id, Position(first))));
+            encode_key(&seal(), &id, Position(first), &mut key);
+            prop_assert_eq!(decode_key(&seal(), &key), Some((id, Position(first))));
             let value = encoded(&id, first, &contents);
-            let entry = decode((id, Position(first)), &value).expect("just written");
+            let entry = decode(&seal(), (id, Position(first)), &value).expect("just written");
             prop_assert_eq!(entry.records.len(), contents.len());
             prop_assert_eq!(entry.last(), Position(first + contents.len() as u64 - 1));
             for (i, (record, content)) in entry.records.iter().zip(&contents).enumerate() {
@@ -361,15 +336,15 @@ mod tests {
             let mut value = encoded(&id, 7, &contents).to_vec();
             let at = bit % (value.len() * 8);
             value[at / 8] ^= 1 << (at % 8);
-            prop_assert!(decode((id, Position(7)), &Bytes::from(value)).is_err());
+            prop_assert!(decode(&seal(), (id, Position(7)), &Bytes::from(value)).is_err());
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode_value(&Bytes::from(bytes.clone()));
+            let _ = decode_value(&seal(), &Bytes::from(bytes.clone()));
             let mut framed = Vec::new();
-            frame(ENTRY, &mut framed, |v| v.extend_from_slice(&bytes));
-            let _ = decode_value(&Bytes::from(framed));
+            seal().frame(ENTRY, &mut framed, |v| v.extend_from_slice(&bytes));
+            let _ = decode_value(&seal(), &Bytes::from(framed));
         }
     }
 
@@ -377,7 +352,8 @@ mod tests {
     fn an_entry_under_another_key_is_damage() {
         let id = Id::new("a").expect("an id");
         let value = encoded(&id, 7, &[Content::Marker(Marker::Done)]);
-        assert_eq!(decode((id, Position(8)), &value), Err(Damage::Key));
-        assert_eq!(decode((Id::new("b").expect("an id"), Position(7)), &value), Err(Damage::Key));
+        assert_eq!(decode(&seal(), (id, Position(8)), &value), Err(Damage::Key));
+        let other = Id::new("b").expect("an id");
+        assert_eq!(decode(&seal(), (other, Position(7)), &value), Err(Damage::Key));
     }
 }

@@ -7,17 +7,28 @@
 //!
 //! The file is replaced as a whole: written under another name, synced, renamed, and its folder synced. A start counts
 //! itself on disk before it tells anybody its number, so no two starts have one.
+//!
+//! Without its secret a journal cannot be read. So each segment of bundles begins with a copy, and the file `synced`
+//! has one: what most of them say holds, and the loss of any of them loses nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::entry::{HEADER_BYTES, Magic, frame, unframe};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::log;
+use super::private;
+use super::seal::{HEADER_BYTES, Magic, Seal};
+use super::store::recent;
 use crate::report::JournalId;
 
 /// The file in the journal's folder.
 pub(super) const FILE: &str = "identity";
+/// What the file is called while it is written, and the number of the process that writes it.
+pub(super) const HALF_MADE: &str = "identity.new-";
 /// What the file begins with, behind its version.
 const IDENTITY: Magic = *b"FBI";
 /// Bytes of the secret.
@@ -49,7 +60,7 @@ impl Identity {
 
     /// The one that is stored in these bytes, if they are whole.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let body = unframe(IDENTITY, bytes).ok()?;
+        let body = Seal::none().check(IDENTITY, bytes).ok()?;
         let (id, body) = body.split_first_chunk()?;
         let (starts, secret) = body.split_first_chunk()?;
         let (id, starts) = (JournalId(u64::from_be_bytes(*id)), u64::from_be_bytes(*starts));
@@ -59,7 +70,7 @@ impl Identity {
     /// Its bytes, as they are stored.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(IDENTITY_BYTES);
-        frame(IDENTITY, &mut bytes, |body| {
+        Seal::none().frame(IDENTITY, &mut bytes, |body| {
             body.extend_from_slice(&self.id.0.to_be_bytes());
             body.extend_from_slice(&self.starts.to_be_bytes());
             body.extend_from_slice(&self.secret);
@@ -67,11 +78,26 @@ impl Identity {
         bytes
     }
 
+    /// Makes the one of a new journal, durably, unless another process does so just now; the one that is there then.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn make(dir: &Path) -> io::Result<Self> {
+        private::make_folder(dir)?;
+        let made = Self::new()?;
+        match made.put(dir, true) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Self::read(dir)?.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not whole"))
+            }
+            put => put.map(|()| made),
+        }
+    }
+
     /// The one of the journal in `dir`; none where the file is missing or damaged.
     ///
     /// # Errors
     /// When the file is there and cannot be read.
-    pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
+    fn read(dir: &Path) -> io::Result<Option<Self>> {
         match fs::read(dir.join(FILE)) {
             Ok(bytes) => Ok(Self::decode(&bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -84,12 +110,62 @@ impl Identity {
     /// # Errors
     /// What the system says. The file is as it was then, or has this identity.
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
-        let new = dir.join("identity.new");
+        self.put(dir, false)
+    }
+
+    fn put(&self, dir: &Path, is_first: bool) -> io::Result<()> {
+        // Two processes may make one journal.
+        let new = dir.join(format!("{HALF_MADE}{}", std::process::id()));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&self.encode())?;
         file.sync_all()?;
-        fs::rename(&new, dir.join(FILE))?;
+        let replaced = if is_first { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
+        match renameat_with(CWD, &new, CWD, dir.join(FILE), replaced) {
+            Ok(()) => {}
+            // The file system knows no such rename.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::rename(&new, dir.join(FILE))?,
+            Err(error) => {
+                fs::remove_file(&new)?;
+                return Err(error.into());
+            }
+        }
         File::open(dir)?.sync_all()
+    }
+}
+
+/// What is known of who the journal in a folder is.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// There is none.
+    New,
+    /// Its values are of version 1, which knew no secret.
+    Unsealed,
+    /// This one.
+    Sealed(Identity),
+}
+
+impl Known {
+    /// Asks the file, its copy and the segments of bundles in `dir`.
+    ///
+    /// # Errors
+    /// When one of them is there and cannot be read.
+    pub(super) fn of(dir: &Path) -> io::Result<Self> {
+        let file = Identity::read(dir)?;
+        let copy = Identity::decode(&log::identity_copy(dir));
+        let mut said: Vec<Identity> = file.into_iter().chain(copy).collect();
+        let (mut segments, first) = (recent::headers(dir)?, said.len());
+        let is_empty = segments.is_empty() && !dir.join("db").exists();
+        said.extend(segments.drain(..).filter_map(|header| Identity::decode(&header)));
+        let votes = |of: &Identity| said.iter().filter(|other| other.secret == of.secret).count();
+        // Where as many say the one as the other, the first holds.
+        let most = said.iter().map(&votes).max();
+        let Some(chosen) = said.iter().find(|of| Some(votes(of)) == most) else {
+            return Ok(if is_empty { Self::New } else { Self::Unsealed });
+        };
+        let starts = said.iter().filter(|of| of.secret == chosen.secret).map(|of| of.starts).max().unwrap_or(0);
+        // A name that was given later is in the file and its copy alone.
+        let named = said[..first].iter().find(|of| of.secret == chosen.secret).unwrap_or(chosen);
+        Ok(Self::Sealed(Identity { starts, ..named.clone() }))
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::lanes::{Lane, Lanes};
 use super::stream::{Flusher, Stream};
@@ -21,6 +22,8 @@ const KEPT_CAPACITY: usize = 16;
 /// under the lock of its part, so that an append never goes to a stream that has left.
 pub(super) struct Index {
     parts: Vec<Mutex<Part>>,
+    /// How many streams all parts have.
+    count: AtomicUsize,
     /// Locked within a part or a stream's state, never around one.
     lanes: Mutex<Lanes>,
 }
@@ -73,7 +76,7 @@ impl std::fmt::Debug for Index {
 impl Index {
     pub(super) fn new(streams: Vec<Arc<Stream>>, lanes: Lanes, paused: HashSet<Id>) -> Self {
         let parts = std::iter::repeat_with(Mutex::default).take(PARTS).collect();
-        let index = Self { parts, lanes: Mutex::new(lanes) };
+        let index = Self { parts, count: AtomicUsize::new(streams.len()), lanes: Mutex::new(lanes) };
         for stream in streams {
             stream.lock().paused = paused.contains(&stream.id);
             index.part(&stream.id).streams.insert(ById(stream));
@@ -98,6 +101,7 @@ impl Index {
             (state.paused, state.in_commit) = (paused.contains(id), 1);
         }
         streams.insert(ById(Arc::clone(&stream)));
+        self.count.fetch_add(1, Ordering::Relaxed);
         stream
     }
 
@@ -139,7 +143,7 @@ impl Index {
 
     /// How many ids have backlog.
     pub(super) fn streams(&self) -> usize {
-        self.parts.iter().map(|part| lock(part).streams.len()).sum()
+        self.count.load(Ordering::Relaxed)
     }
 
     /// The stream of `id`, if it has one.
@@ -193,7 +197,9 @@ impl Index {
     }
 
     fn remove(&self, part: &mut Part, stream: &Stream) {
-        part.streams.remove(&stream.id);
+        if part.streams.remove(&stream.id) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
         let state = stream.lock();
         if state.lane.is_some() {
             let mut lanes = self.lanes();

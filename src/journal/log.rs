@@ -21,8 +21,10 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::entry::{HEADER_BYTES, Magic, body_length, frame, unframe};
 use super::error::JournalError;
+use super::identity::IDENTITY_BYTES;
+use super::positions::MAX_FOUND;
+use super::seal::{HEADER_BYTES, Magic, Seal, body_length};
 
 /// sled keeps a page of more than a quarter of a segment in a file of its own, which it never syncs.
 pub(super) const SEGMENT_BYTES: usize = 8 << 20;
@@ -41,8 +43,10 @@ const STAMP_MESSAGE_BYTES: usize = 256;
 /// What a stamp begins with, behind its version.
 const STAMP: Magic = *b"FBT";
 const STAMP_BYTES: usize = HEADER_BYTES + 8;
-/// The file beside the log that says how far it was synced.
+/// The file beside the log that says how far it was synced, and behind that who the journal is.
 const SYNCED_FILE: &str = "synced";
+/// Where a copy of the identity begins in it: not in the sector that is written again and again.
+const IDENTITY_OFFSET: u64 = 4096;
 
 /// A part of the log that sled would skip without a word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,51 +59,66 @@ pub struct Hole {
 }
 
 /// The file that says how far the log was synced.
-pub(super) struct Synced(File);
+pub(super) struct Synced {
+    file: File,
+    seal: Seal,
+}
 
 impl Synced {
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+    pub(super) fn open(dir: &Path, seal: &Seal) -> io::Result<Self> {
         let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(dir.join(SYNCED_FILE))?;
-        Ok(Self(file))
+        Ok(Self { file, seal: seal.clone() })
     }
 
     /// Notes that all up to this stamp is synced. Not waited for: it may be behind after a power cut, never ahead.
     pub(super) fn note(&self, position: u64) -> io::Result<()> {
-        self.0.write_all_at(&stamp(position), 0)
+        self.file.write_all_at(&stamp(&self.seal, position), 0)
     }
 
     /// Notes that all bundles up to this one are synced, likewise.
     pub(super) fn note_bundle(&self, number: u64) -> io::Result<()> {
-        self.0.write_all_at(&stamp(number), STAMP_BYTES as u64)
+        self.file.write_all_at(&stamp(&self.seal, number), STAMP_BYTES as u64)
+    }
+
+    /// Keeps a copy of the identity. Durable after the next sync of the file.
+    pub(super) fn keep_identity(&self, identity: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(identity, IDENTITY_OFFSET)
     }
 }
 
 /// How far the log was synced, as far as it is known; else 0.
-pub(super) fn synced(dir: &Path) -> u64 {
-    noted(dir, 0)
+pub(super) fn synced(dir: &Path, seal: &Seal) -> u64 {
+    noted(dir, seal, 0)
 }
 
 /// The last bundle that was synced, as far as it is known; else 0.
-pub(super) fn synced_bundle(dir: &Path) -> u64 {
-    noted(dir, STAMP_BYTES)
+pub(super) fn synced_bundle(dir: &Path, seal: &Seal) -> u64 {
+    noted(dir, seal, STAMP_BYTES)
 }
 
-fn noted(dir: &Path, at: usize) -> u64 {
+/// The bytes where the copy of the identity is.
+pub(super) fn identity_copy(dir: &Path) -> Vec<u8> {
     let bytes = fs::read(dir.join(SYNCED_FILE)).unwrap_or_default();
-    bytes.get(at..at + STAMP_BYTES).and_then(stamped).unwrap_or(0)
+    bytes.get(IDENTITY_OFFSET as usize..).and_then(|copy| copy.get(..IDENTITY_BYTES)).unwrap_or_default().to_vec()
+}
+
+fn noted(dir: &Path, seal: &Seal, at: usize) -> u64 {
+    let bytes = fs::read(dir.join(SYNCED_FILE)).unwrap_or_default();
+    bytes.get(at..at + STAMP_BYTES).and_then(|value| stamped(seal, value)).unwrap_or(0)
 }
 
 /// The stamp of a commit whose last position this is.
-pub(super) fn stamp(position: u64) -> Vec<u8> {
+pub(super) fn stamp(seal: &Seal, position: u64) -> Vec<u8> {
     let mut value = Vec::with_capacity(STAMP_BYTES);
-    frame(STAMP, &mut value, |value| value.extend_from_slice(&position.to_be_bytes()));
+    seal.frame(STAMP, &mut value, |value| value.extend_from_slice(&position.to_be_bytes()));
     value
 }
 
 /// The position that a stamp has.
-pub(super) fn stamped(value: &[u8]) -> Option<u64> {
-    let body = unframe(STAMP, value).ok()?;
-    body.try_into().ok().map(u64::from_be_bytes)
+pub(super) fn stamped(seal: &Seal, value: &[u8]) -> Option<u64> {
+    let value = seal.unframe(STAMP, value).ok()?;
+    let stamp = value[HEADER_BYTES..].try_into().ok().map(u64::from_be_bytes);
+    stamp.filter(|&stamp| stamp <= MAX_FOUND)
 }
 
 /// Walks the log of the journal in `dir`, which nobody may have open: what sled would skip, from the lowest offset to
@@ -107,8 +126,12 @@ pub(super) fn stamped(value: &[u8]) -> Option<u64> {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub(super) fn inspect(dir: &Path) -> Result<Vec<Hole>, JournalError> {
-    find_holes(dir).map_err(|source| JournalError::Folder { path: dir.to_owned(), action: "read the files", source })
+pub(super) fn inspect(dir: &Path, seal: &Seal) -> Result<Vec<Hole>, JournalError> {
+    find_holes(dir, seal).map_err(|source| JournalError::Folder {
+        path: dir.to_owned(),
+        action: "read the files",
+        source,
+    })
 }
 
 /// Takes sled's own lock, so that nobody writes the log while it is read; `None` where there is no log yet.
@@ -129,27 +152,27 @@ pub(super) fn lock(dir: &Path) -> Result<Option<File>, JournalError> {
 
 /// Where the log ends in the file `db`.
 #[cfg(test)]
-pub(super) fn end(dir: &Path) -> io::Result<u64> {
+pub(super) fn end(dir: &Path, seal: &Seal) -> io::Result<u64> {
     let file = File::open(dir.join("db"))?;
-    let mut log = Log::of(file);
+    let mut log = Log::of(file, seal);
     log.read_headers()?;
     log.walk(snapshot(dir)? / SEGMENT * SEGMENT)
 }
 
-fn find_holes(dir: &Path) -> io::Result<Vec<Hole>> {
+fn find_holes(dir: &Path, seal: &Seal) -> io::Result<Vec<Hole>> {
     let file = match File::open(dir.join("db")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let what = "the file is missing, and something was synced to it".to_owned();
-            return Ok(if synced(dir) > 0 { vec![Hole { offset: 0, what }] } else { Vec::new() });
+            return Ok(if synced(dir, seal) > 0 { vec![Hole { offset: 0, what }] } else { Vec::new() });
         }
         file => file?,
     };
-    let mut log = Log::of(file);
+    let mut log = Log::of(file, seal);
     log.read_headers()?;
     let from = snapshot(dir)? / SEGMENT * SEGMENT;
     let end = log.walk(from)?;
     log.search_nameless(from)?;
-    let synced = synced(dir);
+    let synced = synced(dir, seal);
     if log.stamp < synced {
         // An idle journal's stamp may lie before what is replayed.
         log.search_stamps(from)?;
@@ -175,6 +198,7 @@ fn snapshot(dir: &Path) -> io::Result<i64> {
 
 struct Log {
     file: File,
+    seal: Seal,
     /// Offsets of the segments whose header is whole, by their first log sequence number.
     segments: BTreeMap<i64, u64>,
     /// Offsets of the others.
@@ -187,8 +211,9 @@ struct Log {
 }
 
 impl Log {
-    fn of(file: File) -> Self {
-        Self { file, segments: BTreeMap::new(), nameless: Vec::new(), stable: 0, stamp: 0, holes: Vec::new() }
+    fn of(file: File, seal: &Seal) -> Self {
+        let seal = seal.clone();
+        Self { file, seal, segments: BTreeMap::new(), nameless: Vec::new(), stable: 0, stamp: 0, holes: Vec::new() }
     }
 
     fn read_headers(&mut self) -> io::Result<()> {
@@ -223,7 +248,7 @@ impl Log {
                 next_of_tail += SEGMENT;
             }
             let (bytes, number) = (self.segment(offset)?, (lsn / SEGMENT) as u64);
-            let walked = walk(&bytes, number, &mut self.stamp);
+            let walked = walk(&bytes, number, &self.seal, &mut self.stamp);
             end = offset + walked.unwrap_or(SEGMENT_BYTES) as u64;
             match walked {
                 None => {}
@@ -253,7 +278,8 @@ impl Log {
     fn search_stamps(&mut self, before: i64) -> io::Result<()> {
         let kept: Vec<_> = self.segments.range(..before).map(|(&lsn, &offset)| (lsn, offset)).collect();
         for (lsn, offset) in kept {
-            walk(&self.segment(offset)?, (lsn / SEGMENT) as u64, &mut self.stamp);
+            let bytes = self.segment(offset)?;
+            walk(&bytes, (lsn / SEGMENT) as u64, &self.seal, &mut self.stamp);
         }
         Ok(())
     }
@@ -335,7 +361,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// Walks a segment's messages to its end (`None`) or to where no whole one follows.
-fn walk(segment: &[u8], number: u64, highest_stamp: &mut u64) -> Option<usize> {
+fn walk(segment: &[u8], number: u64, seal: &Seal, highest_stamp: &mut u64) -> Option<usize> {
     let mut at = SEGMENT_HEADER_BYTES;
     while at <= SEGMENT_BYTES - RED_ZONE_BYTES {
         let Some(message) = message(segment, at, |n| n == number) else { return Some(at) };
@@ -343,7 +369,7 @@ fn walk(segment: &[u8], number: u64, highest_stamp: &mut u64) -> Option<usize> {
             return None;
         }
         if message.body.len() <= STAMP_MESSAGE_BYTES {
-            *highest_stamp = (*highest_stamp).max(stamp_in(message.body).unwrap_or(0));
+            *highest_stamp = (*highest_stamp).max(stamp_in(seal, message.body).unwrap_or(0));
         }
         at = message.end;
     }
@@ -351,10 +377,10 @@ fn walk(segment: &[u8], number: u64, highest_stamp: &mut u64) -> Option<usize> {
 }
 
 /// The stamp that a message carries.
-fn stamp_in(body: &[u8]) -> Option<u64> {
-    let at = body.windows(STAMP.len()).position(|magic| magic == STAMP)?.checked_sub(1)?;
-    let value = &body[at..];
-    stamped(value.get(..HEADER_BYTES + body_length(value.get(..HEADER_BYTES)?))?)
+fn stamp_in(seal: &Seal, body: &[u8]) -> Option<u64> {
+    let begins = body.windows(HEADER_BYTES).enumerate().filter(|(_, header)| seal.is_header_of(STAMP, header));
+    let whole = |at: usize, header| body.get(at..at.checked_add(HEADER_BYTES)?.checked_add(body_length(header))?);
+    begins.filter_map(|(at, header)| stamped(seal, whole(at, header)?)).max()
 }
 
 /// Whether what follows in an old segment belongs to a newer one, whose first part was not written yet when the node

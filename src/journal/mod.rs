@@ -18,12 +18,14 @@
 //! # On disk
 //! The files in `recent` hold what each commit wrote, a bundle of entries (`bundle.rs`, `store/recent.rs`). sled has
 //! the rest, in trees: `lane-0000` … the entries that wait for long, by id (`entry.rs`); `dead` dead letters
-//! (`dead_letters.rs`); `damaged` what was set aside (`lane-NNNN/` and the key, or `recent/` and the number of the
-//! bundle); `paused` the ids that are not drained (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`).
+//! (`dead_letters.rs`); `damaged` what was set aside (`set_aside.rs`); `paused` the ids that are not drained
+//! (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`). All values are sealed (`seal.rs`), and `identity` has
+//! what they are sealed with (`identity.rs`).
 //!
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
 
+mod answers;
 pub mod append;
 mod aside;
 mod bundle;
@@ -49,12 +51,17 @@ mod queue;
 mod read;
 mod recovery;
 mod salvage;
+mod seal;
+mod senders;
+mod set_aside;
 mod shelving;
 #[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
 mod stream;
 #[cfg(all(test, not(feature = "models")))]
 mod tests;
+mod together;
+mod upgrade;
 mod value;
 
 use std::num::NonZeroU64;
@@ -65,9 +72,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
-pub use append::{Ack, Answer, Append, Content, Outlet, ReplyTo};
+pub use append::{Ack, Answer, Append, Content, Dead, Drained, Outlet, ReplyTo};
 pub use aside::Hold;
-pub use dead_letters::DeadLetter;
+pub use dead_letters::{DeadLetter, MAX_COUNTED_DEAD};
 pub use entry::Entry;
 pub use error::{Damage, JournalError};
 pub use index::PartView;
@@ -77,6 +84,8 @@ pub use peek::Peeked;
 pub use progress::{LastBatch, LastError, Progress};
 pub use queue::{Buried, Revision};
 pub use read::{Receipt, Settlement, Taken};
+pub use seal::Seal;
+pub use set_aside::SetAside;
 pub use stream::{Backlog, Flusher, State, Stream};
 pub use value::Value;
 
@@ -87,6 +96,7 @@ use crate::report::{Id, Position};
 use crate::sync::thread::{self, JoinHandle};
 use bundle::Bundles;
 use commit::Committer;
+use identity::Identity;
 use index::Index;
 use limits::Limits;
 use owner::Held;
@@ -140,6 +150,8 @@ struct Shared {
     dead_bytes: AtomicU64,
     /// Entries that were set aside since start.
     damaged: AtomicU64,
+    /// Clients that wait for a `done`.
+    done_waiters: AtomicU64,
     stopping: AtomicBool,
     /// Why nothing is acknowledged any more.
     failure: watch::Sender<Option<Arc<JournalError>>>,
@@ -167,9 +179,9 @@ pub struct JournalStatus {
 }
 
 /// Opens the trees and reads them.
-fn open_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Found), JournalError> {
+fn open_and_recover(settings: &config::Journal, identity: &Identity) -> Result<(Store, recovery::Found), JournalError> {
     guarded(|| {
-        let store = Store::open(&settings.dir, settings.lanes, settings.cache_bytes)?;
+        let store = Store::open(&settings.dir, settings.lanes, settings.cache_bytes, Some(identity))?;
         let found = recovery::recover(&store, settings.lanes)?;
         Ok((store, found))
     })
@@ -181,24 +193,30 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, JournalError>) -> Result<T, Journ
 }
 
 /// Salvages what sled would skip without a word; whether there was anything.
-fn mend(settings: &config::Journal) -> Result<bool, JournalError> {
+fn mend(settings: &config::Journal, identity: &Identity) -> Result<bool, JournalError> {
     if cfg!(forebay_plant = "open_without_looking") {
         return Ok(false);
     }
     // Held while the log is read.
     let _locked = log::lock(&settings.dir)?;
-    match log::inspect(&settings.dir)?.first() {
-        Some(hole) => salvage::salvage(settings, &JournalError::Damaged(hole.to_string())).map(|()| true),
+    let seal = Seal::of(&identity.secret);
+    match log::inspect(&settings.dir, &seal)?.first() {
+        Some(hole) => {
+            salvage::salvage(settings, &JournalError::Damaged(hole.to_string()), &seal, identity).map(|()| true)
+        }
         None => Ok(false),
     }
 }
 
 /// Opens what this process had open a moment ago: threads of sled's own may hold its lock for a little longer.
-fn reopen_and_recover(settings: &config::Journal) -> Result<(Store, recovery::Found), JournalError> {
+fn reopen_and_recover(
+    settings: &config::Journal,
+    identity: &Identity,
+) -> Result<(Store, recovery::Found), JournalError> {
     const PATIENCE: Duration = Duration::from_secs(2);
     let since = Instant::now();
     loop {
-        match open_and_recover(settings) {
+        match open_and_recover(settings, identity) {
             Err(JournalError::InUse { .. }) if since.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -215,25 +233,26 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens and recovers. Reads every entry once; blocks.
+    /// Opens and recovers: reads every entry once. Blocks.
     ///
     /// # Errors
     /// When the folder or the storage cannot be used; not for damaged entries, which are set aside.
     pub fn open(settings: &config::Journal, around: Surroundings, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
         salvage::finish_interrupted(&settings.dir)?;
         private::protect(&settings.dir)?;
-        if mend(settings)? {
+        let identity = upgrade::identify(settings)?;
+        if mend(settings, &identity)? {
             metrics.salvages.add(1);
         }
-        let (store, found) = match open_and_recover(settings) {
+        let (store, found) = match open_and_recover(settings, &identity) {
             Err(error) if error.is_damage() => {
-                salvage::salvage(settings, &error)?;
+                salvage::salvage(settings, &error, &Seal::of(&identity.secret), &identity)?;
                 metrics.salvages.add(1);
-                reopen_and_recover(settings)?
+                reopen_and_recover(settings, &identity)?
             }
             opened => opened?,
         };
-        let held = Held::count_start(&store)?;
+        let held = Held::count_start(&store, identity)?;
         let mut positions = Positions::new(store.stamp()?, found.highest);
         positions.take(1, commit::now_micros());
         store.sync_trees(positions.last())?;
@@ -252,11 +271,7 @@ impl Opened {
             index: Index::new(found.streams, found.lanes, found.paused),
             queue: Queue::default(),
             metrics,
-            limits: Limits {
-                max_bytes: settings.max_bytes,
-                max_backlog_per_id: settings.max_backlog_per_id,
-                min_free_disk: settings.min_free_disk,
-            },
+            limits: Limits::of(settings),
             node_id: around.node_id,
             held: Mutex::new(held),
             recovered_through: Position(found.highest),
@@ -266,6 +281,7 @@ impl Opened {
             bytes: AtomicU64::new(found.bytes),
             dead_bytes: AtomicU64::new(found.dead_bytes),
             damaged: AtomicU64::new(found.damaged),
+            done_waiters: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             failure: watch::Sender::new(None),
             oldest: Mutex::new(None),
@@ -318,6 +334,11 @@ impl Journal {
     /// `reserved` is what [`Journal::reserve`] gave for them.
     pub fn append(&self, appends: Vec<Append>, reserved: usize) {
         self.shared.queue.push(Command::Append(appends, reserved));
+    }
+
+    /// Queues appends of which all are kept or none; each is answered, as by [`Journal::append`].
+    pub fn append_together(&self, appends: Vec<Append>, reserved: usize) {
+        self.shared.queue.push(Command::AppendTogether(appends, reserved));
     }
 
     /// Refuses all further appends of clients with `shutting_down`.

@@ -8,13 +8,16 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::bundle::{self, KINDS, is_settlements};
-use super::entry::{self, ENTRY, Entry, HEADER_BYTES, MAX_BODY_BYTES};
+use super::entry::{self, ENTRY, Entry};
 use super::error::{Damage, JournalError};
+use super::identity::{Identity, Known};
 use super::lanes;
 use super::log::{self, Hole};
+use super::seal::{HEADER_BYTES, MAX_BODY_BYTES, Seal, body_length};
+use super::set_aside::SetAside;
 use super::store::{self, Store};
 use super::value::Value;
-use super::{dead_letters::LETTER, guarded, pauses};
+use super::{dead_letters, dead_letters::LETTER, guarded, pauses};
 use crate::report::{Id, Position};
 
 /// How much of a file is read at a time; more than any value has.
@@ -33,8 +36,8 @@ pub struct Examined {
     pub damaged: Vec<(String, Damage)>,
     /// Paused ids. Damaged files that had to be searched say nothing of pauses.
     pub paused: usize,
-    /// Values that were set aside earlier, likewise.
-    pub set_aside: Vec<String>,
+    /// What was set aside earlier.
+    pub set_aside: Vec<SetAside>,
 }
 
 impl Examined {
@@ -59,23 +62,28 @@ pub fn examine(dir: &Path, mut each: impl FnMut(Value) -> Result<(), JournalErro
         let source = io::Error::new(io::ErrorKind::NotFound, "there is no journal in it");
         return Err(JournalError::Folder { path: dir.to_owned(), action: "read the file db", source });
     };
-    let mut examined = Examined { holes: log::inspect(dir)?, ..Examined::default() };
+    let identity = match store::known(dir)? {
+        Known::Sealed(identity) => Some(identity),
+        Known::New | Known::Unsealed => None,
+    };
+    let seal = identity.as_ref().map_or_else(Seal::none, |identity| Seal::of(&identity.secret));
+    let mut examined = Examined { holes: log::inspect(dir, &seal)?, ..Examined::default() };
     if examined.holes.is_empty() {
         drop(locked);
-        match guarded(|| check_trees(dir, &mut examined)) {
+        match guarded(|| check_trees(dir, identity.as_ref(), &mut examined)) {
             Ok(store) => return read_trees(&store, each).map(|()| examined),
             Err(error) if error.is_damage() => examined.unreadable = Some(error.to_string()),
             Err(error) => return Err(error),
         }
     }
     let mut found = HashSet::new();
-    search(dir, |value, _| if found.insert(value.key()) { each(value) } else { Ok(()) })?;
+    search(dir, &seal, |value| if found.insert(value.key(&seal)) { each(value) } else { Ok(()) })?;
     Ok(examined)
 }
 
 /// Opens the trees as a start does, and reads all of them once.
-fn check_trees(dir: &Path, examined: &mut Examined) -> Result<Store, JournalError> {
-    let store = Store::open(dir, 0, CACHE_BYTES)?;
+fn check_trees(dir: &Path, identity: Option<&Identity>, examined: &mut Examined) -> Result<Store, JournalError> {
+    let store = Store::open(dir, 0, CACHE_BYTES, identity)?;
     each_value(&store, |place, value| {
         if let Err(damage) = value {
             examined.damaged.push((place.to_owned(), damage));
@@ -84,13 +92,14 @@ fn check_trees(dir: &Path, examined: &mut Examined) -> Result<Store, JournalErro
     })?;
     for pair in store.scan_paused() {
         let (key, value) = pair?;
-        match pauses::decode(&key, &value) {
+        match pauses::decode(store.seal(), &key, &value) {
             Ok(_) => examined.paused += 1,
-            Err(damage) => examined.damaged.push((format!("paused/{}", key.escape_ascii()), damage)),
+            Err(damage) => examined.damaged.push((format!("paused/{}", pauses::named(store.seal(), &key)), damage)),
         }
     }
-    for name in store.names_set_aside() {
-        examined.set_aside.push(name?.escape_ascii().to_string());
+    for pair in store.damaged_after(&[]) {
+        let (key, value) = pair?;
+        examined.set_aside.push(SetAside::decode(store.seal(), &key, &value));
     }
     Ok(store)
 }
@@ -100,17 +109,21 @@ fn read_trees(store: &Store, mut each: impl FnMut(Value) -> Result<(), JournalEr
 }
 
 /// All entries that are not settled, and all dead letters, with the name of their tree and their key.
-fn each_value(
+pub(super) fn each_value(
     store: &Store,
     mut each: impl FnMut(&str, Result<Value, Damage>) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
+    let seal = store.seal();
     // By id: what is settled, or in a lane.
     let mut done: HashMap<Id, Position> = HashMap::new();
     for lane in 0..store.lanes() {
         for pair in store.scan(lane) {
             let (key, value) = pair?;
-            let place = format!("{}/{}", lanes::name(lane), key.escape_ascii());
-            for part in entry::decode_together(&key, &value) {
+            let place = match entry::decode_key(seal, &key) {
+                Some((id, first)) => format!("{}/{id}/{}", lanes::name(lane), first.0),
+                None => format!("{}/{}", lanes::name(lane), key.escape_ascii()),
+            };
+            for part in entry::decode_together(seal, &key, &value) {
                 let entry = part.map(|(entry, _)| entry);
                 if let Ok(entry) = &entry {
                     let done = done.entry(entry.id).or_insert(Position(0));
@@ -120,23 +133,24 @@ fn each_value(
             }
         }
     }
-    let bundles: Vec<_> = store.bundles().collect::<Result<_, _>>()?;
-    for (_, bundle) in &bundles {
-        for (_, part) in entry::whole_values(bundle, KINDS).filter_map(Result::ok).filter(|(_, p)| is_settlements(p)) {
-            for (id, through) in bundle::decode_settlements(&part).unwrap_or_default() {
+    for bundle in store.bundles() {
+        let whole = entry::whole_values(seal, &bundle?.1, KINDS).filter_map(Result::ok).collect::<Vec<_>>();
+        for (_, part) in whole.iter().filter(|(_, part)| is_settlements(part)) {
+            for (id, through) in bundle::decode_settlements(seal, part).unwrap_or_default() {
                 let done = done.entry(id).or_insert(Position(0));
                 *done = through.max(*done);
             }
         }
     }
-    for (number, bundle) in &bundles {
-        for part in entry::whole_values(bundle, KINDS) {
+    for bundle in store.bundles() {
+        let (number, bundle) = bundle?;
+        for part in entry::whole_values(seal, &bundle, KINDS) {
             let entry = match part {
-                Ok((_, part)) if is_settlements(&part) => match bundle::decode_settlements(&part) {
+                Ok((_, part)) if is_settlements(&part) => match bundle::decode_settlements(seal, &part) {
                     Ok(_) => continue,
                     Err(damage) => Err(damage),
                 },
-                Ok((_, part)) => entry::decode_whole(&part),
+                Ok((_, part)) => entry::decode_whole(seal, &part),
                 Err(damage) => Err(damage),
             };
             let is_done = |entry: &Entry| done.get(&entry.id).is_some_and(|done| entry.last() <= *done);
@@ -147,16 +161,21 @@ fn each_value(
     }
     for pair in store.scan_dead() {
         let (key, value) = pair?;
-        each(&format!("dead/{}", key.escape_ascii()), Value::decode_under(&key, &value))?;
+        let named = dead_letters::named(seal, &key).map(|key| key.to_string());
+        each(
+            &format!("dead/{}", named.unwrap_or_else(|| key.escape_ascii().to_string())),
+            Value::decode_under(seal, &key, &value),
+        )?;
     }
     Ok(())
 }
 
-/// Gives every value that is whole in the files' bytes to `each`: also those that were settled long ago, and some of
-/// them twice.
+/// Gives every value that has this seal and is whole in the files' bytes to `each`: also those that were settled long
+/// ago, and some of them twice.
 pub(super) fn search(
     dir: &Path,
-    mut each: impl FnMut(Value, &Bytes) -> Result<(), JournalError>,
+    seal: &Seal,
+    mut each: impl FnMut(Value) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
     let folder = |source| JournalError::Folder { path: dir.to_owned(), action: "search", source };
     let mut files = vec![dir.join("db")];
@@ -167,7 +186,7 @@ pub(super) fn search(
     }
     for file in files {
         match File::open(&file) {
-            Ok(file) => search_file(file, &mut each).map_err(folder)??,
+            Ok(file) => search_file(file, seal, &mut each).map_err(folder)??,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(folder(error)),
         }
@@ -178,13 +197,14 @@ pub(super) fn search(
 /// Searches a file from its first byte to its last.
 fn search_file(
     mut file: File,
-    each: &mut impl FnMut(Value, &Bytes) -> Result<(), JournalError>,
+    seal: &Seal,
+    each: &mut impl FnMut(Value) -> Result<(), JournalError>,
 ) -> io::Result<Result<(), JournalError>> {
     let mut bytes = Vec::new();
     loop {
         let read = Read::by_ref(&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
         let is_last = read == 0;
-        match search_bytes(&bytes, is_last, each) {
+        match search_bytes(&bytes, is_last, seal, each) {
             Ok(searched) => bytes.drain(..searched),
             Err(error) => return Ok(Err(error)),
         };
@@ -199,23 +219,21 @@ fn search_file(
 fn search_bytes(
     bytes: &[u8],
     is_last: bool,
-    each: &mut impl FnMut(Value, &Bytes) -> Result<(), JournalError>,
+    seal: &Seal,
+    each: &mut impl FnMut(Value) -> Result<(), JournalError>,
 ) -> Result<usize, JournalError> {
     let mut at = 0;
-    while let Some(found) = bytes[at..].windows(HEADER_BYTES).position(is_header) {
+    while let Some(found) = bytes[at..].windows(HEADER_BYTES).position(|header| is_header(seal, header)) {
         at += found;
-        let length = HEADER_BYTES + entry::body_length(&bytes[at..]);
+        let length = HEADER_BYTES + body_length(&bytes[at..]);
         match bytes.get(at..at + length) {
-            Some(value) => {
-                let value = Bytes::copy_from_slice(value);
-                match Value::decode(&value) {
-                    Ok(decoded) => {
-                        each(decoded, &value)?;
-                        at += length;
-                    }
-                    Err(_) => at += 1,
+            Some(value) => match Value::decode(seal, &Bytes::copy_from_slice(value)) {
+                Ok(value) => {
+                    each(value)?;
+                    at += length;
                 }
-            }
+                Err(_) => at += 1,
+            },
             None if is_last => at += 1,
             None => return Ok(at),
         }
@@ -224,6 +242,6 @@ fn search_bytes(
 }
 
 /// Whether a value may begin here.
-fn is_header(bytes: &[u8]) -> bool {
-    (bytes[1..4] == ENTRY || bytes[1..4] == LETTER) && entry::body_length(bytes) <= MAX_BODY_BYTES
+fn is_header(seal: &Seal, bytes: &[u8]) -> bool {
+    [ENTRY, LETTER].iter().any(|&kind| seal.is_header_of(kind, bytes)) && body_length(bytes) <= MAX_BODY_BYTES
 }

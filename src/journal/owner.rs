@@ -20,8 +20,7 @@ impl Held {
     ///
     /// # Errors
     /// When the identity cannot be read or written.
-    pub(super) fn count_start(store: &Store) -> Result<Self, JournalError> {
-        let identity = store.identity()?;
+    pub(super) fn count_start(store: &Store, identity: Identity) -> Result<Self, JournalError> {
         let identity = Identity { starts: identity.starts + 1, ..identity };
         store.keep_identity(&identity)?;
         Ok(Self { identity, nonce: store.random()? })

@@ -1,8 +1,8 @@
 //! Paused ids: reports of theirs are taken as ever and not drained, until somebody resumes them.
 //!
 //! ```text
-//! key    id (ASCII)
-//! value  header as an entry's, "FBP" | id (ASCII)
+//! key    shifted id (`seal.rs`)
+//! value  header with "FBP" (`seal.rs`) | id (ASCII)
 //! ```
 
 use std::collections::HashSet;
@@ -11,9 +11,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::commit::Committer;
-use super::entry::{Magic, frame, unframe};
 use super::error::{Damage, JournalError};
 use super::queue::Command;
+use super::seal::{HEADER_BYTES, Magic, Seal};
 use super::store::Store;
 use super::{Journal, Shared};
 use crate::report::Id;
@@ -73,9 +73,7 @@ impl Committer {
         let is_full = paused && !is_paused && shared.index.paused() + under_way >= MAX_PAUSED_IDS;
         let outcome = if is_full { Err(PauseError::TooMany) } else { Ok(()) };
         if outcome.is_ok() && cfg!(not(forebay_plant = "pause_in_memory")) {
-            let mut value = Vec::new();
-            frame(PAUSE, &mut value, |value| value.extend_from_slice(id.as_bytes()));
-            shared.store.set_paused(id.as_bytes(), paused.then_some(&value))?;
+            keep(&shared.store, &id, paused)?;
         }
         Ok(Change { id, paused, done, outcome })
     }
@@ -93,6 +91,31 @@ impl Change {
     }
 }
 
+/// Keeps that an id is paused, or is no more. Durable after the next sync of trees.
+pub(super) fn keep(store: &Store, id: &Id, paused: bool) -> Result<(), JournalError> {
+    let value = encode(store.seal(), id);
+    store.set_paused(&stored_key(store.seal(), id), paused.then_some(&value))
+}
+
+fn encode(seal: &Seal, id: &Id) -> Vec<u8> {
+    let mut value = Vec::new();
+    seal.frame(PAUSE, &mut value, |value| value.extend_from_slice(id.as_bytes()));
+    value
+}
+
+/// The id that a stored key names, as text.
+pub(super) fn named(seal: &Seal, stored_key: &[u8]) -> String {
+    let mut id = stored_key.to_vec();
+    seal.unshift_id(&mut id);
+    id.escape_ascii().to_string()
+}
+
+fn stored_key(seal: &Seal, id: &Id) -> Vec<u8> {
+    let mut key = id.as_bytes().to_vec();
+    seal.shift_id(&mut key);
+    key
+}
+
 /// The ids that are paused on disk.
 ///
 /// # Errors
@@ -101,9 +124,11 @@ pub(super) fn recover(store: &Store) -> Result<HashSet<Id>, JournalError> {
     let mut paused = HashSet::new();
     for pair in store.scan_paused() {
         let (key, value) = pair?;
-        match decode(&key, &value) {
+        match decode(store.seal(), &key, &value) {
             Ok(id) => drop(paused.insert(id)),
-            Err(damage) => tracing::error!(key = %key.escape_ascii(), %damage, "a pause is damaged; the id is drained"),
+            Err(damage) => {
+                tracing::error!(key = named(store.seal(), &key), %damage, "a pause is damaged; the id is drained")
+            }
         }
     }
     Ok(paused)
@@ -113,10 +138,11 @@ pub(super) fn recover(store: &Store) -> Result<HashSet<Id>, JournalError> {
 ///
 /// # Errors
 /// [`Damage`], whatever the bytes are.
-pub(super) fn decode(key: &[u8], value: &Bytes) -> Result<Id, Damage> {
-    let body = unframe(PAUSE, value)?;
-    let id = std::str::from_utf8(body).ok().and_then(|text| Id::new(text).ok()).ok_or(Damage::Content)?;
-    if body == key { Ok(id) } else { Err(Damage::Key) }
+pub(super) fn decode(seal: &Seal, key: &[u8], value: &Bytes) -> Result<Id, Damage> {
+    let value = seal.unframe(PAUSE, value)?;
+    let text = std::str::from_utf8(&value[HEADER_BYTES..]).ok();
+    let id = text.and_then(|text| Id::new(text).ok()).ok_or(Damage::Content)?;
+    if stored_key(seal, &id) == key { Ok(id) } else { Err(Damage::Key) }
 }
 
 #[cfg(test)]
@@ -125,12 +151,13 @@ mod tests {
 
     #[test]
     fn a_damaged_pause_is_none() {
-        let mut value = Vec::new();
-        frame(PAUSE, &mut value, |value| value.extend_from_slice(b"a-1"));
-        assert_eq!(decode(b"a-1", &Bytes::from(value.clone())).map(|id| id.to_string()), Ok("a-1".to_owned()));
-        assert_eq!(decode(b"a-2", &Bytes::from(value.clone())), Err(Damage::Key));
+        let (seal, id) = (Seal::of(&[7; 32]), Id::new("a-1").expect("an id"));
+        let (mut value, key) = (encode(&seal, &id), stored_key(&seal, &id));
+        let other = stored_key(&seal, &Id::new("a-2").expect("an id"));
+        assert_eq!(decode(&seal, &key, &Bytes::from(value.clone())), Ok(id));
+        assert_eq!(decode(&seal, &other, &Bytes::from(value.clone())), Err(Damage::Key));
         let last = value.len() - 1;
         value[last] ^= 1;
-        assert_eq!(decode(b"a-1", &Bytes::from(value)), Err(Damage::Checksum));
+        assert_eq!(decode(&seal, &key, &Bytes::from(value)), Err(Damage::Checksum));
     }
 }

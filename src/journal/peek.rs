@@ -54,8 +54,8 @@ impl Journal {
             (state.lanes().collect::<Vec<_>>(), recent, state.settled, state.synced, state.aside())
         };
         let last_in_lanes = recent.first().map_or(through, |spot| Position(spot.first.0 - 1));
+        let store = &self.shared.store;
         for lane in lanes {
-            let store = &self.shared.store;
             // The value that `last` lies in begins before it.
             let from = store.latest(lane, &stream.id, look.last)?.unwrap_or(Position(0));
             let from = from.max(Position(settled.0 + 1));
@@ -64,18 +64,18 @@ impl Journal {
             }
             for pair in store.range(lane, &stream.id, from, last_in_lanes) {
                 let (_, value) = pair?;
-                for (_, value) in entry::whole_values(&value, [ENTRY]).filter_map(Result::ok) {
-                    if entry::decode_whole(&value).is_ok_and(|entry| !look.at(entry, through, &aside)) {
+                for (_, value) in entry::whole_values(store.seal(), &value, [ENTRY]).filter_map(Result::ok) {
+                    if entry::decode_whole(store.seal(), &value).is_ok_and(|entry| !look.at(entry, through, &aside)) {
                         return Ok(None);
                     }
                 }
             }
         }
         for spot in recent {
-            let Some(value) = self.shared.store.entry_at(&spot)? else {
+            let Some(value) = store.entry_at(&spot)? else {
                 return Ok(Some(spot));
             };
-            if entry::decode_whole(&value).is_ok_and(|entry| !look.at(entry, through, &aside)) {
+            if entry::decode_value(store.seal(), &value).is_ok_and(|entry| !look.at(entry, through, &aside)) {
                 return Ok(None);
             }
         }

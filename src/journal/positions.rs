@@ -6,6 +6,10 @@
 
 use crate::report::{Position, key::MAX_EXACT};
 
+/// The highest position or stamp that is believed. None that was given out comes near it: the clock is not followed
+/// there, which is in the year 2250, and from it on there is room for as many as are given out until then.
+pub const MAX_FOUND: u64 = MAX_EXACT - (1 << 40);
+
 /// Gives out positions.
 #[derive(Debug)]
 pub struct Positions {
@@ -16,7 +20,7 @@ impl Positions {
     /// Starts above `stamp` and above `highest_found`.
     pub fn new(stamp: u64, highest_found: u64) -> Self {
         let stamp = if cfg!(forebay_plant = "position_from_last_entry") { 0 } else { stamp };
-        Self { last: stamp.max(highest_found) }
+        Self { last: stamp.max(highest_found).min(MAX_FOUND) }
     }
 
     /// The first of `count` positions in a row, all above any before, not behind `now` (microseconds of the epoch).
@@ -24,7 +28,7 @@ impl Positions {
     /// A clock beyond the year 2250 is not followed: positions stay below 2^53.
     pub fn take(&mut self, count: u64, now: u64) -> Position {
         let now = if cfg!(forebay_plant = "position_from_last_entry") { 0 } else { now };
-        let now = if now < MAX_EXACT - (1 << 40) { now } else { 0 };
+        let now = if now < MAX_FOUND { now } else { 0 };
         let first = now.max(self.last + 1);
         self.last = first + count - 1;
         Position(first)
@@ -67,5 +71,9 @@ mod tests {
     fn positions_stay_exact_for_javascript() {
         let mut positions = Positions::new(0, 0);
         assert!(positions.take(1, u64::MAX).0 < MAX_EXACT);
+        for found in [MAX_FOUND, MAX_EXACT, u64::MAX] {
+            assert!(Positions::new(found, 0).take(1 << 32, u64::MAX).0 < MAX_EXACT);
+            assert!(Positions::new(0, found).take(1 << 32, u64::MAX).0 < MAX_EXACT);
+        }
     }
 }

@@ -2,16 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::append::Append;
 use super::dead_letters::DeadLetter;
-use super::entry;
-use super::error::{Damage, JournalError};
-use super::lanes::{self, Lane};
+use super::lanes::Lane;
 use super::pauses::PauseError;
-use super::store::Store;
+use super::set_aside::Damaged;
 use crate::report::{Id, LetterKey, Position};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -19,6 +16,8 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 pub(super) enum Command {
     /// Make these durable and answer. The bytes were reserved for them.
     Append(Vec<Append>, usize),
+    /// The same, but for all of these or none.
+    AppendTogether(Vec<Append>, usize),
     /// Remove entries that are settled.
     Truncate(Settled),
     /// Keep these as dead letters, durably, before the answer.
@@ -28,7 +27,7 @@ pub(super) enum Command {
     /// Pause an id, or resume it, durably, before the answer.
     Pause(Id, bool, oneshot::Sender<Result<(), PauseError>>),
     /// Move a damaged value out of the way.
-    SetAside(Damaged),
+    SetAside(Box<Damaged>),
     /// Sync and end.
     Stop,
 }
@@ -36,7 +35,7 @@ pub(super) enum Command {
 impl Command {
     /// Whether it comes from a client who waits for its answer.
     pub(super) fn is_append(&self) -> bool {
-        matches!(self, Self::Append(..))
+        matches!(self, Self::Append(..) | Self::AppendTogether(..))
     }
 }
 
@@ -49,39 +48,6 @@ pub(super) struct Settled {
     pub(super) in_lanes: Vec<(Lane, Vec<u8>)>,
     /// The bundles of the others, one for each.
     pub(super) in_bundles: Vec<u64>,
-}
-
-/// A value that is damaged, or a part of it.
-#[derive(Debug)]
-pub(super) struct Damaged {
-    /// Its name among what was set aside.
-    pub(super) name: Vec<u8>,
-    pub(super) value: Bytes,
-    /// Where it is replaced by what is whole of it; none where it is left for the settlement of its neighbours.
-    pub(super) in_lane: Option<(Lane, Vec<u8>)>,
-}
-
-impl Damaged {
-    /// A value of a lane.
-    pub(super) fn in_lane(lane: Lane, key: Vec<u8>, value: Bytes) -> Self {
-        let name = [lanes::name(lane).as_bytes(), b"/", &key].concat();
-        Self { name, value, in_lane: Some((lane, key)) }
-    }
-
-    /// Says so in the log.
-    pub(super) fn say(self, damage: Damage) -> Self {
-        tracing::error!(name = %self.name.escape_ascii(), %damage, "a damaged entry was set aside");
-        self
-    }
-
-    /// Copies it aside; in its lane, what is whole of it takes its place.
-    pub(super) fn set_aside(&self, store: &Store) -> Result<(), JournalError> {
-        store.set_aside(&self.name, &self.value)?;
-        let Some((lane, key)) = &self.in_lane else { return Ok(()) };
-        let whole = entry::decode_together(key, &self.value).filter_map(Result::ok);
-        let whole: Vec<u8> = whole.flat_map(|(_, part)| part).collect();
-        if whole.is_empty() { store.remove(*lane, key) } else { store.insert(*lane, key, &whole) }
-    }
 }
 
 /// What became of reports that were to be kept as dead letters.

@@ -6,13 +6,16 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::Journal;
+use super::append::Drained;
 use super::bundle::Spot;
 use super::commit::now_micros;
 use super::entry::{self, Entry};
 use super::error::{Damage, JournalError};
 use super::lanes::Lane;
 use super::progress::LastBatch;
-use super::queue::{Command, Damaged, Settled};
+use super::queue::{Command, Settled};
+use super::seal::Seal;
+use super::set_aside::Damaged;
 use super::stream::{DoneWaiter, State, Stream};
 use crate::report::{Batch, Id, Position};
 
@@ -147,14 +150,18 @@ impl Journal {
                     return Ok(false);
                 }
                 let mut damage = None;
-                for part in entry::decode_together(&key, &value) {
+                for part in entry::decode_together(self.shared.store.seal(), &key, &value) {
                     match part {
                         Ok((entry, part)) => taken.add(entry, part.len(), &rest.aside),
                         Err(found) => damage = Some(found),
                     }
                 }
                 if let Some(damage) = damage {
-                    self.set_aside(stream, Damaged::in_lane(lane, key.clone(), value), damage);
+                    self.put_aside(
+                        stream,
+                        Damaged::in_lane(self.shared.store.seal(), lane, key.clone(), value),
+                        damage,
+                    );
                 }
                 taken.receipt.in_lanes.push((lane, key));
             }
@@ -178,10 +185,10 @@ impl Journal {
             }
             let value = self.find(stream, spot)?;
             taken.receipt.through = spot.last();
-            match entry::decode((stream.id, spot.first), &value) {
+            match entry::decode(self.shared.store.seal(), (stream.id, spot.first), &value) {
                 Ok(entry) => taken.add(entry, value.len(), &rest.aside),
                 Err(damage) => {
-                    self.set_aside(stream, Damaged { name: spot.name(), value, in_lane: None }, damage);
+                    self.put_aside(stream, Damaged::entry(stream.id, &spot, value), damage);
                 }
             }
             count += 1;
@@ -199,7 +206,7 @@ impl Journal {
             return Ok(value);
         }
         let mut key = Vec::new();
-        entry::encode_key(&stream.id, spot.first, &mut key);
+        entry::encode_key(store.seal(), &stream.id, spot.first, &mut key);
         let lane = stream.lock().lane;
         let value = lane.map_or(Ok(None), |lane| store.entry(lane, &key))?;
         let lost =
@@ -212,14 +219,18 @@ impl Journal {
         let (mut settled, mut released) = (Settled::default(), Vec::new());
         for (stream, receipt, settlement) in batches {
             let waiters = self.settle_one(&stream, receipt, settlement, &mut settled);
-            released.extend(waiters.into_iter().map(|waiter| (waiter, settlement.total.unwrap_or(0))));
+            if !waiters.is_empty() {
+                let reports = settlement.total.unwrap_or(0);
+                let drained = Drained { reports, dead: self.count_dead(&stream.id) };
+                released.extend(waiters.into_iter().map(|waiter| (waiter, drained)));
+            }
         }
         if !settled.ids.is_empty() {
             self.shared.queue.push(Command::Truncate(settled));
         }
-        for (waiter, total) in released {
+        for (waiter, drained) in released {
             if let Some(outlet) = waiter.outlet.upgrade() {
-                outlet.drained(waiter.ticket, total);
+                outlet.drained(waiter.ticket, drained);
             }
         }
     }
@@ -236,10 +247,14 @@ impl Journal {
         let Settlement { stored, duplicates, dead, .. } = settlement;
         let dead = dead + missing;
         self.shared.metrics.audit.settled(stored, duplicates, dead);
+        if missing > 0 && cfg!(not(forebay_plant = "lose_unlisted")) {
+            let lost = Damaged::lost(self.shared.store.seal(), stream.id, through, missing);
+            self.shared.queue.push(Command::SetAside(Box::new(lost)));
+        }
         self.shared.shrink(bytes);
         let mut state = stream.lock();
         state.taken = false;
-        receipt.settle(stream.id, &mut state, settled);
+        receipt.settle(self.shared.store.seal(), stream.id, &mut state, settled);
         state.reports -= reports + missing;
         state.markers -= markers;
         state.bytes -= bytes;
@@ -251,7 +266,11 @@ impl Journal {
             state.damaged = false;
         }
         state.note_batch(LastBatch { at: now_micros(), reports: reports + missing, stored, duplicates, dead });
+        if state.senders.as_mut().is_some_and(|senders| senders.settled(through)) {
+            state.senders = None;
+        }
         let released = state.done.partition_point(|waiter| waiter.position <= through);
+        self.shared.done_waiters.fetch_sub(released as u64, Ordering::Relaxed);
         let released = state.done.drain(..released).collect();
         if state.done.is_empty() {
             state.done = Vec::new();
@@ -267,10 +286,10 @@ impl Journal {
         self.shared.queue.push(Command::Truncate(Settled { ids, in_lanes, in_bundles }));
     }
 
-    fn set_aside(&self, stream: &Stream, damaged: Damaged, damage: Damage) {
+    fn put_aside(&self, stream: &Stream, damaged: Damaged, damage: Damage) {
         stream.lock().damaged = true;
         self.shared.damaged.fetch_add(1, Ordering::Relaxed);
-        self.shared.queue.push(Command::SetAside(damaged.say(damage)));
+        self.shared.queue.push(Command::SetAside(Box::new(damaged.say(damage))));
     }
 }
 
@@ -286,7 +305,7 @@ impl Receipt {
     }
 
     /// Takes the entries out of the stream, and notes where they are by now.
-    fn settle(self, id: Id, state: &mut State, settled: &mut Settled) {
+    fn settle(self, seal: &Seal, id: Id, state: &mut State, settled: &mut Settled) {
         settled.ids.push((id, self.through));
         settled.in_lanes.extend(self.in_lanes);
         for spot in &self.recent {
@@ -295,7 +314,7 @@ impl Receipt {
                 settled.in_bundles.push(spot.bundle);
             } else if let Some(lane) = state.lane {
                 let mut key = Vec::new();
-                entry::encode_key(&id, spot.first, &mut key);
+                entry::encode_key(seal, &id, spot.first, &mut key);
                 settled.in_lanes.push((lane, key));
             }
         }

@@ -15,7 +15,8 @@ use super::entry::{self, Entry};
 use super::error::{Damage, JournalError};
 use super::lanes::{Lane, Lanes};
 use super::pauses;
-use super::queue::Damaged;
+use super::seal::Seal;
+use super::set_aside::{Damaged, bundle_name};
 use super::store::Store;
 use super::stream::Stream;
 use crate::report::{Id, Number, Position};
@@ -116,7 +117,7 @@ fn scan_lane(
     for pair in store.scan(lane) {
         let (key, value) = pair?;
         let mut damage = None;
-        for part in entry::decode_together(&key, &value) {
+        for part in entry::decode_together(store.seal(), &key, &value) {
             match part {
                 Ok((entry, part)) => {
                     let bytes = part.len() as u64;
@@ -135,7 +136,7 @@ fn scan_lane(
             }
         }
         if let Some(damage) = damage {
-            Damaged::in_lane(lane, key, value).say(damage).set_aside(store)?;
+            Damaged::in_lane(store.seal(), lane, key, value).say(damage).set_aside(store)?;
             found.damaged += 1;
         }
     }
@@ -148,8 +149,8 @@ fn scan_bundles(store: &Store, traces: &mut HashMap<Id, Traces>, found: &mut Fou
         let bytes = u32::try_from(value.len()).expect("a bundle is at most MAX_VALUE_BYTES");
         found.bundles.push(Bundle { number, entries: 0, bytes });
         let mut damage = None;
-        for part in entry::whole_values(&value, KINDS) {
-            let taken = part.and_then(|(offset, part)| take_part(number, offset, &part, traces, found));
+        for part in entry::whole_values(store.seal(), &value, KINDS) {
+            let taken = part.and_then(|(offset, part)| take_part(store.seal(), (number, offset), &part, traces, found));
             damage = taken.err().or(damage);
         }
         if let Some(damage) = damage {
@@ -161,20 +162,20 @@ fn scan_bundles(store: &Store, traces: &mut HashMap<Id, Traces>, found: &mut Fou
 
 /// Takes in an entry, or settlements.
 fn take_part(
-    number: u64,
-    offset: usize,
+    seal: &Seal,
+    (number, offset): (u64, usize),
     part: &Bytes,
     traces: &mut HashMap<Id, Traces>,
     found: &mut Found,
 ) -> Result<(), Damage> {
     if bundle::is_settlements(part) {
-        for (id, through) in bundle::decode_settlements(part)? {
+        for (id, through) in bundle::decode_settlements(seal, part)? {
             found.highest = found.highest.max(through.0);
             let settled = &mut traces.entry(id).or_default().settled;
             *settled = through.max(*settled);
         }
     } else {
-        let entry = entry::decode_whole(part)?;
+        let entry = entry::decode_whole(seal, part)?;
         let spot = Spot::new(number, entry.first, offset..offset + part.len(), entry.records.len());
         let spot = spot.ok_or(Damage::Content)?;
         found.highest = found.highest.max(entry.last().0);
@@ -200,9 +201,8 @@ fn set_bundle_aside(
     damage: Damage,
     found: &mut Found,
 ) -> Result<(), JournalError> {
-    let name = format!("recent/{number}").into_bytes();
-    if !store.is_set_aside(&name)? {
-        Damaged { name, value, in_lane: None }.say(damage).set_aside(store)?;
+    if !store.is_set_aside(bundle_name(number).as_bytes())? {
+        Damaged::bundle(number, value).say(damage).set_aside(store)?;
         found.damaged += 1;
     }
     Ok(())
@@ -214,8 +214,8 @@ fn scan_dead(store: &Store, found: &mut Found) -> Result<(), JournalError> {
         // A damaged one is a report too, which somebody may discard.
         found.dead += 1;
         found.dead_bytes += (key.len() + value.len()) as u64;
-        if let Err(damage) = dead_letters::decode(&key, &value) {
-            let named = dead_letters::named(&key).map(|key| key.to_string());
+        if let Err(damage) = dead_letters::decode(store.seal(), &key, &value) {
+            let named = dead_letters::named(store.seal(), &key).map(|key| key.to_string());
             let key = named.unwrap_or_else(|| key.escape_ascii().to_string());
             tracing::error!(key, %damage, "a dead letter is damaged; it can only be discarded");
         }

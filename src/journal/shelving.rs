@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::bundle::{KINDS, Spot, is_settlements};
+use super::bundle::{Bundles, KINDS, Spot, is_settlements};
 use super::commit::{Committer, SHARED_ENTRY_BYTES};
 use super::entry;
 use super::error::JournalError;
@@ -20,7 +20,9 @@ impl Committer {
     /// that is in a lane now: it is left after the next sync. `added` is what the cycle before added, in bytes.
     pub(super) fn shelve(&mut self, added: u64) -> Result<(), JournalError> {
         let mut budget = MOVED_AT_ONCE + added;
-        while self.bundles.bytes() > self.shared.recent_bytes && budget > 0 {
+        let (most_bytes, most_places) = (self.shared.recent_bytes, self.shared.limits.max_places());
+        let is_much = |bundles: &Bundles| bundles.bytes() > most_bytes || bundles.places() > most_places;
+        while is_much(&self.bundles) && budget > 0 {
             let Some(oldest) = self.bundles.empty_oldest() else { break };
             if oldest.entries > 0 {
                 self.dirty.get_or_insert_with(tokio::time::Instant::now);
@@ -43,10 +45,12 @@ impl Committer {
     /// just being drained.
     fn empty(&mut self, number: u64, budget: &mut u64) -> Result<bool, JournalError> {
         let Some(value) = self.shared.store.bundle(number)? else { return Ok(true) };
-        for value in entry::whole_values(&value, KINDS) {
+        let shared = Arc::clone(&self.shared);
+        let seal = shared.store.seal();
+        for value in entry::whole_values(seal, &value, KINDS) {
             // What is damaged is found and set aside by whoever drains it.
             let Ok((_, value)) = value else { continue };
-            let Some(entry) = Some(value).filter(|value| !is_settlements(value)).map(|v| entry::decode_whole(&v))
+            let Some(entry) = Some(value).filter(|value| !is_settlements(value)).map(|v| entry::decode_whole(seal, &v))
             else {
                 continue;
             };
@@ -75,7 +79,7 @@ impl Committer {
         };
         let (mut keys, mut moved) = (Vec::new(), 0);
         while moved < wanted {
-            entry::encode_key(&stream.id, spots[moved].first, &mut self.key);
+            entry::encode_key(self.shared.store.seal(), &stream.id, spots[moved].first, &mut self.key);
             moved += self.gather(&spots[moved..], taken)?;
             self.shared.store.insert(lane, &self.key, &self.value)?;
             keys.push(self.key.clone());

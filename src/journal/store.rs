@@ -13,10 +13,11 @@ use bytes::Bytes;
 use super::bundle::{Heading, Spot};
 use super::entry;
 use super::error::JournalError;
-use super::identity::{self, Identity};
+use super::identity::{self, Identity, Known};
 use super::lanes::{self, Lane};
 use super::log::{self, SEGMENT_BYTES, Synced};
 use super::private;
+use super::seal::Seal;
 use crate::panics::{Panicked, contain};
 use crate::report::{Id, Position};
 use recent::Recent;
@@ -33,6 +34,8 @@ const STAMP_KEY: &[u8] = b"stamp";
 /// The journal's files, open.
 pub(super) struct Store {
     dir: PathBuf,
+    /// What all values in them are sealed with.
+    seal: Seal,
     /// A handle of our own to sled's file: `flush` writes it, and only `sync_data` makes it durable.
     file: File,
     synced: Synced,
@@ -56,8 +59,15 @@ struct Trees {
 }
 
 impl Store {
-    /// Opens the files, making what is missing, and syncs all names that sled made but did not sync.
-    pub(super) fn open(dir: &Path, lanes: Lane, cache_bytes: u64) -> Result<Self, JournalError> {
+    /// Opens the files, making what is missing, and syncs all names that sled made but did not sync. Without an
+    /// identity they are those of version 1.
+    pub(super) fn open(
+        dir: &Path,
+        lanes: Lane,
+        cache_bytes: u64,
+        identity: Option<&Identity>,
+    ) -> Result<Self, JournalError> {
+        let seal = identity.map_or_else(Seal::none, |identity| Seal::of(&identity.secret));
         let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
         private::make_folder(dir).map_err(folder("make the folder"))?;
         remove_half_made_files(dir).map_err(folder("remove half-made files"))?;
@@ -65,7 +75,7 @@ impl Store {
             sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
         let db = config.open().map_err(|e| open_error(dir, e))?;
         // Behind sled's lock: it writes, too.
-        let recent = Recent::open(dir, log::synced_bundle(dir))?;
+        let recent = Recent::open(dir, log::synced_bundle(dir, &seal), &seal, identity)?;
         let tree = |name: &str| db.open_tree(name).map_err(JournalError::storage("open a tree"));
         let on_disk = db.tree_names().iter().filter_map(|name| lane_number(name)).max().map_or(0, |last| last + 1);
         let trees = Trees {
@@ -76,11 +86,14 @@ impl Store {
             lanes: (0..lanes.max(on_disk)).map(|lane| tree(&lanes::name(lane))).collect::<Result<_, _>>()?,
             db,
         };
-        take_over_bundles(&trees.db, &recent)?;
+        if identity.is_none() {
+            take_over_bundles(&trees.db, &recent)?;
+        }
         let store = Self {
             file: File::options().write(true).open(dir.join("db")).map_err(folder("open the file db of"))?,
-            synced: Synced::open(dir).map_err(folder("open the file synced of"))?,
+            synced: Synced::open(dir, &seal).map_err(folder("open the file synced of"))?,
             dir: dir.to_owned(),
+            seal,
             recent,
             trees: Some(trees),
             trees_changed: AtomicBool::new(true),
@@ -91,15 +104,15 @@ impl Store {
         Ok(store)
     }
 
-    /// Who the journal is; made up and not yet written where nothing says it.
-    pub(super) fn identity(&self) -> Result<Identity, JournalError> {
-        let found = Identity::read(&self.dir).and_then(|found| found.map_or_else(Identity::new, Ok));
-        found.map_err(self.identity_failed("read the file"))
+    /// What all values are sealed with.
+    pub(super) fn seal(&self) -> &Seal {
+        &self.seal
     }
 
     /// Keeps who the journal is, durably.
     pub(super) fn keep_identity(&self, identity: &Identity) -> Result<(), JournalError> {
-        identity.write(&self.dir).map_err(self.identity_failed("write the file"))
+        let kept = identity.write(&self.dir).and_then(|()| self.synced.keep_identity(&identity.encode()));
+        kept.map_err(self.identity_failed("write the file"))
     }
 
     /// A random number.
@@ -140,19 +153,19 @@ impl Store {
         through: Position,
     ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
         let (mut first, mut last) = (Vec::new(), Vec::new());
-        entry::encode_key(id, from, &mut first);
-        entry::encode_key(id, through, &mut last);
+        entry::encode_key(&self.seal, id, from, &mut first);
+        entry::encode_key(&self.seal, id, through, &mut last);
         self.lane(lane).range(first..=last).map(owned)
     }
 
     /// The position under which the last value of `id` in `lane` lies that begins at `at` or before it.
     pub(super) fn latest(&self, lane: Lane, id: &Id, at: Position) -> Result<Option<Position>, JournalError> {
         let (mut first, mut last) = (Vec::new(), Vec::new());
-        entry::encode_key(id, Position(0), &mut first);
-        entry::encode_key(id, at, &mut last);
+        entry::encode_key(&self.seal, id, Position(0), &mut first);
+        entry::encode_key(&self.seal, id, at, &mut last);
         let found = self.lane(lane).range(first..=last).next_back().transpose();
         let found = found.map_err(JournalError::storage("read entries"))?;
-        Ok(found.and_then(|(key, _)| entry::decode_key(&key)).map(|(_, position)| position))
+        Ok(found.and_then(|(key, _)| entry::decode_key(&self.seal, &key)).map(|(_, position)| position))
     }
 
     /// All entries of a lane, in order of key.
@@ -198,9 +211,12 @@ impl Store {
         self.recent.next_and_oldest()
     }
 
-    /// The names under which damaged entries were set aside: lane and key.
-    pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
-        self.trees().damaged.iter().map(|pair| owned(pair).map(|(name, _)| name))
+    /// What was set aside, in order of key, that behind `after`.
+    pub(super) fn damaged_after(
+        &self,
+        after: &[u8],
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
+        self.trees().damaged.range::<&[u8], _>((Bound::Excluded(after), Bound::Unbounded)).map(owned)
     }
 
     /// All dead letters, in order of key.
@@ -271,8 +287,8 @@ impl Store {
     /// The last position that was given out; 0 in a new journal.
     pub(super) fn stamp(&self) -> Result<u64, JournalError> {
         let value = self.trees().meta.get(STAMP_KEY).map_err(JournalError::storage("read the last position"))?;
-        let stamp = value.and_then(|value| log::stamped(&value)).unwrap_or(0);
-        Ok(stamp.max(log::synced(&self.dir)).max(self.recent.stamp()))
+        let stamp = value.and_then(|value| log::stamped(&self.seal, &value)).unwrap_or(0);
+        Ok(stamp.max(log::synced(&self.dir, &self.seal)).max(self.recent.stamp()))
     }
 
     /// Makes durable all bundles that were written before, and notes it, so that the next start misses what is gone.
@@ -294,7 +310,7 @@ impl Store {
     /// # Errors
     /// Final: what the system dropped after a failed sync a second one would not bring back.
     pub(super) fn sync_trees(&self, stamp: Position) -> Result<(), JournalError> {
-        let written = self.changed().meta.insert(STAMP_KEY, log::stamp(stamp.0));
+        let written = self.changed().meta.insert(STAMP_KEY, log::stamp(&self.seal, stamp.0));
         written.map_err(JournalError::storage("write the last position"))?;
         self.flush()?;
         self.noted(self.synced.note(stamp.0))
@@ -387,6 +403,12 @@ impl Drop for Store {
     }
 }
 
+/// What is known of who the journal in `dir` is.
+pub(super) fn known(dir: &Path) -> Result<Known, JournalError> {
+    let path = || dir.join(identity::FILE);
+    Known::of(dir).map_err(|source| JournalError::Folder { path: path(), action: "read the file", source })
+}
+
 fn owned(pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Vec<u8>, Bytes), JournalError> {
     let (key, value) = pair.map_err(JournalError::storage("read entries"))?;
     Ok((key.to_vec(), Bytes::from_owner(value)))
@@ -438,7 +460,9 @@ fn open_error(dir: &Path, error: sled::Error) -> JournalError {
 fn remove_half_made_files(dir: &Path) -> io::Result<()> {
     for file in fs::read_dir(dir)? {
         let file = file?;
-        if file.file_name().to_string_lossy().ends_with(".generating") {
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".generating") || name.starts_with(identity::HALF_MADE) {
             fs::remove_file(file.path())?;
         }
     }

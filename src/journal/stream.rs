@@ -11,6 +11,7 @@ use super::aside::Apart;
 use super::bundle::Spot;
 use super::lanes::Lane;
 use super::progress::Progress;
+use super::senders::Senders;
 use crate::report::{Id, Position};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -57,6 +58,8 @@ pub struct State {
     pub(super) oldest_after_taken: Option<Instant>,
     /// Who waits for a `done` marker to be in the sink, in order of position.
     pub(super) done: Vec<DoneWaiter>,
+    /// Who sent what waits, where they want to know of dead letters. Boxed: most do not.
+    pub(super) senders: Option<Box<Senders>>,
     /// Whether the id has a flusher, and what that waits for.
     pub flusher: Flusher,
     /// Wakes the flusher, where it waits.
@@ -148,6 +151,7 @@ impl Stream {
             oldest: None,
             oldest_after_taken: None,
             done: Vec::new(),
+            senders: None,
             flusher: Flusher::None,
             waker: None,
             paused: false,

@@ -2,9 +2,12 @@
 
 mod bundles;
 mod damage;
+mod forged;
 mod letters;
+mod limits;
 mod owner;
 mod pauses;
+mod upgrade;
 
 use std::sync::mpsc;
 
@@ -29,7 +32,7 @@ impl Outlet for Ear {
         answers.for_each(|answer| self.0.send(answer).expect("the test listens"));
     }
 
-    fn drained(&self, _: u64, _: u64) {}
+    fn drained(&self, _: u64, _: Drained) {}
 }
 
 struct Bench {
@@ -52,6 +55,7 @@ impl Bench {
             lanes: 2,
             max_bytes: 1 << 30,
             max_backlog_per_id: 1_000_000,
+            max_ids: 1_000_000,
             min_free_disk: 0,
             cache_bytes: 16 << 20,
             recent_bytes: 1 << 20,
@@ -311,9 +315,10 @@ fn what_is_not_synced_is_not_read() {
     let first = Position(stream.lock().synced.0 + 1);
     let lane = stream.lock().lane.expect("something waits for long");
     let (mut key, mut value) = (Vec::new(), Vec::new());
-    entry::encode_key(&stream.id, first, &mut key);
+    let seal = bench.journal().shared.store.seal();
+    entry::encode_key(seal, &stream.id, first, &mut key);
     let stamp = entry::Stamp { first, accepted_at: 1, node_id: 3 };
-    entry::encode(&stream.id, stamp, [report(None, "written")].iter(), &mut value);
+    entry::encode(seal, &stream.id, stamp, [report(None, "written")].iter(), &mut value);
     bench.journal().shared.store.insert(lane, &key, &value).expect("a sound tree");
     assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
 }

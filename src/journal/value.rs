@@ -6,6 +6,7 @@ use super::append::Content;
 use super::dead_letters::{self, DeadLetter, LETTER};
 use super::entry::{self, Entry, Stamp};
 use super::error::Damage;
+use super::seal::Seal;
 use crate::report::{Body, Draft};
 
 /// What the journal keeps under a key.
@@ -18,14 +19,14 @@ pub enum Value {
 }
 
 impl Value {
-    /// Reads a value. Its data are slices of `bytes`, not copies.
+    /// Reads a value. Its data are slices of one copy.
     ///
     /// # Errors
     /// [`Damage`], whatever the bytes are.
-    pub fn decode(bytes: &Bytes) -> Result<Self, Damage> {
+    pub fn decode(seal: &Seal, bytes: &Bytes) -> Result<Self, Damage> {
         match bytes.get(1..4) {
-            Some(magic) if *magic == LETTER => dead_letters::decode_value(bytes).map(Self::DeadLetter),
-            _ => entry::decode_value(bytes).map(Self::Entry),
+            Some(magic) if *magic == LETTER => dead_letters::decode_value(seal, bytes).map(Self::DeadLetter),
+            _ => entry::decode_value(seal, bytes).map(Self::Entry),
         }
     }
 
@@ -33,25 +34,24 @@ impl Value {
     ///
     /// # Errors
     /// [`Damage`]; [`Damage::Key`] where it is the value of another key.
-    pub fn decode_under(key: &[u8], bytes: &Bytes) -> Result<Self, Damage> {
-        Self::decode(bytes).and_then(|value| if value.key() == key { Ok(value) } else { Err(Damage::Key) })
+    pub fn decode_under(seal: &Seal, key: &[u8], bytes: &Bytes) -> Result<Self, Damage> {
+        Self::decode(seal, bytes).and_then(|value| if value.key(seal) == key { Ok(value) } else { Err(Damage::Key) })
     }
 
     /// The key that it belongs under.
-    pub fn key(&self) -> Vec<u8> {
+    pub fn key(&self, seal: &Seal) -> Vec<u8> {
         match self {
             Self::Entry(entry) => {
                 let mut key = Vec::new();
-                entry::encode_key(&entry.id, entry.first, &mut key);
+                entry::encode_key(seal, &entry.id, entry.first, &mut key);
                 key
             }
-            Self::DeadLetter(letter) => dead_letters::stored_key(&letter.key()),
+            Self::DeadLetter(letter) => dead_letters::stored_key(seal, &letter.key()),
         }
     }
 
-    /// Its bytes, as the journal writes them.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+    /// Appends its bytes, as the journal writes them.
+    pub fn encode(&self, seal: &Seal, bytes: &mut Vec<u8>) {
         match self {
             Self::Entry(Entry { id, first, accepted_at, records }) => {
                 let sources = records.iter().filter_map(|record| match &record.body {
@@ -62,11 +62,10 @@ impl Value {
                 let node_id = sources.max().unwrap_or(0);
                 let contents: Vec<Content> = records.iter().map(|record| content(&record.body)).collect();
                 let stamp = Stamp { first: *first, accepted_at: *accepted_at, node_id };
-                entry::encode(id, stamp, contents.iter(), &mut bytes);
+                entry::encode(seal, id, stamp, contents.iter(), bytes);
             }
-            Self::DeadLetter(letter) => dead_letters::encode(letter, &mut bytes),
+            Self::DeadLetter(letter) => dead_letters::encode(seal, letter, bytes),
         }
-        bytes
     }
 }
 

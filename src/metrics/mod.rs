@@ -44,7 +44,8 @@ pub struct Metrics {
     pub batches: Count,
     /// Connections that were taken.
     pub connections_accepted: Count,
-    /// Connections that were refused because `max_connections` were open, or `max_connections_per_address`.
+    /// Connections that were refused because `max_connections` were open, or `max_connections_per_address` (of a client that
+    /// a proxy names: requests too), or because only proxies may connect.
     pub connections_refused: Count,
     /// Requests that the ingest listener refused for whom they come from.
     pub ingest_intruders: Intruders,

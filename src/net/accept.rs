@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::caps::{Caps, Full, Place, Seat};
 use super::http::problem_body;
+use super::reserve;
 
 /// The first pause after a failed accept; it doubles up to [`MAX_ACCEPT_PAUSE`].
 const MIN_ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -71,7 +72,8 @@ pub async fn accept_all(
     let mut pause = MIN_ACCEPT_PAUSE;
     let mut failing = false;
     loop {
-        let (socket, peer) = match listener.accept().await {
+        let accepted = listener.accept().await;
+        let (socket, peer) = match accepted.and_then(|(socket, peer)| Ok((reserve::leave(socket)?, peer))) {
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {

@@ -1,12 +1,14 @@
 //! HTTP/1.1 over one connection.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use hyper::server::conn::http1;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
@@ -25,6 +27,8 @@ const REQUEST_WAIT: Duration = Duration::from_secs(5);
 pub struct Terms {
     /// How long the head of a request may take, and each piece of an answer.
     pub limit: Duration,
+    /// How long a connection may be idle between two requests.
+    pub keep_alive: Duration,
     /// Bytes that a chunk of a body may claim.
     pub max_body: u64,
     /// Whether a client that writes no more is answered all the same; else it has left, and what it asked for ends.
@@ -38,13 +42,26 @@ where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
-    let Terms { limit, max_body, half_close } = terms;
+    let Terms { limit, keep_alive, max_body, half_close } = terms;
+    let socket = Unstalled::new(stream, limit, max_body);
+    let turns = socket.turns();
+    let service = service_fn(move |request| {
+        // Its head is there.
+        turns.fetch_add(1, Ordering::Relaxed);
+        let (answering, turns) = (service.call(request), Arc::clone(&turns));
+        async move {
+            let answer = answering.await;
+            turns.fetch_add(1, Ordering::Relaxed);
+            answer
+        }
+    });
+    // hyper's bound begins when it waits for a request; that of a head, with its first byte, is the socket's.
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limit)
+        .header_read_timeout(limit.max(keep_alive))
         .max_buf_size(MAX_HEADER_BYTES)
         .half_close(half_close)
-        .serve_connection(TokioIo::new(Unstalled::new(stream, limit, max_body)), service)
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {

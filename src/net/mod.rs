@@ -19,6 +19,7 @@ mod claims;
 mod forwarded;
 mod http;
 mod preface;
+mod reserve;
 mod stall;
 mod stream;
 mod tls;

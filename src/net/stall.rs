@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,12 +20,45 @@ pub struct Unstalled {
     claims: Claims,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Requests that were begun and ended, each one more: while the number is odd, what comes is no head.
+    turns: Arc<AtomicU64>,
+    /// The number when it was last looked at.
+    seen: u64,
+    /// When a head that is under way must be there: the first in time after the connection, each other after its first
+    /// byte.
+    head: Option<Pin<Box<Sleep>>>,
 }
 
 impl Unstalled {
     /// Bounds the writes to a stream, and the bodies of its requests, in bytes.
     pub fn new(socket: Stream, limit: Duration, max_body: u64) -> Self {
-        Self { socket, claims: Claims::new(max_body), limit, waiting: None }
+        let head = Some(Box::pin(sleep_until(Instant::now() + limit)));
+        Self { socket, claims: Claims::new(max_body), limit, waiting: None, turns: Arc::default(), seen: 0, head }
+    }
+
+    /// Where its user adds one when a request begins to be answered, and one when that has ended.
+    pub(super) fn turns(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.turns)
+    }
+
+    /// Holds the head of a request to the limit; `came` says whether bytes came.
+    fn poll_head(&mut self, came: Option<bool>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let turns = self.turns.load(Ordering::Relaxed);
+        if turns != self.seen {
+            (self.seen, self.head) = (turns, None);
+        }
+        if turns.is_multiple_of(2) && came == Some(true) {
+            let limit = self.limit;
+            self.head.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
+        }
+        match (&mut self.head, came) {
+            (_, Some(_)) => Poll::Ready(Ok(())),
+            (Some(head), None) => {
+                ready!(head.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            (None, None) => Poll::Pending,
+        }
     }
 
     /// The socket, which from here on waits for as long as its user does.
@@ -52,9 +87,15 @@ impl AsyncRead for Unstalled {
             )));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
-        self.claims.see(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
+        let came = match Pin::new(&mut self.socket).poll_read(cx, buf) {
+            Poll::Ready(read) => {
+                read?;
+                self.claims.see(&buf.filled()[before..]);
+                Some(buf.filled().len() > before)
+            }
+            Poll::Pending => None,
+        };
+        self.poll_head(came, cx)
     }
 }
 
@@ -92,7 +133,6 @@ impl AsyncWrite for Unstalled {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::Arc;
 
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::{TcpListener, TcpSocket, TcpStream};

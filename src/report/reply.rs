@@ -5,7 +5,8 @@ use std::io::Write as _;
 
 use super::field::excerpt;
 use super::id::Id;
-use super::key::Number;
+use super::key::{Key, Number};
+use super::letter::LetterKind;
 use super::message::Echo;
 
 /// Why a message was refused; each kind has one code and one name on the wire.
@@ -150,6 +151,13 @@ impl Refusal {
         Self { kind: RefusalKind::ForbiddenId, field: None, message, retry_after_ms: None }
     }
 
+    /// A good message of a request of which all are kept or none: that at place `at`, from 0, was refused `first`.
+    pub fn with_another(at: usize, first: &Self) -> Self {
+        let message =
+            format!("nothing of this request was kept (atomic), as its message {} was refused: {first}", at + 1);
+        Self { message, field: None, ..first.clone() }
+    }
+
     /// `shutting_down`.
     pub fn shutting_down() -> Self {
         let message = "the node is stopping and did not keep this: connect again and send it again".to_owned();
@@ -184,13 +192,22 @@ pub fn pong(buf: &mut Vec<u8>, echo: &Echo<'_>) {
     buf.extend_from_slice(br#","code":200}"#);
 }
 
-/// Appends the event that a `done` marker and all before it are in the sink, where the id has `reports` rows in all.
-pub fn done(buf: &mut Vec<u8>, echo: &Echo<'_>, reports: u64) {
+/// Appends the event that a `done` marker and all before it are in the sink, where the id has `reports` rows in all, or
+/// dead letters, of which there are `dead`.
+pub fn done(buf: &mut Vec<u8>, echo: &Echo<'_>, reports: u64, dead: u64) {
     buf.extend_from_slice(br#"{"op":"done""#);
     push_id(buf, echo);
     push_reference(buf, echo);
     push_number(buf, r#","code":200,"reports":"#, reports);
+    push_number(buf, r#","dead":"#, dead);
     buf.push(b'}');
+}
+
+/// Appends the event that a report is a dead letter.
+pub fn dead(buf: &mut Vec<u8>, key: &Key, kind: LetterKind) {
+    let Key { id, number: Number { source, seq } } = key;
+    write!(buf, r#"{{"op":"dead","id":"{id}","source":{source},"seq":{seq},"kind":"{}"}}"#, kind.name())
+        .expect("a Vec takes every write");
 }
 
 /// Appends the reply to a message of which nothing was kept.

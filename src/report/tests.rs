@@ -63,8 +63,8 @@ fn the_done_of_the_contract_is_read_and_answered_to_the_letter() {
     assert_eq!(message.op, Op::Done { id: id("7") });
     assert_eq!(said(|buf| reply::ack(buf, &message.echo, None)), r#"{"op":"ack","id":7,"ref":"a2","code":200}"#);
     assert_eq!(
-        said(|buf| reply::done(buf, &message.echo, 42)),
-        r#"{"op":"done","id":7,"ref":"a2","code":200,"reports":42}"#
+        said(|buf| reply::done(buf, &message.echo, 42, 0)),
+        r#"{"op":"done","id":7,"ref":"a2","code":200,"reports":42,"dead":0}"#
     );
 }
 

@@ -18,9 +18,7 @@ const OTHER_FILES: u64 = 160;
 
 /// Lets nobody but the node's own user read what it writes, whatever was inherited.
 pub(super) fn keep_to_itself() {
-    if cfg!(not(forebay_plant = "write_for_all")) {
-        umask(Mode::RWXG | Mode::RWXO);
-    }
+    umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// Raises the limit of open files as far as it may be, and says so where it is too low for the settings all the same.

@@ -11,7 +11,7 @@ const MAX_CONTROL: usize = 125;
 /// What a client's frame completes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
-    /// A whole text message, valid UTF-8.
+    /// A whole message, text or binary, valid UTF-8.
     Text(Bytes),
     /// A ping and its payload.
     Ping(Bytes),
@@ -47,8 +47,6 @@ impl CloseFrame {
 pub(super) enum Fault {
     /// The protocol is broken: 1002.
     Protocol(&'static str),
-    /// A binary message: 1003.
-    Binary,
     /// Text that is not UTF-8: 1007.
     Utf8,
     /// A message over `max_report_bytes`: 1009.
@@ -59,7 +57,6 @@ impl Fault {
     pub(super) fn close(self) -> CloseFrame {
         match self {
             Self::Protocol(what) => CloseFrame::new(1002, what),
-            Self::Binary => CloseFrame::new(1003, "messages are text frames of JSON"),
             Self::Utf8 => CloseFrame::new(1007, "text is not UTF-8"),
             Self::TooLarge => CloseFrame::new(1009, "message is over max_report_bytes"),
         }
@@ -118,8 +115,8 @@ impl Assembly {
             OpCode::Ping => Ok(Some(Input::Ping(payload.freeze()))),
             OpCode::Pong => Ok(Some(Input::Pong)),
             OpCode::Close => close_reply(&payload).map(|reply| Some(Input::Close(reply))),
-            OpCode::Binary => Err(Fault::Binary),
-            OpCode::Text => self.text(fin, payload),
+            // JSON is taken however it is framed: many a client's library sends bytes by default.
+            OpCode::Binary | OpCode::Text => self.text(fin, payload),
             OpCode::Continuation => self.continuation(fin, &payload),
         }
     }
@@ -202,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn a_binary_message_is_taken_like_text_and_is_utf8_too() {
+        let mut assembly = Assembly::new(10);
+        let whole = Ok(Some(Input::Text(Bytes::from_static("é".as_bytes()))));
+        assert_eq!(assembly.accept(frame(true, OpCode::Binary, "é".as_bytes())), whole);
+        assert_eq!(assembly.accept(frame(false, OpCode::Binary, &"é".as_bytes()[..1])), Ok(None));
+        assert!(protocol(Assembly::new(10).accept(frame(true, OpCode::Continuation, b"c"))));
+        assert_eq!(assembly.accept(frame(true, OpCode::Continuation, &"é".as_bytes()[1..])), whole);
+        assert_eq!(assembly.accept(frame(true, OpCode::Binary, b"\xff")), Err(Fault::Utf8));
+    }
+
+    #[test]
     fn the_sum_of_fragments_is_capped() {
         let mut assembly = Assembly::new(4);
         assert!(matches!(assembly.accept(frame(true, OpCode::Text, b"abcd")), Ok(Some(_))));
@@ -218,7 +226,6 @@ mod tests {
         assert!(protocol(assembly.accept(frame(true, OpCode::Continuation, b"a"))));
         assert!(protocol(assembly.accept(frame(true, OpCode::Pong, &[0; 126]))));
         assert!(protocol(assembly.accept(frame(true, OpCode::Close, &[3]))));
-        assert_eq!(assembly.accept(frame(true, OpCode::Binary, b"a")), Err(Fault::Binary));
         assert_eq!(assembly.accept(frame(true, OpCode::Text, b"\xff")), Err(Fault::Utf8));
         assert_eq!(assembly.accept(frame(false, OpCode::Text, b"a")), Ok(None));
         assert!(protocol(assembly.accept(frame(true, OpCode::Text, b"a"))));
@@ -237,9 +244,7 @@ mod tests {
 
     #[test]
     fn every_close_reason_fits_a_control_frame() {
-        for fault in
-            [Fault::Binary, Fault::Utf8, Fault::TooLarge, Fault::Protocol("new message inside an unfinished one")]
-        {
+        for fault in [Fault::Utf8, Fault::TooLarge, Fault::Protocol("new message inside an unfinished one")] {
             assert!(fault.close().frame().payload.len() <= MAX_CONTROL);
         }
     }

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::presence::Stake;
 use super::replies::{Outcome, Slot};
-use crate::journal::{Answer, Outlet};
+use crate::journal::{Answer, Drained, Outlet};
 
 /// The replies of one request, until all are there.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub(super) struct Collector {
 struct Collected {
     slots: Vec<Slot>,
     waiting: usize,
+    /// `done` messages that are drained.
+    drained: Vec<(u64, Drained)>,
 }
 
 impl Collector {
@@ -28,7 +30,7 @@ impl Collector {
 
     /// Says what is to come: the ticket of a message is its place in `slots`.
     pub(super) fn expect(&self, slots: Vec<Slot>, waiting: usize) {
-        *self.collected() = Collected { slots, waiting };
+        *self.collected() = Collected { slots, waiting, drained: Vec::new() };
     }
 
     /// Says what being kept means for the ids of messages, by ticket, before these are appended.
@@ -69,13 +71,30 @@ impl Collector {
     }
 }
 
+impl Collector {
+    /// Waits until `count` markers are drained.
+    pub(super) async fn all_drained(&self, count: usize) {
+        while self.collected().drained.len() < count {
+            self.complete.notified().await;
+        }
+    }
+
+    /// Those that are drained by now: ticket, and where the reports ended.
+    pub(super) fn drained_now(&self) -> Vec<(u64, Drained)> {
+        std::mem::take(&mut self.collected().drained)
+    }
+}
+
 impl Outlet for Collector {
     fn answer(&self, answers: &mut dyn Iterator<Item = (u64, Answer)>, _at_once: bool) {
         self.settle(&mut answers.map(|(ticket, answer)| (ticket, Outcome::from(answer))));
     }
 
-    /// A request is over when its markers are durable.
-    fn drained(&self, _ticket: u64, _reports: u64) {}
+    /// Most requests are over when their markers are durable.
+    fn drained(&self, ticket: u64, drained: Drained) {
+        self.collected().drained.push((ticket, drained));
+        self.complete.notify_one();
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ impl Dones {
         Arc::new(Self { waiting: AtomicUsize::new(0), limit })
     }
 
-    /// Whether one more may wait of who has `own` of them, `pending` of which are not counted yet. Nobody gets more than
+    /// Whether one more may wait of who has `own` of them, `pending` of which are not counted yet. Nobody gets more
+    /// than
     /// half of what is left, so that one cannot keep all others out.
     ///
     /// # Errors

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use fastwebsockets::upgrade;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
-    HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-    VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -23,20 +24,44 @@ pub(super) type Answer = Response<Payload>;
 
 /// Answers one request.
 pub(super) async fn respond(request: Request<Incoming>, connection: Arc<Connection>) -> Result<Answer, Infallible> {
+    let keep_alive = connection.ingest().keep_alive;
+    let closes = request.version() != Version::HTTP_11 || says_close(request.headers());
+    let mut answer = routed(request, connection).await;
+    let status = answer.status();
+    let headers = answer.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    let closes = closes || headers.contains_key(CONNECTION);
+    if !closes && status != StatusCode::SWITCHING_PROTOCOLS {
+        let timeout = format!("timeout={}", keep_alive.as_secs());
+        headers.insert("keep-alive", timeout.try_into().expect("a number is a header's value"));
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+    }
+    Ok(answer)
+}
+
+/// Whether a request says that it is the last of its connection.
+fn says_close(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
+}
+
+async fn routed(request: Request<Incoming>, connection: Arc<Connection>) -> Answer {
     if let Some(refusal) = refused(&request, &connection) {
-        return Ok(refusal);
+        return refusal;
     }
     let connection = match connection.of_request(request.headers()) {
         Ok(connection) => connection,
-        Err(why) => return Ok(unheard(&why)),
+        Err(why) => return unheard(&why),
     };
-    Ok(match (request.uri().path(), request.method()) {
+    match (request.uri().path(), request.method()) {
         ("/ws", &Method::GET) => websocket(request, connection),
         ("/reports", &Method::POST | &Method::OPTIONS) => reports(request, &connection).await,
         ("/ws", _) => not_allowed("GET", "/ws is opened with GET, as a WebSocket"),
         ("/reports", _) => not_allowed("POST", "reports are sent with POST"),
         _ => problem(StatusCode::NOT_FOUND, "there are GET /ws and POST /reports"),
-    })
+    }
 }
 
 /// What is refused whatever its path: bodies that would not be decoded, and hosts that are none of this listener's.
@@ -75,7 +100,11 @@ async fn reports(request: Request<Incoming>, connection: &Connection) -> Answer 
         (Some(_), true) => {
             let answer = plain(StatusCode::NO_CONTENT);
             let answer = with(answer, ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-            with(answer, ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"))
+            with(
+                answer,
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static("authorization, content-encoding, content-type"),
+            )
         }
         (_, false) => match connection.access().check(request.headers(), Scope::Ingest) {
             Ok(grant) => post::take(request, connection, &grant).await,
@@ -99,6 +128,18 @@ fn websocket(mut request: Request<Incoming>, connection: Arc<Connection>) -> Ans
         return with(answer, UPGRADE, HeaderValue::from_static("websocket"));
     }
     let headers = request.headers();
+    // What comes behind the head would be taken for a body, or for frames, by when it comes.
+    if headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING) {
+        return closing(problem(
+            StatusCode::BAD_REQUEST,
+            "a WebSocket's handshake has no body, and says no length of one",
+        ));
+    }
+    let events = request.uri().query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("events="));
+    if events.is_some_and(|events| events != "dead") {
+        return problem(StatusCode::BAD_REQUEST, "the parameter events may be dead");
+    }
+    let tells_dead = events.is_some();
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let answer = problem(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
         return with(answer, SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
@@ -113,7 +154,7 @@ fn websocket(mut request: Request<Incoming>, connection: Arc<Connection>) -> Ans
     let named = access::offers_subprotocol(headers);
     match upgrade::upgrade(&mut request) {
         Ok((response, upgraded)) => {
-            connection.tracker().clone().spawn(session::run(upgraded, connection, grant));
+            connection.tracker().clone().spawn(session::run(upgraded, connection, grant, tells_dead));
             let answer = response.map(|_| Payload::default());
             let name = HeaderValue::from_static(access::SUBPROTOCOL);
             if named { with(answer, SEC_WEBSOCKET_PROTOCOL, name) } else { answer }
@@ -160,6 +201,11 @@ fn plain(status: StatusCode) -> Answer {
     let mut answer = Response::new(Payload::default());
     *answer.status_mut() = status;
     answer
+}
+
+/// The same answer, as the last of its connection.
+fn closing(answer: Answer) -> Answer {
+    with(answer, CONNECTION, HeaderValue::from_static("close"))
 }
 
 /// The same answer with one header more.

@@ -107,6 +107,16 @@ impl Intake {
         self.refuse(&Echo::default(), refusal);
     }
 
+    /// Refuses every message that would have been appended, where another is refused: they are kept together or not at
+    /// all.
+    pub(super) fn refuse_with_others(&mut self) {
+        let first = self.slots.iter().enumerate().find_map(|(at, slot)| Some((at, slot.refusal()?)));
+        if let Some((at, first)) = first {
+            let refusal = Refusal::with_another(at, first);
+            self.refuse_appends(&refusal);
+        }
+    }
+
     /// Refuses every message that would have been appended.
     pub(super) fn refuse_appends(&mut self, refusal: &Refusal) {
         self.appends.clear();
@@ -121,14 +131,14 @@ impl Intake {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::journal::Answer;
+    use crate::journal::{Answer, Drained};
     use crate::report::{Parsed, parse};
 
     struct Nobody;
 
     impl Outlet for Nobody {
         fn answer(&self, _answers: &mut dyn Iterator<Item = (u64, Answer)>, _at_once: bool) {}
-        fn drained(&self, _ticket: u64, _reports: u64) {}
+        fn drained(&self, _ticket: u64, _drained: Drained) {}
     }
 
     fn taken(text: &'static str, gate: &mut dyn FnMut(Wish) -> Result<(), Refusal>) -> Intake {

@@ -339,7 +339,7 @@ fn caller(ingest: &Ingest, peer: IpAddr) -> Caller {
 
 /// Serves the requests of one connection, until it ends or becomes a WebSocket.
 async fn serve(socket: TcpStream, caller: Caller, mut connection: Connection) {
-    let limit = connection.ingest().handshake_timeout;
+    let Ingest { handshake_timeout: limit, keep_alive, .. } = *connection.ingest();
     let stop = connection.stop().clone();
     let has_preface = caller == Caller::Proxy
         && connection.ingest.proxy == Proxy::ProxyProtocol
@@ -356,5 +356,5 @@ async fn serve(socket: TcpStream, caller: Caller, mut connection: Connection) {
     let max_body = connection.ingest().max_request_bytes as u64;
     let connection = Arc::new(connection);
     let service = service_fn(move |request| http::respond(request, Arc::clone(&connection)));
-    net::serve(stream, service, Terms { limit, max_body, half_close: true }, &stop).await;
+    net::serve(stream, service, Terms { limit, keep_alive, max_body, half_close: true }, &stop).await;
 }

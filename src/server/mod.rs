@@ -9,11 +9,17 @@
 //! 2. An ack is written only for an answer that the journal gave.
 //! 3. A `done` event follows the ack of its message. Nothing follows a close frame.
 //! 4. All replies of a connection that one call of `Outlet::answer` releases leave in one write.
-//! 5. While `max_in_flight` messages of a connection are unanswered or unwritten, no further frame of it is read. One
-//!    frame may carry the count over the limit: an array is taken whole.
-//! 6. Nothing that a client does makes it hold more than: its frame under way (`max_report_bytes`), appends that it
-//!    reserved for and hands over before it waits for anything, the replies of its window, `outbox`'s few pongs,
-//!    `max_ids_per_connection` ids and as many `done` events. Request bodies share a bound of their own (`post`).
+//! 5. While `max_in_flight` messages of a connection, or `max_reply_bytes_per_connection` of replies, are unanswered or
+//!    unwritten, no further frame of it is read. One frame may carry the count over the limit: an array is taken
+//!    whole, or
+//!    refused whole where its replies alone would be over it.
+//! 6. Nothing that clients do makes the node hold more for them than: for each connection 16 KiB of a message under
+//!    way,
+//!    16 KiB of replies, `outbox`'s few pongs and events, and buffers; and over all connections what `bodies`
+//!    (`max_request_bytes`), `replies` (`max_reply_bytes`), `dones` (`max_waiting_dones`), `presence` (`max_ids`) and
+//!    the
+//!    engine's reservations (`max_queued_bytes`) give. What is sorted out of a message is counted before anything is
+//!    waited for, or dropped.
 //! 7. A marker `disconnected` is appended after all appends of its connection are answered (or a bound has passed), and
 //!    never after a report of a connection that came later. It is left for ids whose last kept message is a report.
 //! 8. A frame is read to its end or reading is over: the library's read is not cancel-safe.
@@ -22,7 +28,7 @@
 //! 10. Every task is tracked; [`Server::run`] returns after all of them, or after a bound.
 //!
 //! Bytes on the wire: HTTP/1.1, RFC 6455 (version 13, no extension, subprotocol `forebay` for whoever names it), text
-//! frames of JSON as `report::parse` reads and `report::reply` writes them; errors of HTTP itself as
+//! or binary frames of JSON as `report::parse` reads and `report::reply` writes them; errors of HTTP itself as
 //! `application/problem+json`.
 //!
 //! | close code | when |
@@ -30,13 +36,14 @@
 //! | the client's own | the client closed; pending answers come first |
 //! | 1001 | the node stops, or the client was silent for `idle_timeout` (the reason says which) |
 //! | 1002 | the protocol is broken: unmasked, misplaced fragment, long control frame, bad close code |
-//! | 1003 | a binary message |
-//! | 1007 | text that is not UTF-8 |
+//! | 1007 | a message, text or binary, that is not UTF-8 |
 //! | 1009 | a message over `max_report_bytes`; the error reply `too_large` comes first |
+//! | 1013 | a large message came slowly while others waited for memory |
 //!
 //! Does not know: how reports are kept, when they are drained, which sink there is.
 
 mod assembly;
+mod batch;
 mod budget;
 mod collector;
 mod dones;

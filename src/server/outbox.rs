@@ -7,26 +7,28 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use fastwebsockets::{Frame, Payload};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::assembly::CloseFrame;
+use super::batch::{Batch, Event, What};
 use super::budget::{Budget, FREE, Hold};
 use super::dones::{Dones, OwnDones};
-use super::replies::{EchoText, KEPT_SLOTS, Order, Outcome, Slot, Unit, Weight, encode_unit};
-use crate::journal::{Answer, Outlet};
-use crate::report::reply;
+use super::replies::{EchoText, KEPT_SLOTS, Order, Outcome, Slot, Weight};
+use crate::access::Grant;
+use crate::journal::{Answer, Dead, Drained, Outlet};
 
 /// Pongs that may wait for the writer. Past it the oldest is dropped: RFC 6455 5.5.3 asks only for the latest.
 const MAX_PONGS: usize = 16;
 
+/// Events of dead letters that may wait for the writer. Past it further ones are not told: the letters are listed all
+/// the
+/// same.
+const MAX_DEAD_EVENTS: usize = 256;
+
 /// More replies than these are the writer's: others wait for who answers.
 const WRITTEN_AT_ONCE: usize = 64;
-
-/// Room for JSON that a large reply has grown past this is given back, in bytes.
-const KEPT_JSON: usize = 4 * 1024;
 
 /// What the thread that answers keeps of its buffer, in bytes.
 const KEPT_AT_ONCE: usize = 64 * 1024;
@@ -48,6 +50,10 @@ pub(super) struct Outbox {
     /// The memory that replies of all connections share.
     budget: Arc<Budget>,
     all_dones: Arc<Dones>,
+    /// The client asked to be told of dead letters.
+    tells_dead: bool,
+    /// No event goes to whose token was withdrawn.
+    grant: Grant,
 }
 
 struct State {
@@ -56,7 +62,9 @@ struct State {
     dones: HashMap<u64, EchoText>,
     /// They count for all connections.
     counted: OwnDones,
-    events: Vec<DoneEvent>,
+    events: Vec<Event>,
+    /// Those of dead letters among them.
+    dead_events: usize,
     pongs: VecDeque<Bytes>,
     ping: bool,
     /// Set once no further message comes; the close frame, if any, leaves after the last reply.
@@ -81,12 +89,6 @@ struct State {
     leaving: bool,
 }
 
-struct DoneEvent {
-    ticket: u64,
-    echo: EchoText,
-    reports: u64,
-}
-
 /// The end of a batch.
 struct Rest {
     bytes: Vec<u8>,
@@ -94,31 +96,15 @@ struct Rest {
     weight: Weight,
 }
 
-/// What leaves in one write.
-#[derive(Default)]
-pub(super) struct Batch {
-    /// What it counts for.
-    weight: Weight,
-    /// Bytes that are encoded already; then there is nothing else.
-    rest: Vec<u8>,
-    units: Vec<Unit>,
-    slots: Vec<Slot>,
-    events: Vec<DoneEvent>,
-    pongs: VecDeque<Bytes>,
-    ping: bool,
-    close: Option<CloseFrame>,
-    /// Nothing follows.
-    pub(super) last: bool,
-    json: Vec<u8>,
-}
-
 impl Outbox {
-    /// An outbox whose reader waits while as much as `window` is unanswered or unwritten. Its memory is from `budget`, its
+    /// An outbox whose reader waits while as much as `window` is unanswered or unwritten. Its memory is from
+    /// `budget`, its
     /// `done` messages are some of `dones`.
     pub(super) fn new(window: Weight, budget: &Arc<Budget>, dones: &Arc<Dones>) -> Self {
         let state = Mutex::new(State::new(Hold::new(budget), OwnDones::new(dones)));
         let (work, room) = (Notify::new(), Notify::new());
-        Self { state, work, room, window, budget: Arc::clone(budget), all_dones: Arc::clone(dones) }
+        let (budget, all_dones) = (Arc::clone(budget), Arc::clone(dones));
+        Self { state, work, room, window, budget, all_dones, tells_dead: false, grant: Grant::everything() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -131,7 +117,18 @@ impl Outbox {
         self
     }
 
-    /// Takes the slots of one frame in the order of messages; they take `bytes` of memory, which are reserved, or within
+    /// The same, which tells of dead letters.
+    pub(super) fn telling_of_dead(self, tells_dead: bool) -> Self {
+        Self { tells_dead, ..self }
+    }
+
+    /// The same for the bearer of a token: once that is withdrawn, there are no events.
+    pub(super) fn granted(self, grant: &Grant) -> Self {
+        Self { grant: grant.clone(), ..self }
+    }
+
+    /// Takes the slots of one frame in the order of messages; they take `bytes` of memory, which are reserved, or
+    /// within
     /// what [`Outbox::room_now`] said. Tickets count messages from 0 on. Replies that are settled already leave as soon
     /// as all before them do.
     pub(super) fn push(&self, array: bool, first_ticket: u64, slots: &mut Vec<Slot>, bytes: usize) {
@@ -204,7 +201,8 @@ impl Outbox {
     pub(super) fn abandon(&self) {
         let mut state = self.state();
         let (order, leaving) = (mem::take(&mut state.order), state.leaving);
-        let rest = State { gone: true, ending: Some(None), order, leaving, ..self.nothing() };
+        let nothing = State::new(Hold::new(&self.budget), OwnDones::new(&self.all_dones));
+        let rest = State { gone: true, ending: Some(None), order, leaving, ..nothing };
         // Dropped behind the lock: it may be much.
         let dropped = mem::replace(&mut *state, rest);
         drop(state);
@@ -213,8 +211,8 @@ impl Outbox {
         self.room.notify_one();
     }
 
-    fn nothing(&self) -> State {
-        State::new(Hold::new(&self.budget), OwnDones::new(&self.all_dones))
+    fn may_tell(&self) -> bool {
+        self.grant.is_in_force() || cfg!(forebay_plant = "tell_the_withdrawn")
     }
 
     /// `done` messages whose event has not come.
@@ -396,6 +394,7 @@ impl State {
             dones: HashMap::new(),
             counted,
             events: Vec::new(),
+            dead_events: 0,
             pongs: VecDeque::new(),
             ping: false,
             ending: None,
@@ -431,6 +430,9 @@ impl State {
         batch.weight = batch.units.iter().map(|unit| unit.weight()).sum();
         let acked = self.order.first();
         batch.events.extend(self.events.extract_if(.., |event| event.ticket < acked));
+        if self.dead_events > 0 {
+            self.dead_events = self.events.iter().filter(|event| matches!(event.what, What::Dead(_))).count();
+        }
         mem::swap(&mut batch.pongs, &mut self.pongs);
         batch.ping = mem::take(&mut self.ping);
         if self.order.is_empty()
@@ -457,11 +459,28 @@ impl Outlet for Outbox {
         self.settle(&mut answers.map(|(ticket, answer)| (ticket, Outcome::from(answer))), at_once);
     }
 
-    fn drained(&self, ticket: u64, reports: u64) {
+    fn drained(&self, ticket: u64, drained: Drained) {
         let mut state = self.state();
         if let Some(echo) = state.dones.remove(&ticket) {
             state.count_dones();
-            state.events.push(DoneEvent { ticket, echo, reports });
+            if self.may_tell() {
+                state.events.push(Event { ticket, what: What::Drained(echo, drained) });
+                self.wake(state);
+            }
+        }
+    }
+
+    fn wants_dead(&self) -> bool {
+        self.tells_dead
+    }
+
+    fn dead(&self, dead: Dead) {
+        let mut state = self.state();
+        if state.dead_events < MAX_DEAD_EVENTS && !state.gone && self.may_tell() {
+            state.dead_events += 1;
+            // The report was answered, if perhaps behind others that were not.
+            let ticket = state.order.next_ticket().saturating_sub(1);
+            state.events.push(Event { ticket, what: What::Dead(dead) });
             self.wake(state);
         }
     }
@@ -474,65 +493,6 @@ impl From<Answer> for Outcome {
             Answer::Refused(refusal) => Self::Refused(Box::new(refusal)),
         }
     }
-}
-
-impl Batch {
-    /// Writes all frames of the batch, headers and all, behind what `out` has.
-    pub(super) fn encode(&mut self, out: &mut Vec<u8>) {
-        if out.is_empty() {
-            mem::swap(out, &mut self.rest);
-        }
-        for payload in &self.pongs {
-            put(out, Frame::pong(Payload::Borrowed(payload)));
-        }
-        let mut from = 0;
-        for unit in &self.units {
-            self.json.clear();
-            encode_unit(unit.array, &self.slots[from..from + unit.messages], &mut self.json);
-            from += unit.messages;
-            put(out, Frame::text(Payload::Borrowed(&self.json)));
-        }
-        for event in &self.events {
-            self.json.clear();
-            reply::done(&mut self.json, &event.echo.get(), event.reports);
-            put(out, Frame::text(Payload::Borrowed(&self.json)));
-        }
-        if self.ping {
-            put(out, Frame::new(true, fastwebsockets::OpCode::Ping, None, Payload::Borrowed(&[])));
-        }
-        if let Some(close) = &self.close {
-            put(out, close.frame());
-        }
-        self.release();
-    }
-
-    fn clear(&mut self) {
-        self.weight = Weight::default();
-        self.release();
-        self.pongs.clear();
-        self.ping = false;
-        self.close = None;
-    }
-
-    /// Lets go of what is encoded: the client may take it slowly.
-    fn release(&mut self) {
-        self.units.clear();
-        self.units.shrink_to(KEPT_SLOTS);
-        self.slots.clear();
-        self.slots.shrink_to(KEPT_SLOTS);
-        self.events.clear();
-        self.events.shrink_to(KEPT_SLOTS);
-        self.json.clear();
-        self.json.shrink_to(KEPT_JSON);
-    }
-}
-
-/// A server's frames are not masked, so a header has at most 10 bytes.
-fn put(out: &mut Vec<u8>, mut frame: Frame<'_>) {
-    let mut head = [0; 14];
-    let len = frame.fmt_head(&mut head);
-    out.extend_from_slice(&head[..len]);
-    out.extend_from_slice(&frame.payload);
 }
 
 #[cfg(test)]

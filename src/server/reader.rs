@@ -115,7 +115,7 @@ impl<'a, K: Keeper> Reader<'a, K> {
         // Both are made once: a timer and a waiter for each frame would cost more than the frame.
         let over = self.over;
         let mut cancelled = std::pin::pin!(over.cancelled());
-        let mut alarm = std::pin::pin!(sleep_until(self.heard.last() + self.patience() / 2));
+        let mut alarm = std::pin::pin!(sleep_until(self.heard.last() + self.quiet()));
         loop {
             self.wait_for_room(cancelled.as_mut()).await?;
             let mut sends_nothing = |_: Frame<'_>| std::future::ready(Ok::<(), Infallible>(()));
@@ -145,6 +145,11 @@ impl<'a, K: Keeper> Reader<'a, K> {
 
     fn patience(&self) -> Duration {
         self.connection.ingest().idle_timeout
+    }
+
+    /// A client that is silent for so long is pinged.
+    fn quiet(&self) -> Duration {
+        self.connection.ingest().ping_interval.min(self.patience() / 2)
     }
 
     /// The end that a fault of the client means; a message that is too large is answered first.
@@ -258,23 +263,24 @@ impl<'a, K: Keeper> Reader<'a, K> {
         timeout_at(end.min(now + GRACE_QUIET), read).await.map_err(|_| going_away())
     }
 
-    /// Asks a client that is silent for a sign of life, and gives up one that gave none.
+    /// Asks a client that is silent for a sign of life, as often as proxies on the way may want to see one, and gives
+    /// up
+    /// one that gave none.
     fn mind_silence(&mut self, alarm: Pin<&mut Sleep>) -> Result<(), End> {
         let last = self.heard.last();
-        let (now, patience) = (Instant::now(), self.patience());
-        let next = if now >= last + patience {
+        let (now, patience, quiet) = (Instant::now(), self.patience(), self.quiet());
+        if now >= last + patience {
             tracing::debug!(?patience, "client is silent, connection closed");
             return Err(End::Close(CloseFrame::new(1001, "idle for longer than idle_timeout")));
-        } else if now < last + patience / 2 {
-            last + patience / 2
-        } else {
-            if self.pinged_at.is_none_or(|at| at < last) {
-                self.outbox.ping();
-                self.pinged_at = Some(now);
-            }
-            last + patience
-        };
-        alarm.reset(next);
+        }
+        let asked = self.pinged_at.filter(|at| *at > last);
+        let mut next = asked.unwrap_or(last) + quiet;
+        if now >= next {
+            self.outbox.ping();
+            self.pinged_at = Some(now);
+            next = now + quiet;
+        }
+        alarm.reset(next.min(last + patience));
         Ok(())
     }
 

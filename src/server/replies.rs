@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::presence::Stake;
+use crate::journal::Drained;
 use crate::report::{Echo, Number, Position, Refusal, reply};
 
 /// Echoes up to this many bytes are kept without an allocation: an id, and a `ref` of the length of a UUID.
@@ -79,6 +80,8 @@ pub(super) enum Outcome {
     Refused(Box<Refusal>),
     /// It was a ping.
     Pong,
+    /// It was a `done`, and all before it is in the sink, or a dead letter.
+    Drained(Drained),
 }
 
 /// The place of one message's reply.
@@ -127,6 +130,7 @@ impl Slot {
             Outcome::Kept(number, _) => reply::ack(json, &self.echo.get(), *number),
             Outcome::Refused(refusal) => reply::error(json, &self.echo.get(), refusal),
             Outcome::Pong => reply::pong(json, &self.echo.get()),
+            Outcome::Drained(Drained { reports, dead }) => reply::done(json, &self.echo.get(), *reports, *dead),
         }
     }
 }
@@ -206,7 +210,8 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// Takes the slots of one frame, leaving `slots` empty; the first gets the ticket `next_ticket()`. They take `bytes`.
+    /// Takes the slots of one frame, leaving `slots` empty; the first gets the ticket `next_ticket()`. They take
+    /// `bytes`.
     pub(super) fn push(&mut self, array: bool, slots: &mut Vec<Slot>, bytes: usize) -> Unit {
         let unit = Unit { messages: slots.len(), bytes, array };
         self.units.push_back(unit);
@@ -216,7 +221,6 @@ impl Order {
     }
 
     /// The ticket of the next message; tickets are given in the order of messages, from 0 on.
-    #[cfg(test)]
     pub(super) fn next_ticket(&self) -> u64 {
         self.first + self.slots.len() as u64
     }

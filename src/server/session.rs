@@ -31,19 +31,19 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a connection whose upgrade was answered with 101.
-pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>, grant: Grant) {
+pub(super) async fn run(upgrade: UpgradeFut, connection: Arc<Connection>, grant: Grant, tells_dead: bool) {
+    let outbox = connection.outbox().telling_of_dead(tells_dead).granted(&grant);
     match raw(upgrade, connection.ingest().handshake_timeout).await {
         // Each half of a TCP socket works alone; those of TLS share a state, under a lock.
         Some((leftover, Stream::Plain(socket))) => {
             let (read, write) = socket.into_split();
             let line = Arc::new(write);
-            let outbox = connection.outbox().writing_to(Arc::clone(&line));
+            let outbox = outbox.writing_to(Arc::clone(&line));
             serve(Source::new(leftover, read, connection.bodies()), outbox, Line(line), &connection, grant).await;
         }
         Some((leftover, stream @ Stream::Tls(_))) => {
             let (read, write) = tokio::io::split(stream);
-            serve(Source::new(leftover, read, connection.bodies()), connection.outbox(), write, &connection, grant)
-                .await;
+            serve(Source::new(leftover, read, connection.bodies()), outbox, write, &connection, grant).await;
         }
         None => {}
     }

@@ -7,8 +7,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::batch::Batch;
 use super::once::at_once;
-use super::outbox::{Batch, Outbox};
+use super::outbox::Outbox;
 
 /// A buffer that a large batch has grown past this is given back, in bytes.
 const KEPT_BUFFER: usize = 8 * 1024;

@@ -72,13 +72,31 @@ impl SinkError {
         }
     }
 
+    /// Whether a statement took longer than the server lets one take: fewer rows take less.
+    pub(super) fn is_too_slow(&self) -> bool {
+        matches!(self.code, Some(1969 | 3024))
+    }
+
+    /// Whether it may be the table, rather than the row, that the server refuses: it says so by a number, and not by
+    /// one that is known to pass.
+    pub(super) fn may_be_the_tables(&self) -> bool {
+        let passes = |code| u16::try_from(code).is_ok_and(is_known_to_pass);
+        self.class == Class::Transient && !self.is_too_slow() && self.code.is_some_and(|code| !passes(code))
+    }
+
     /// The same error where a session is set up. No row is at hand, and what a server refuses there it refuses the next
     /// time too, unless the number is one that is known to pass.
     pub(super) fn in_set_up(self) -> Self {
+        Self { class: self.in_set_up_class(), ..self }
+    }
+
+    /// Its class, see [`SinkError::in_set_up`].
+    pub(super) fn in_set_up_class(&self) -> Class {
         let passes = self.code.is_none_or(|code| u16::try_from(code).is_ok_and(is_known_to_pass));
         match self.class {
-            Class::Transient if !passes => Self { class: Class::Operator, ..self },
-            _ => self.not_for_a_report(),
+            Class::Transient if !passes => Class::Operator,
+            Class::Poison => Class::Operator,
+            class => class,
         }
     }
 }
@@ -95,10 +113,13 @@ fn is_known_to_pass(code: u16) -> bool {
 pub fn mysql_class(code: u16) -> Class {
     match code {
         _ if is_known_to_pass(code) => Class::Transient,
-        1040 | 1053 | 1158..=1161 | 1927 | 2006 | 2013 | 4031 => Class::Outage,
+        // More connections, or more of this user, than the server allows.
+        1040 | 1203 | 1226 | 1053 | 1158..=1161 | 1927 | 2006 | 2013 | 4031 => Class::Outage,
         1290 | 1792 | 1836 | 3100 | 1036 | 1874 => Class::Outage, // Read-only; a reconnect may find the primary.
         1021 | 1114 => Class::Outage, // The disk or the tablespace is full; no row is to blame.
         1044 | 1045 | 1049 | 1054 | 1064 | 1142 | 1143 | 1146 | 1227 => Class::Operator,
+        // Who logs in, or from where, is refused.
+        1129 | 1130 | 1251 | 1524 | 1698 | 1820 | 1862 | 3118 | 3159 | 3878 | 3955 | 4151 => Class::Operator,
         1406 | 1264 | 1265 | 1292 | 1366 | 1048 | 3140 | 3141 | 3157 | 4025 | 3819 | PACKET_TOO_LARGE => Class::Poison,
         _ if cfg!(forebay_plant = "bury_on_unknown") => Class::Poison,
         _ => Class::Transient,
@@ -122,7 +143,7 @@ pub fn sqlite_class(extended: i32, text: &str) -> Class {
 }
 
 /// A server's text made safe for a log line: it may quote what a client sent.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars().take(MAX_QUOTED) {
         match character {
@@ -142,13 +163,17 @@ mod tests {
 
     #[test]
     fn each_code_of_a_server_has_its_class() {
-        let table: [(Class, &[u16]); 4] = [
+        let table: [(Class, &[u16]); 5] = [
             (Class::Transient, &[1205, 1213, 1020, 1180, 1047, 8002, 8022, 8028, 9007]),
             (
                 Class::Outage,
-                &[1040, 1053, 1158, 1159, 1160, 1161, 1927, 2006, 2013, 4031, 1290, 1792, 1836, 3100, 1021, 1114],
+                &[
+                    1040, 1203, 1226, 1053, 1158, 1159, 1160, 1161, 1927, 2006, 2013, 4031, 1290, 1792, 1836, 3100,
+                    1021, 1114,
+                ],
             ),
             (Class::Operator, &[1044, 1045, 1049, 1054, 1064, 1142, 1143, 1146, 1227]),
+            (Class::Operator, &[1129, 1130, 1251, 1524, 1698, 1820, 1862, 3118, 3159, 3878, 3955, 4151]),
             (Class::Poison, &[1406, 1264, 1265, 1292, 1366, 1048, 3140, 3141, 3157, 4025, 3819, 1153]),
         ];
         for (class, codes) in table {

@@ -20,6 +20,9 @@ const PROBE_LONGEST: Duration = Duration::from_secs(5);
 /// The least time between two lines of the log about transactions that keep failing: there may be many.
 const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
+/// How long the sink refuses all that it is given, from the first error that lasts on, before it counts as blocked.
+const ALL_REFUSED_FOR: Duration = Duration::from_secs(2);
+
 /// The sink's state as an operator sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SinkState {
@@ -76,6 +79,10 @@ struct View {
     /// How many hold a [`Lasting`], and when the log had a line of one.
     lasting: usize,
     said_lasting: Option<Instant>,
+    /// Since when every transaction was refused by an error that lasts and that may be the table's, not a row's.
+    all_refused_since: Option<Instant>,
+    /// Whether it is blocked for that alone: then a probe says nothing.
+    refuses_all: bool,
 }
 
 /// What a writer may do now.
@@ -96,8 +103,16 @@ impl Health {
     /// A sink that is up, as far as is known; its writers count in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let status = HealthStatus { state: SinkState::Up, last_error: None, since: now() };
-        let view =
-            View { status, entered: Instant::now(), code: None, announced: false, lasting: 0, said_lasting: None };
+        let view = View {
+            status,
+            entered: Instant::now(),
+            code: None,
+            announced: false,
+            lasting: 0,
+            said_lasting: None,
+            all_refused_since: None,
+            refuses_all: false,
+        };
         Self {
             view: watch::Sender::new(view),
             prober: Mutex::new(Backoff::new(PROBE_FIRST, PROBE_LONGEST)),
@@ -172,16 +187,14 @@ impl Health {
     /// The sink took a transaction, or refused one for its rows alone.
     pub(super) fn works(&self) {
         self.view.send_if_modified(|view| {
-            if view.status.state == SinkState::Up {
-                return false;
-            }
-            if view.announced {
-                tracing::info!(outage_s = view.entered.elapsed().as_secs_f64(), "the sink is up again");
-            }
-            view.enter(SinkState::Up);
-            view.status.last_error = None;
-            true
+            view.all_refused_since = None;
+            view.is_up_again()
         });
+    }
+
+    /// The sink would take a write, as a probe says; whatever it then refuses is another matter.
+    pub(super) fn took_probe(&self) {
+        self.view.send_if_modified(|view| !view.refuses_all && view.is_up_again());
     }
 
     /// The sink cannot take anything. `announce` is false where a connection that was open before has failed, which the
@@ -190,7 +203,10 @@ impl Health {
         self.count(error.class);
         let state = if error.class == Class::Operator { SinkState::Blocked } else { SinkState::Down };
         self.view.send_modify(|view| {
-            let news = view.status.state != state || (state == SinkState::Blocked && view.code != error.code);
+            // What has no number is this program's own words, which say what is wrong.
+            let is_another = view.code != error.code
+                || error.code.is_none() && view.status.last_error.as_ref() != Some(&error.message);
+            let news = view.status.state != state || (state == SinkState::Blocked && is_another);
             if view.status.state != state {
                 let entered = view.entered;
                 let was_up = view.status.state == SinkState::Up;
@@ -219,6 +235,12 @@ impl Health {
             if view.said_lasting.is_none_or(|said| said.elapsed() >= BETWEEN_LINES) {
                 view.said_lasting = Some(Instant::now());
                 announce_lasting(id, &error);
+            }
+            if view.refuses_all_by(&error) {
+                view.enter(SinkState::Blocked);
+                (view.refuses_all, view.announced, view.code) = (true, true, error.code);
+                health.outages.fetch_add(1, Ordering::Relaxed);
+                announce_failure(SinkState::Blocked, &error);
             }
         });
         Lasting { health: Arc::clone(health), error }
@@ -262,7 +284,13 @@ impl Drop for Lasting {
     fn drop(&mut self) {
         self.health.view.send_modify(|view| {
             view.lasting -= 1;
-            if view.lasting == 0 && view.status.state == SinkState::Up {
+            if view.lasting > 0 {
+                return;
+            }
+            view.all_refused_since = None;
+            if view.refuses_all {
+                view.is_up_again();
+            } else if view.status.state == SinkState::Up {
                 view.status.last_error = None;
             }
         });
@@ -270,11 +298,34 @@ impl Drop for Lasting {
 }
 
 impl View {
+    /// Ends an outage; whether there was one.
+    fn is_up_again(&mut self) -> bool {
+        if self.status.state == SinkState::Up {
+            return false;
+        }
+        if self.announced {
+            tracing::info!(outage_s = self.entered.elapsed().as_secs_f64(), "the sink is up again");
+        }
+        self.enter(SinkState::Up);
+        self.status.last_error = None;
+        true
+    }
+
+    /// Whether all that the sink was given for a while was refused by errors such as this one.
+    fn refuses_all_by(&mut self, error: &SinkError) -> bool {
+        if !error.may_be_the_tables() || cfg!(forebay_plant = "up_while_it_refuses_all") {
+            return false;
+        }
+        let since = *self.all_refused_since.get_or_insert_with(Instant::now);
+        self.status.state == SinkState::Up && since.elapsed() >= ALL_REFUSED_FOR
+    }
+
     fn enter(&mut self, state: SinkState) {
         self.status.state = state;
         self.status.since = now();
         self.entered = Instant::now();
         self.announced &= state != SinkState::Up;
+        self.refuses_all = false;
     }
 }
 
@@ -303,23 +354,40 @@ fn announce_failure(state: SinkState, error: &SinkError) {
 /// What a person should do about an operator error.
 fn remedy(code: Option<u32>) -> &'static str {
     match code {
-        Some(1045) => "check user and password in sink.url, and that the user may connect from this host",
+        Some(1045) => {
+            "check user and password in sink.url, and that the user may connect from this host; where the server wants TLS \
+             of the user, set sink.tls_ca"
+        }
+        Some(3159) => "the server takes no connection without TLS: set sink.tls_ca",
+        Some(1698 | 1251 | 1524) => {
+            "the user logs in by a plugin that takes no password over a connection: ALTER USER … IDENTIFIED BY …, or name \
+             another user in sink.url"
+        }
+        Some(3118 | 4151) => "the user is locked: ALTER USER … ACCOUNT UNLOCK",
+        Some(1820 | 1862) => "the user's password has expired: ALTER USER … IDENTIFIED BY …, and put it into sink.url",
+        Some(1129) => "the server has shut this host out after too many errors: FLUSH HOSTS, and see what caused them",
+        Some(1130) => "the server takes no user from this host: CREATE USER …@'this host'",
+        Some(3878 | 3955) => {
+            "the server wants more than a password of this user, or shut it out for wrong ones: see the error"
+        }
         Some(1044 | 1142 | 1143 | 1227) => {
-            "grant the user SELECT, INSERT and UPDATE on both tables (and CREATE, unless create_tables = false)"
+            "grant the user SELECT, INSERT and UPDATE on all three tables (and CREATE and ALTER, unless create_tables = false)"
         }
         Some(1049) => "make the database that sink.url names",
         Some(1146 | 1) => "make the tables: `forebay schema` prints them",
         Some(1054 | 1064) => "bring the tables to what `forebay schema` prints",
         Some(1193 | 1231 | 1232 | 1238) => {
-            "the server does not take a setting that Forebay's sessions need: use a server of a version that \
-             Forebay's documentation names"
+            "the server does not take a setting that Forebay's sessions need: use a server of a version that Forebay's \
+             documentation names"
         }
         Some(11 | 26) => "the sink's file is damaged or not a database: restore it or move it away",
+        Some(1526) => "add a partition that takes these rows",
+        Some(1364 | 1442 | 1423 | 1449 | 1305 | 1370) => "see the triggers of the table, and what they write to",
         _ => "see the error",
     }
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -27,6 +27,7 @@ use crate::config::{self, SinkTarget};
 use crate::report::{Batch, Holder, JournalId};
 
 pub mod backoff;
+pub mod claim;
 pub mod error;
 pub mod health;
 mod mark;
@@ -34,10 +35,12 @@ pub mod mysql;
 pub mod readback;
 mod record;
 pub mod schema;
+mod shape;
 mod split;
 pub mod sqlite;
 pub mod writer;
 
+pub use claim::Claim;
 pub use error::{Class, SinkError};
 pub use health::{Health, HealthStatus, Lasting, SinkState};
 pub use mysql::MysqlSink;
@@ -88,6 +91,12 @@ pub trait Sink: Send + Sync + 'static {
         "other_sql"
     }
 
+    /// By how many seconds the clock of the sink is ahead of this machine's, as it was when the last connection was
+    /// made; none where it has no clock of its own, or is not known yet.
+    fn clock_skew(&self) -> Option<f64> {
+        None
+    }
+
     /// Opens a connection, within the configured timeout, and makes the tables if they are missing and it may.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, SinkError>> + Send;
 }
@@ -115,11 +124,19 @@ pub trait Connection: Send + 'static {
 pub fn open(settings: &config::Sink) -> Result<AnySink, SinkError> {
     Ok(match &settings.target {
         SinkTarget::Mysql(url) => AnySink::Mysql(MysqlSink::new(url, settings)?),
-        SinkTarget::Sqlite(path) => AnySink::Sqlite(SqliteSink::new(path, settings)),
+        SinkTarget::Sqlite(path) => AnySink::Sqlite(Box::new(SqliteSink::new(path, settings))),
     })
 }
 
 impl AnySink {
+    /// Lets connections from now on write as the node of this claim alone. Before, they write as nobody in particular.
+    pub fn claim(&self, claim: Claim) {
+        match self {
+            Self::Mysql(sink) => sink.claim(claim),
+            Self::Sqlite(sink) => sink.claim(claim),
+        }
+    }
+
     /// Names the journal whose batches are stored from now on, so that the sink remembers what of it is settled.
     pub fn serve(&self, journal: JournalId) {
         match self {
@@ -134,7 +151,7 @@ pub enum AnySink {
     /// MySQL or MariaDB.
     Mysql(MysqlSink),
     /// The embedded default.
-    Sqlite(SqliteSink),
+    Sqlite(Box<SqliteSink>),
 }
 
 /// A connection of [`AnySink`].
@@ -152,6 +169,13 @@ impl Sink for AnySink {
         match self {
             Self::Mysql(_) => "mysql",
             Self::Sqlite(_) => "sqlite",
+        }
+    }
+
+    fn clock_skew(&self) -> Option<f64> {
+        match self {
+            Self::Mysql(sink) => sink.clock_skew(),
+            Self::Sqlite(sink) => sink.clock_skew(),
         }
     }
 

@@ -5,17 +5,17 @@
 
 use crate::config::{SinkTarget, TableName};
 
-/// The statements that make both tables unless they exist, each ended by `;`, to read and to run.
+/// The statements that make all tables unless they exist, each ended by `;`, to read and to run.
 pub fn ddl(target: &SinkTarget, table: &TableName) -> String {
     statements(target, table).map(|statement| statement + ";\n").join("\n")
 }
 
-/// The same, one by one: first the reports, then the streams.
-pub(super) fn statements(target: &SinkTarget, table: &TableName) -> [String; 2] {
-    let (reports, streams) = (table.reports(), table.streams());
+/// The same, one by one: the reports, the streams, the nodes.
+pub(super) fn statements(target: &SinkTarget, table: &TableName) -> [String; 3] {
+    let (reports, streams, nodes) = (table.reports(), table.streams(), table.nodes());
     match target {
-        SinkTarget::Mysql(_) => [mysql_reports(reports), mysql_streams(&streams)],
-        SinkTarget::Sqlite(_) => [sqlite_reports(reports), sqlite_streams(&streams)],
+        SinkTarget::Mysql(_) => [mysql_reports(reports), mysql_streams(&streams), mysql_nodes(&nodes)],
+        SinkTarget::Sqlite(_) => [sqlite_reports(reports), sqlite_streams(&streams), sqlite_nodes(&nodes)],
     }
 }
 
@@ -47,6 +47,19 @@ fn mysql_streams(table: &str) -> String {
   state_position BIGINT UNSIGNED NOT NULL DEFAULT 0,
   settled VARBINARY(240) NULL COMMENT 'up to which position each journal has it settled',
   PRIMARY KEY (id)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
+    )
+}
+
+fn mysql_nodes(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS `{table}` (
+  node_id SMALLINT UNSIGNED NOT NULL,
+  journal BIGINT UNSIGNED NOT NULL COMMENT 'of the node that writes as this node_id',
+  start BIGINT UNSIGNED NOT NULL,
+  nonce BIGINT UNSIGNED NOT NULL,
+  claimed_at DATETIME(6) NOT NULL COMMENT 'UTC',
+  PRIMARY KEY (node_id)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
     )
 }
@@ -85,6 +98,20 @@ fn sqlite_streams(table: &str) -> String {
     )
 }
 
+// Integers are signed there: journal, start and nonce are kept as text.
+fn sqlite_nodes(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS \"{table}\" (
+  node_id INTEGER NOT NULL,
+  journal TEXT NOT NULL, -- of the node that writes as this node_id
+  start TEXT NOT NULL,
+  nonce TEXT NOT NULL,
+  claimed_at TEXT NOT NULL, -- UTC
+  PRIMARY KEY (node_id)
+) WITHOUT ROWID"
+    )
+}
+
 /// Columns of the embedded sink's tables that earlier versions did not have: the table, the column, and its type.
 pub(super) fn sqlite_added(table: &TableName) -> [(String, &'static str, &'static str); 3] {
     let (reports, streams) = (table.reports().to_owned(), table.streams());
@@ -96,14 +123,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ddl_names_both_tables_and_one_key_each() {
+    fn the_ddl_names_all_tables_and_one_key_each() {
         let table = TableName("rows".to_owned());
         for target in [SinkTarget::Mysql(String::new()), SinkTarget::Sqlite("x.db".into())] {
             let ddl = ddl(&target, &table);
-            assert!(ddl.contains("rows") && ddl.contains("row_streams"), "{ddl}");
-            assert_eq!(ddl.matches("PRIMARY KEY").count(), 2, "{ddl}");
+            assert!(ddl.contains("rows") && ddl.contains("row_streams") && ddl.contains("row_nodes"), "{ddl}");
+            assert_eq!(ddl.matches("PRIMARY KEY").count(), 3, "{ddl}");
             assert_eq!(ddl.matches("UNIQUE").count(), 0, "{ddl}");
-            assert_eq!(ddl.matches(";\n").count(), 2, "{ddl}");
+            assert_eq!(ddl.matches(";\n").count(), 3, "{ddl}");
         }
     }
 }

@@ -4,9 +4,11 @@
 //! transaction runs on a thread for blocking work; a lock of the process lets one at a time write, which spares them
 //! SQLite's own waiting by polling.
 
+mod claim;
 mod file;
 mod opening;
 mod place;
+mod shape;
 mod statements;
 pub(super) mod time;
 mod wal;
@@ -19,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::record::{self, write_instant};
-use super::{Class, Connection, Sink, SinkError, StoreError, Stored};
+use super::{Claim, Class, Connection, Sink, SinkError, StoreError, Stored};
 use crate::config::{self, TableName};
 use crate::report::{Batch, JournalId, Position};
 use file::{File, Known};
@@ -45,7 +47,8 @@ struct Shared {
     slot: Mutex<Slot>,
     /// Something was stored.
     stored: Notify,
-    /// Whose batches are stored.
+    claim: OnceLock<Claim>,
+    /// Whose batches are stored, where nobody claims a `node_id`.
     journal: OnceLock<JournalId>,
 }
 
@@ -61,8 +64,13 @@ impl SqliteSink {
     /// Nothing is opened yet.
     pub fn new(path: &Path, settings: &config::Sink) -> Self {
         let (path, settings) = (path.to_owned(), settings.clone());
-        let shared = Shared { path, settings, slot: Mutex::default(), stored: Notify::new(), journal: OnceLock::new() };
-        Self { shared: Arc::new(shared), keeper: Mutex::new(None) }
+        let (slot, stored, claim, journal) = (Mutex::default(), Notify::new(), OnceLock::new(), OnceLock::new());
+        let shared = Arc::new(Shared { path, settings, slot, stored, claim, journal });
+        Self { shared, keeper: Mutex::new(None) }
+    }
+
+    pub(super) fn claim(&self, claim: Claim) {
+        assert!(self.shared.claim.set(claim).is_ok(), "a sink has one node");
     }
 
     pub(super) fn serve(&self, journal: JournalId) {
@@ -95,7 +103,8 @@ impl Sink for SqliteSink {
             let mut slot = shared.lock();
             let Slot { file, known, .. } = &mut *slot;
             if file.is_none() {
-                *file = Some(File::open(&shared.path, &shared.settings, known).map_err(|error| shared.named(error))?);
+                let opened = File::open(&shared.path, &shared.settings, known, shared.claim.get());
+                *file = Some(opened.map_err(|error| shared.named(error))?);
             }
             drop(slot);
             Ok(SqliteConnection { shared, usable: true })
@@ -113,8 +122,8 @@ pub struct SqliteConnection {
 impl Connection for SqliteConnection {
     async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         let batches = batches.to_vec();
-        let journal = self.shared.journal.get().copied();
-        let stored = self.with_file(move |file, known| match file.store(known, journal, &batches, again) {
+        let shared = Arc::clone(&self.shared);
+        let stored = self.with_file(move |file, known| match file.store(known, &shared, &batches, again) {
             Err(StoreError::Failed(error)) => Err(error),
             Err(StoreError::Taken(taken)) => Ok(Err(StoreError::Taken(taken))),
             Ok(stored) => Ok(Ok(stored)),
@@ -125,7 +134,8 @@ impl Connection for SqliteConnection {
     }
 
     async fn probe(&mut self) -> Result<(), SinkError> {
-        self.with_file(File::probe).await
+        let shared = Arc::clone(&self.shared);
+        self.with_file(move |file, known| file.probe(known, shared.claim.get())).await
     }
 
     fn usable(&self) -> bool {
@@ -222,11 +232,16 @@ impl File {
     fn store(
         &mut self,
         known: &mut Known,
-        journal: Option<JournalId>,
+        shared: &Shared,
         batches: &[Batch],
         again: bool,
     ) -> Result<Vec<Stored>, StoreError> {
         let work = |transaction: &rusqlite::Transaction<'_>, table: &TableName| {
+            let claim = shared.claim.get();
+            if let Some(claim) = claim.filter(|_| cfg!(not(forebay_plant = "store_unclaimed"))) {
+                claim::take(transaction, table, claim)?;
+            }
+            let journal = claim.map(|claim| claim.owner().journal).or(shared.journal.get().copied());
             let prepared = Statements::prepare(transaction, table, journal);
             prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches, again)
         };

@@ -108,6 +108,8 @@ struct Failure {
     stale: bool,
     /// Whether the sink had said just before that it would take a write.
     probed: bool,
+    /// Whether the batches were sent: then they may be stored.
+    sent: bool,
 }
 
 /// Why a transaction is not tried again as it is.
@@ -189,8 +191,12 @@ impl<S: Sink> Writer<S> {
                     }
                 },
                 Err(GivenUp::Lasting(error)) => {
-                    doubtful = true;
-                    let parts = if doubt == Doubt::Record { piece.split(batches) } else { piece.split_batches() };
+                    doubtful |= !error.is_too_slow();
+                    let parts = if doubt == Doubt::Record || error.is_too_slow() {
+                        piece.split(batches)
+                    } else {
+                        piece.split_batches()
+                    };
                     match parts {
                         Some((earlier, later)) => pieces.extend([later, earlier]),
                         None => {
@@ -241,7 +247,7 @@ impl<S: Sink> Writer<S> {
                 }
                 Err(failure) => failure,
             };
-            let Failure { error, probed, .. } = failure;
+            let Failure { error, probed, sent, .. } = failure;
             let error = match error {
                 StoreError::Failed(error) => error,
                 StoreError::Taken(taken) => {
@@ -251,7 +257,7 @@ impl<S: Sink> Writer<S> {
                 }
             };
             stale = failure.stale;
-            self.again |= error.class != Class::Poison;
+            self.again |= sent && error.class != Class::Poison;
             if error.class == Class::Poison {
                 health.works();
                 probing.into_iter().for_each(|mut delays| delays.reset());
@@ -259,12 +265,14 @@ impl<S: Sink> Writer<S> {
             }
             if probed && error.class == Class::Transient {
                 // It would have taken a write: the outage is over, whatever becomes of these rows.
-                health.works();
+                health.took_probe();
                 probing.iter_mut().for_each(|delays| delays.reset());
             }
             let may_be_a_rows = error.class == Class::Transient || error.class == Class::Outage && (probed || doubtful);
             failing_since = may_be_a_rows.then(|| failing_since.unwrap_or_else(Instant::now));
-            let lasts = failing_since.is_some_and(|since| doubtful || since.elapsed() >= LASTS_AFTER);
+            // What the server gave too little time for is tried in parts, at once.
+            let lasts =
+                error.is_too_slow() || failing_since.is_some_and(|since| doubtful || since.elapsed() >= LASTS_AFTER);
             if lasts && !batches.is_empty() && cfg!(not(forebay_plant = "retry_for_ever")) {
                 health.count(error.class);
                 return Err(GivenUp::Lasting(error));
@@ -311,7 +319,7 @@ impl<S: Sink> Writer<S> {
     async fn try_once(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
         let kept = self.connection.take();
         let stale = kept.is_some();
-        let fail = |error: SinkError| Failure { error: error.into(), stale, probed: false };
+        let fail = |error: SinkError| Failure { error: error.into(), stale, probed: false, sent: false };
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.sink.connect().await.map_err(SinkError::not_for_a_report).map_err(fail)?,
@@ -327,7 +335,7 @@ impl<S: Sink> Writer<S> {
         if connection.usable() {
             self.connection = Some(connection);
         }
-        outcome.map_err(|error| Failure { error, stale, probed: probe })
+        outcome.map_err(|error| Failure { error, stale, probed: probe, sent: true })
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use forebay::config::{Settings, Sources};
 use forebay::engine::Engine;
-use forebay::journal::{Answer, Append, Content, Entry, Outlet, ReplyTo, Value};
+use forebay::journal::{Answer, Append, Content, Drained, Entry, Outlet, ReplyTo, Seal, Value};
 use forebay::report::{self, Body, Draft, Echo, Id, Number, Position, Record, Report, reply};
 use serde::Serialize;
 use support::message::{self, FIRST_SEQ, MESSAGE_BYTES};
@@ -92,14 +92,20 @@ fn on_one_thread(time: Duration) -> Vec<Figure> {
         reply::ack(&mut buffer, black_box(&echo), black_box(number));
         black_box(&buffer);
     }));
+    let seal = Seal::of(&[7; 32]);
     for reports in ENTRIES {
         let entry = Value::Entry(entry(reports));
-        let bytes = Bytes::from(entry.encode());
+        let encode = |entry: &Value| {
+            let mut bytes = Vec::new();
+            entry.encode(&seal, &mut bytes);
+            bytes
+        };
+        let bytes = Bytes::from(encode(&entry));
         figures.push(repeated(&format!("encode an entry of {reports}"), reports, time, || {
-            drop(black_box(black_box(&entry).encode()));
+            drop(black_box(encode(black_box(&entry))));
         }));
         figures.push(repeated(&format!("decode an entry of {reports}"), reports, time, || {
-            drop(black_box(Value::decode(black_box(&bytes)).expect("it is whole")));
+            drop(black_box(Value::decode(&seal, black_box(&bytes)).expect("it is whole")));
         }));
     }
     figures
@@ -213,7 +219,7 @@ impl Outlet for Connection {
         }
     }
 
-    fn drained(&self, _: u64, _: u64) {}
+    fn drained(&self, _: u64, _: Drained) {}
 }
 
 fn print(options: &Options, figures: &[Figure]) {

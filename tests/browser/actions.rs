@@ -6,6 +6,7 @@ use crate::driver::Browser;
 use crate::page::loaded;
 use crate::support::mariadb::MariaDb;
 use crate::support::node::Node;
+use crate::support::servers::{NARROW, WIDE};
 use crate::support::wait::{eventually, same};
 
 /// A node whose sink refuses codes over 32,767, with `dead` dead letters of the id `meter-7`.
@@ -13,7 +14,7 @@ pub async fn with_dead_letters(mariadb: &MariaDb, dead: u64) -> Node {
     let node = Node::new().set("sink.url", mariadb.url()).start().await;
     node.post(r#"{"op":"report","id":"first","seq":0}"#).await;
     node.drained().await;
-    mariadb.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
+    mariadb.run(&[NARROW]).await;
     let report = |seq| json!({"op": "report", "id": "meter-7", "seq": seq, "code": 100_000, "data": {"kwh": seq}});
     node.post(json!((1..=dead).map(report).collect::<Vec<_>>()).to_string()).await;
     assert_eq!(node.drained().await["dead"], dead);
@@ -34,7 +35,7 @@ async fn a_dead_letter_is_retried_by_clicking_and_becomes_a_row() {
     browser.shows("#ask", "Retry this dead letter?").await;
     browser.click("#ask .main").await;
     browser.shows("#toasts", "the sink refuses it again").await;
-    mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    mariadb.run(&[WIDE]).await;
     browser.click("#dead-rows button[aria-label^='Retry']").await;
     browser.press("Cancel").await;
     assert_eq!(node.audit().await["dead"], 1);
@@ -69,7 +70,7 @@ async fn dead_letters_are_retried_together_discarded_one_by_one_and_exported() {
     browser.shows("#dead-pages", "of 44").await;
     let export = browser.script("return fetch(document.getElementById('export').href).then((a) => a.text())").await;
     assert_eq!(export.as_str().expect("a text").lines().count(), 44);
-    mariadb.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    mariadb.run(&[WIDE]).await;
     browser.press("Retry all").await;
     browser.click("#ask .main").await;
     browser.shows("#toasts", "44 reports are rows in the sink now").await;

@@ -5,6 +5,7 @@ use crate::cuts::{Cuts, Recording, spread};
 use crate::log::{POLICIES, Replay};
 use crate::mount::Disk;
 use crate::script::{self, Talk};
+use crate::support::forge;
 use crate::support::ledger::Sent;
 use crate::support::proof::rounds;
 use crate::tree::Tree;
@@ -65,6 +66,47 @@ async fn an_acked_report_survives_a_power_cut_under_load() {
     let around = recording.cuts_around_syncs(&mut random);
     let count = rounds(150, 5_000);
     let mut places: Vec<usize> = (0..count).map(|_| around[random.below(around.len() as u64) as usize]).collect();
+    places.sort_unstable();
+    cuts.cut_by_chance(&recording, places).await;
+    cuts.finish();
+}
+
+/// Reports of an attacker among others, drained again and again, so that each file of bundles is written over several
+/// times; the last part of it waits.
+async fn recorded_rewriting() -> Recording {
+    let disk = Disk::mount(Tree::new());
+    let book = Book::new(&disk);
+    let node = script::node_on(&disk).set("journal.recent_bytes", "1MiB").set("flush.tick", "20ms").start().await;
+    let mut talk = Talk::with(&node, &book).await.expect("nothing fails");
+    for round in 0..rounds(4, 8) {
+        for message in 0..60 {
+            let id = format!("att-{}", round * 60 + message);
+            let forged = (0..8).map(|n| forge::forged(&id, b'R', 1 + (message % 2) as u8, n));
+            talk.attack(&forged.collect::<Vec<_>>()).await.expect("nothing fails");
+            let large = script::sent("honest", round * 1_000 + message, 60_000);
+            talk.report(&[large]).await.expect("nothing fails");
+        }
+        talk.done("honest").await.expect("nothing fails");
+    }
+    for n in 0..40 {
+        talk.report(&[script::sent("waits", n, 20_000)]).await.expect("nothing fails");
+    }
+    drop(talk);
+    let mut node = node;
+    node.kill();
+    Recording::of(&disk, Tree::new(), book)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acked_report_survives_a_power_cut_over_files_that_are_written_again() {
+    let recording = recorded_rewriting().await;
+    let mut cuts = Cuts::new("power cut over files that are written again");
+    let mut random = cuts.random(4);
+    let around = recording.cuts_around_syncs(&mut random);
+    // The later ones have more under them.
+    let later = &around[around.len() / 3..];
+    let count = rounds(24, 2_000);
+    let mut places: Vec<usize> = (0..count).map(|_| later[random.below(later.len() as u64) as usize]).collect();
     places.sort_unstable();
     cuts.cut_by_chance(&recording, places).await;
     cuts.finish();

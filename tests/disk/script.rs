@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use crate::book::Book;
 use crate::mount::Disk;
 use crate::support::client::{Client, Incoming, report};
+use crate::support::forge::Forged;
 use crate::support::ledger::Sent;
 use crate::support::node::Node;
 
@@ -83,6 +84,16 @@ impl Talk {
             }
         };
         reports.iter().zip(&replies).for_each(|(report, reply)| self.book.replied(report, reply));
+        Ok(())
+    }
+
+    /// Sends an attacker's reports in one message, and books the replies.
+    pub async fn attack(&mut self, forged: &[Forged]) -> Result<(), Ended> {
+        forged.iter().for_each(|forged| self.book.sent(&forged.sent));
+        let texts: Vec<&str> = forged.iter().map(|forged| forged.text.as_str()).collect();
+        let replies = self.ask(format!("[{}]", texts.join(","))).await?;
+        let replies = replies.as_array().expect("an array of replies").clone();
+        forged.iter().zip(&replies).for_each(|(forged, reply)| self.book.replied(&forged.sent, reply));
         Ok(())
     }
 

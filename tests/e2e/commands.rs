@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use crate::limits::DEAD;
 use crate::support::client::Client;
 use crate::support::node::{FOREBAY, Node, Output, run};
-use crate::support::servers::{Kind, Server, on_each_server};
+use crate::support::servers::{Kind, NARROW, Server, WIDE, on_each_server};
 use crate::support::wait::{eventually, same};
 
 /// Runs the program against the admin listener at `admin`, on a thread that may wait for it.
@@ -51,7 +51,7 @@ pub async fn with_dead_letters(server: &Server) -> Node {
     let node = Node::new().set("sink.url", server.url()).start().await;
     node.post(r#"{"op":"report","id":"first","seq":0}"#).await;
     node.drained().await;
-    server.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
+    server.run(&[NARROW]).await;
     let mut client = Client::connect(node.ingest()).await;
     for n in 0..5 {
         let data = format!("{{\"n\": {n},\n \"text\": \"\u{9b}2J\u{202e}\\u001b[2J\"}}");
@@ -119,7 +119,7 @@ async fn dead_letters_are_retried_and_discarded_by_command(kind: Kind) {
     let down = fails(node.admin(), &["dead-letters", "retry", "--all"]).await;
     assert!(down.contains("takes nothing now") && down.contains("(503)"), "{down}");
     server.restart().await;
-    server.run(&["ALTER TABLE reports MODIFY code INT"]).await;
+    server.run(&[WIDE]).await;
 
     assert_eq!(ok(node.admin(), &["dead-letters", "retry", "s0~0~0"]).await, "1 stored, 0 refused again\n");
     let gone = fails(node.admin(), &["dead-letters", "retry", "s0~0~0"]).await;
@@ -150,7 +150,7 @@ async fn more_than_a_page_of_dead_letters_is_listed_whole(kind: Kind) {
     let node = Node::new().set("sink.url", server.url()).start().await;
     node.post(r#"{"op":"report","id":"first","seq":0}"#).await;
     node.drained().await;
-    server.run(&["ALTER TABLE reports MODIFY code SMALLINT"]).await;
+    server.run(&[NARROW]).await;
     let many: Vec<Value> =
         (0..1_203).map(|n| json!({"op": "report", "id": "many", "seq": n, "code": 100_000})).collect();
     node.post(serde_json::to_string(&many).expect("JSON")).await;

@@ -1,14 +1,17 @@
 //! A damaged journal: `journal check` names it, `journal export` reads what is whole, and the node goes on by itself.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 
+use forebay::journal::Seal;
 use serde_json::{Value, json};
 
 use crate::limits::DEAD;
 use crate::support::client::Client;
 use crate::support::http;
-use crate::support::node::{Node, Output, run};
+use crate::support::node::{FOREBAY, Node, Output, run, without_settings};
 
 fn journal(command: &str, node: &Node) -> Output {
     run(&["journal", command, &node.journal().display().to_string()])
@@ -55,16 +58,22 @@ fn sorted(mut reports: Vec<(String, u64, String)>) -> Vec<(String, u64, String)>
 }
 
 /// Flips one bit of `text` wherever the journal has it: the storage writes a value again when it compacts its page.
+/// Values are masked by the secret in the file `identity`.
 fn flip(node: &Node, text: &str) {
+    let identity = std::fs::read(node.journal().join("identity")).expect("a journal");
+    let seal = Seal::of(identity[identity.len() - 32..].try_into().expect("a secret"));
     let bundles = std::fs::read_dir(node.journal().join("recent")).expect("a journal");
     let bundles = bundles.map(|file| file.expect("a file").path());
     let mut copies = 0;
     for path in bundles.chain([node.journal().join("db")]) {
         let bytes = std::fs::read(&path).expect("a journal");
         let file = File::options().write(true).open(path).expect("a journal");
-        for (at, window) in bytes.windows(text.len()).enumerate() {
-            if window == text.as_bytes() {
-                file.write_all_at(&[bytes[at] ^ 1], at as u64).expect("written");
+        for at in (0..bytes.len().saturating_sub(12)).filter(|at| bytes[*at..].starts_with(b"\x02FBJ")) {
+            let length = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().expect("four bytes")) as usize;
+            let Some(value) = bytes.get(at..at + 12 + length) else { continue };
+            let opened = seal.open(value);
+            for found in opened.windows(text.len()).enumerate().filter(|(_, window)| *window == text.as_bytes()) {
+                file.write_all_at(&[value[found.0] ^ 1], (at + found.0) as u64).expect("written");
                 copies += 1;
             }
         }
@@ -91,6 +100,29 @@ async fn a_report_is_one_line_of_an_export_though_its_data_has_line_ends() {
     Client::connect(node.ingest()).await.report("a", 1, "{\"n\":\n\r\n1}").await;
     node.kill();
     assert_eq!(exported(&journal("export", &node)), [("a".to_owned(), 1, "{\"n\":1}".to_owned())]);
+}
+
+/// `serve` once ended, because an export whose reader had gone to lunch held the journal.
+#[tokio::test]
+async fn an_export_that_is_read_slowly_keeps_no_node_from_its_journal() {
+    let mut node = Node::new().set("sink.url", DEAD).start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    let data = format!("\"{}\"", "x".repeat(1_000));
+    for seq in 0..300 {
+        client.report("a", seq, &data).await;
+    }
+    node.kill();
+    let mut command = without_settings(Command::new(FOREBAY));
+    command.args(["journal", "export"]).arg(node.journal()).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut export = command.spawn().expect("the program starts");
+    let mut lines = BufReader::new(export.stdout.take().expect("it is piped")).lines();
+    // It has read the journal, and a pipe takes a part of what it has to say.
+    let first = lines.next().expect("a line").expect("text");
+    assert!(first.contains("\"id\":\"a\""), "{first}");
+    node.restart().await;
+    assert!(export.try_wait().expect("a child").is_none(), "it has ended: nothing was shown");
+    assert_eq!(lines.count(), 299);
+    assert!(export.wait().expect("a child").success());
 }
 
 #[tokio::test]

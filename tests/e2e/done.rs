@@ -26,7 +26,7 @@ async fn a_done_is_acknowledged_and_then_comes_its_event() {
         client.report("s", seq, "1").await;
     }
     let event = done(&mut client, "s").await;
-    assert_eq!(event, json!({"op": "done", "id": "s", "ref": "a2", "code": 200, "reports": 3}));
+    assert_eq!(event, json!({"op": "done", "id": "s", "ref": "a2", "code": 200, "reports": 3, "dead": 0}));
     // All of it is in the sink when the event comes, not some time after.
     assert_eq!(node.stored().rows_of("s").await.expect("a sink").len(), 3);
     let stream = node.stored().stream("s").await.expect("a stream");
@@ -86,7 +86,7 @@ async fn the_id_of_a_done_is_echoed_as_sent() {
     let mut client = Client::connect(node.ingest()).await;
     let ack = client.ask(r#"{"op":"done","id":7}"#).await;
     assert_eq!(ack, json!({"op": "ack", "id": 7, "code": 200}));
-    assert_eq!(client.reply().await, json!({"op": "done", "id": 7, "code": 200, "reports": 0}));
+    assert_eq!(client.reply().await, json!({"op": "done", "id": 7, "code": 200, "reports": 0, "dead": 0}));
 }
 
 #[tokio::test]

@@ -100,7 +100,10 @@ async fn every_column_is_as_it_was_sent(kind: Kind) {
     }
     node.drained().await;
     let rows = node.stored().rows_of("columns").await.expect("a sink");
-    let columns: Vec<_> = rows.iter().map(|row| (row.time.as_deref(), row.code, row.data.as_deref())).collect();
+    let form = node.stored().form().await.expect("a sink");
+    let data: Vec<_> = rows.iter().map(|row| row.data.as_deref().map(|data| form.of(data))).collect();
+    let columns: Vec<_> =
+        rows.iter().zip(&data).map(|(row, data)| (row.time.as_deref(), row.code, data.as_deref())).collect();
     let wanted = [
         (Some("1714972800.000000"), 0, None),
         (Some("1714972800.000000"), -5, None),

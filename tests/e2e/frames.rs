@@ -168,13 +168,32 @@ async fn a_text_that_is_not_utf8_is_refused() {
 }
 
 #[tokio::test]
-async fn a_binary_message_is_refused() {
+async fn a_binary_message_is_taken_like_text() {
     let node = Node::new().start().await;
     let mut client = Client::connect(node.ingest()).await;
-    client.send_message(Message::binary(report("binary", 1, "1").into_bytes())).await;
-    match client.next().await {
-        Incoming::Reply(reply) => assert_eq!((&reply["op"], &reply["code"]), (&json!("error"), &json!(400)), "{reply}"),
-        other => assert_eq!(other, Incoming::Closed(1003)),
+    client.send_message(Message::binary(report("binary", 1, "\"é\"").into_bytes())).await;
+    assert_eq!(client.reply().await["code"], 200);
+    client.send_message(Message::binary([b"{\"op\":\"ping\",\"x\":\"".as_slice(), b"\xff\"}"].concat())).await;
+    assert_eq!(client.next().await, Incoming::Closed(1007), "it is UTF-8, or nothing");
+    node.drained().await;
+    assert_eq!(node.stored().data_of("binary").await.expect("a sink"), ["\"é\""]);
+}
+
+#[tokio::test]
+async fn a_handshake_that_says_a_length_is_refused_whenever_the_frame_comes() {
+    let node = Node::new().start().await;
+    let frame = Frame::text(&report("swallowed", 1, "1")).bytes();
+    for head in ["Content-Length: 3", "Content-Length: 0", "Transfer-Encoding: chunked"] {
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{head}\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            node.ingest()
+        );
+        for behind in [&frame[..], b""] {
+            let answer =
+                http::exchange(node.ingest(), &[request.as_bytes(), behind].concat()).await.expect("an answer");
+            assert_eq!(answer.status, 400, "{head}");
+        }
     }
     assert_nothing_stored(&node).await;
 }

@@ -39,6 +39,35 @@ async fn tokens_limits_and_log_level_change_while_connections_stay() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_withdrawn_gets_no_event_any_more() {
+    let [(old, old_entry), (new, new_entry)] = [(); 2].map(|()| token(&["--name", "gateway"]));
+    let mut node = Node::new().set("flush.tick", "1h");
+    let file = node.folder().join("tokens.toml");
+    std::fs::write(&file, &old_entry).expect("a file");
+    node.change("access.tokens", file.display().to_string());
+    let node = node.start().await;
+    let connect = async |token: &str| {
+        let header = format!("Bearer {token}");
+        Client::connect_with(node.ingest(), &[("authorization", &header)]).await.expect("let in")
+    };
+    let mut before = connect(&old).await;
+    before.report("a", 1, "1").await;
+    // The sink takes nothing while somebody else has its lock.
+    let database = rusqlite::Connection::open(node.sqlite_file()).expect("the sink");
+    database.execute_batch("BEGIN IMMEDIATE").expect("the lock is free");
+    assert_eq!(before.ask(r#"{"op":"done","id":"a"}"#).await["op"], "ack");
+    std::fs::write(&file, &new_entry).expect("a file");
+    node.hang_up();
+    node.said(DONE, 1).await;
+    let mut after = connect(&new).await;
+    assert_eq!(after.ask(r#"{"op":"done","id":"a"}"#).await["op"], "ack");
+    database.execute_batch("ROLLBACK").expect("the lock is given back");
+    assert_eq!(after.reply().await["op"], "done");
+    let reply = before.ask(r#"{"op":"ping"}"#).await;
+    assert_eq!(reply["op"], "pong", "the event of the one before was due by now");
+}
+
+#[tokio::test]
 async fn a_reload_with_a_fault_changes_nothing_and_says_why() {
     let (good, entry) = token(&[]);
     let mut node = Node::new();

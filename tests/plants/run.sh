@@ -10,6 +10,11 @@ ack_before_sync          | e2e::durable::an_ack_is_written_only_after_the_journa
 write_without_sync       | e2e::durable::an_ack_is_written_only_after_the_journals_file_was_synced     | no sync of the file
 sync_by_sled_alone       | disk::power::an_acked_report_survives_a_power_cut_at_any_sync               | trees of sled without a sync of their file
 reuse_too_soon           | lib::journal::store::recent::tests::a_segment_is_written_again_only_once_it_is_on_disk_that_all_of_it_is_gone | a segment is written over before it is known to be free
+seal_without_secret      | lib::journal::tests::forged::what_a_report_holds_is_no_entry_where_its_bundle_is_damaged | what a client sends is taken for the journal's own
+take_any_id              | e2e::ids::ids_without_end_are_refused_in_time_and_the_node_starts_again_in_the_same_memory | ids in memory have no limit
+take_every_descriptor    | e2e::descriptors::a_crowd_of_connections_never_keeps_the_journal_from_its_files | connections take what the journal needs
+export_under_lock        | e2e::damage::an_export_that_is_read_slowly_keeps_no_node_from_its_journal | an export holds the journal while it is read
+lose_unlisted            | lib::journal::tests::forged::what_is_dead_by_damage_is_listed_with_what_is_known_of_it | reports are dead by damage, and no list has them
 keep_what_is_torn        | lib::journal::store::recent::tests::what_was_torn_before_it_was_synced_never_comes_back | a torn end is left where it lies
 truncate_before_store    | e2e::outage::a_batch_on_its_way_to_a_dead_server_survives_kill_nine::mariadb         | entries go before the commit of the sink
 plain_insert             | e2e::exactly_once::one_seq_before_and_after_a_restart_is_one_row_in_a_server::mariadb | INSERT without ON DUPLICATE KEY
@@ -43,7 +48,7 @@ begin_anew               | e2e::moves::a_file_that_is_moved_away_under_load_is_w
 any_log                  | sink::files::a_file_beside_a_wal_of_another_state_is_refused_and_not_served             | a -wal is laid over whatever it lies beside
 slow_ones_stay           | lib::server::budget::tests::a_slow_one_is_wanted_once_others_wait           | who takes memory slowly keeps it from all others
 hold_what_comes          | e2e::memory::arrays_of_the_smallest_reports                                 | replies are not counted
-ids_without_end          | e2e::memory::ids_without_end                                                | ids of connections have no limit
+ids_without_end          | e2e::ids::ids_without_end                                                | ids of connections have no limit
 dones_without_end        | lib::server::dones::tests::nobody_gets_more_than_half_of_what_is_left       | dones that wait have no limit
 serve_any_host           | e2e::edges::a_page_that_pointed_its_name_here_writes_no_report                  | a page that points its name here writes reports
 serve_what_cannot_be_read | e2e::edges::a_host_that_cannot_be_read_or_is_there_twice_or_not_is_refused_by_both_listeners | a host that cannot be read counts as none
@@ -60,11 +65,16 @@ a_number_is_ours         | sink::sqlite::what_a_node_numbered_is_stored_though_t
 mark_of_any_journal      | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | the mark of one journal counts for the positions of another
 mark_passes_letters      | sink::sqlite::what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable | a mark passes a report that is neither a row nor a letter
 replay_all               | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | a replay brings back what was removed
+store_unclaimed          | sink::claims::mariadb::a_connection_that_was_open_before_stores_nothing_once_another_has_the_claim | a transaction is committed though its node_id is anothers
+write_to_any_table       | sink::tables::tables_that_cannot_keep_the_promises_are_refused_with_the_statement_that_mends_them::mariadb | tables are written to whatever they are like
+up_while_it_refuses_all  | sink::classes::a_table_that_refuses_every_row_blocks_until_it_takes_one::mariadb | the state is up while every row is refused
 trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver ends the node
+inflate_to_the_end       | lib::server::post::body::tests::what_gzip_made_is_inflated_up_to_the_limit_and_nothing_else | what is inflated has no limit
+keep_some                | e2e::post::all_of_an_atomic_request_is_kept_or_none_of_it                   | an atomic request is kept in part
+tell_the_withdrawn       | e2e::reload::a_token_that_is_withdrawn_gets_no_event_any_more               | a withdrawn token is told of what is drained
 repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
 listen_late              | e2e::starts::a_hangup_before_the_settings_are_read_ends_nothing              | a signal in the first milliseconds ends the process
 forget_quotas            | lib::access::tests::a_quota_goes_on_counting_when_its_entry_comes_back       | max_ids begins anew when a token comes back
-write_for_all            | e2e::starts::what_a_node_writes_is_its_owners_alone_whatever_the_umask       | the umask says who may read what is written
 wait_for_what_is_claimed | e2e::edges::a_chunk_that_claims_more_than_there_may_be_is_refused_at_once    | a chunk that no body can have is waited for
 last_answer_wins         | e2e::races::a_report_and_a_done_over_two_connections_at_once_leave_what_the_later_says | a marker goes by the order of answers
 '

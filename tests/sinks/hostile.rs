@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::sinks::{Rig, batch, marker, report, settings};
-use super::support::mariadb::MariaDb;
+use super::support::servers::{Kind, Server, on_each_server};
 use super::{Class, outcome};
 
 /// Long enough for a server of this machine, short enough for one that never says what it announced.
@@ -183,20 +183,19 @@ async fn a_server_that_answers_what_none_should_is_an_error_and_no_panic() {
 }
 
 /// A real server's answers with one byte changed, at many places.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_servers_answers_with_a_byte_changed_are_errors_or_nothing_and_no_panic() {
-    let mariadb = MariaDb::start().await;
-    mariadb.run(&["CREATE USER x@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT ALL ON *.* TO x@'127.0.0.1'"]).await;
+async fn a_real_servers_answers_with_a_byte_changed_are_errors_or_nothing_and_no_panic(kind: Kind) {
+    let server = Server::start(kind).await;
+    server.run(&["CREATE USER x@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT ALL ON *.* TO x@'127.0.0.1'"]).await;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let url = format!("mysql://x:secret@127.0.0.1:{}/forebay", listener.local_addr().expect("it is bound").port());
     let sink = open(&forebay::config::Sink { timeout: PATIENCE, ..settings(SinkTarget::Mysql(url)) }).expect("a URL");
     let mut errors = 0;
-    for at in (0..120).chain((120..6_000).step_by(37)) {
+    for at in (0..120).chain((120..9_000).step_by(101)) {
         let one = async {
             let (client, _) = listener.accept().await.expect("the sink connects");
-            let server = TcpStream::connect((Ipv4Addr::LOCALHOST, mariadb.port())).await.expect("the server is up");
+            let upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).await.expect("the server is up");
             let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
-                (client.into_split(), server.into_split());
+                (client.into_split(), upstream.into_split());
             let up = tokio::io::copy(&mut from_client, &mut to_server);
             let down = async {
                 let (mut bytes, mut seen) = (vec![0; 65_536], 0);
@@ -219,11 +218,12 @@ async fn a_real_servers_answers_with_a_byte_changed_are_errors_or_nothing_and_no
     }
     assert!(errors > 20, "the bytes that were changed matter: {errors}");
 }
+on_each_server!(a_real_servers_answers_with_a_byte_changed_are_errors_or_nothing_and_no_panic);
 
 /// MariaDB's login by ed25519: the driver panicked, and the node ended at each start.
 #[tokio::test]
 async fn an_account_that_logs_in_by_ed25519_is_served() {
-    let mut rig = Rig::start(crate::Kind::MariaDb).await;
+    let mut rig = Rig::start(Kind::MariaDb).await;
     let server = rig.server();
     let user = "CREATE USER app@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('s3cret')";
     server.run(&["INSTALL SONAME 'auth_ed25519'", user, "GRANT ALL ON forebay.* TO app@'127.0.0.1'"]).await;
@@ -232,9 +232,8 @@ async fn an_account_that_logs_in_by_ed25519_is_served() {
 }
 
 /// The total of one stream, made something else by hand: the driver's conversion panicked, and the node ended.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_total_that_is_no_number_of_rows_holds_up_its_own_id_and_says_how_to_mend_it() {
-    let mut rig = Rig::start(crate::Kind::MariaDb).await;
+async fn a_total_that_is_no_number_of_rows_holds_up_its_own_id_and_says_how_to_mend_it(kind: Kind) {
+    let mut rig = Rig::start(kind).await;
     rig.make_tables().await;
     rig.server().run(&["ALTER TABLE report_streams MODIFY reports BIGINT NOT NULL"]).await;
     let mut writer = rig.writer();
@@ -249,3 +248,4 @@ async fn a_total_that_is_no_number_of_rows_holds_up_its_own_id_and_says_how_to_m
     rig.server().run(&["UPDATE report_streams SET reports = 1 WHERE id = 'bad'"]).await;
     assert_eq!(writer.store_in_doubt(&[done("bad", 10)], forebay::sink::Doubt::Batch).await, [outcome(1, 0, Some(2))]);
 }
+on_each_server!(a_total_that_is_no_number_of_rows_holds_up_its_own_id_and_says_how_to_mend_it);

@@ -43,7 +43,12 @@ impl Client {
 
     /// Connects with more headers, such as `Origin`.
     pub async fn connect_with(address: SocketAddr, headers: &[(&'static str, &str)]) -> Result<Self, Error> {
-        let mut request = format!("ws://{address}/ws").into_client_request()?;
+        Self::connect_to(&format!("ws://{address}/ws"), headers).await
+    }
+
+    /// Connects to a URL, for other paths.
+    pub async fn connect_to(url: &str, headers: &[(&'static str, &str)]) -> Result<Self, Error> {
+        let mut request = url.into_client_request()?;
         for (name, value) in headers {
             let value = HeaderValue::from_str(value).expect("a header's value");
             request.headers_mut().insert(HeaderName::from_static(name), value);

@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod client;
+pub mod forge;
 pub mod http;
 pub mod ledger;
 pub mod load;

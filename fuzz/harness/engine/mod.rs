@@ -17,6 +17,8 @@ use std::time::Duration;
 pub use model::Findings;
 #[allow(unused_imports, reason = "tests/model uses them all")]
 pub use steps::{MAX_STEPS, STEP_BYTES, decode};
+#[allow(unused_imports, reason = "tests/model has no use for it")]
+pub use world::copy_journal;
 
 /// How long a node may take for anything before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,7 +41,7 @@ pub fn run(input: &[u8]) -> Findings {
 }
 
 /// A folder in memory, where there is one: syncs cost nothing there.
-fn memory() -> PathBuf {
+pub fn memory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }

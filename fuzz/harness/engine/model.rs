@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use forebay::journal::{Ack, Answer, Content, DeadLetter};
-use forebay::report::{Draft, Marker, Number};
+use forebay::report::{Draft, LetterKind, Marker, Number};
 
 use super::sink::{Row, Stored};
 use super::steps::IDS;
@@ -50,7 +50,8 @@ pub struct Model {
     answered: Option<usize>,
     /// The state of each id's stream; `None` where a report or marker may have changed it of which nobody knows.
     states: [Option<&'static str>; IDS],
-    discarded: HashSet<Slot>,
+    /// Tickets of reports whose dead letters were discarded.
+    discarded: HashSet<usize>,
     /// Tickets of markers that are said to be in the sink.
     drained: HashSet<u64>,
     /// Clients were told that all of these ids before these positions is in the sink.
@@ -93,7 +94,8 @@ struct Place {
     /// There may be others.
     unsure: bool,
     row: Option<usize>,
-    is_dead: bool,
+    /// Dead letters.
+    dead: HashSet<usize>,
 }
 
 /// The data of the report with this ticket.
@@ -205,8 +207,8 @@ impl Model {
 
     /// Notes that a dead letter was discarded by request.
     pub fn discarded(&mut self, letter: &DeadLetter) {
-        let id = letter.id.as_str().parse().expect("ids are numbers");
-        self.discarded.insert((id, letter.report.number.source, letter.report.number.seq));
+        let data = letter.report.data.as_deref().unwrap_or_default();
+        self.discarded.extend(ticket_of(&String::from_utf8_lossy(data)));
     }
 
     /// Holds what is stored, and then the dead letters, against what is known. `all` when the backlog is empty.
@@ -229,11 +231,14 @@ impl Model {
                 code: letter.report.code,
                 data: String::from_utf8_lossy(letter.report.data.as_deref().unwrap_or_default()).into_owned(),
             };
-            if row.code != POISON {
+            if row.code != POISON && letter.kind != LetterKind::KeyTaken {
                 self.findings.wrong.push(format!("a dead letter that is no poison: {row:?}"));
             }
-            if self.report(&row).is_some() {
-                places.entry((row.id, row.source, row.seq)).or_default().is_dead = true;
+            if let Some(ticket) = self.report(&row) {
+                let place = places.entry((row.id, row.source, row.seq)).or_default();
+                if !place.dead.insert(ticket) {
+                    self.findings.doubled.push(format!("{ticket} has two dead letters"));
+                }
             }
         }
         let told = std::mem::take(&mut self.told);
@@ -292,7 +297,7 @@ impl Model {
         place.acked.iter().copied().filter(|(_, ticket)| !self.is_poison(*ticket)).min()
     }
 
-    /// First write wins, and what is due is there.
+    /// First write wins, and what is due is a row or a dead letter, each report that was sent under one number.
     fn judge_place(&mut self, slot: Slot, place: &Place, due: &impl Fn(usize, u64) -> bool) {
         let firm = self.firm(place);
         if let (Some((first, by)), Some(row)) = (firm, place.row)
@@ -301,13 +306,11 @@ impl Model {
         {
             self.findings.wrong.push(format!("{slot:?} has {row}, and {by} was first"));
         }
-        let kept = place.row.is_some() || firm.is_none() && (place.is_dead || self.discarded.contains(&slot));
-        let owed = firm.map_or_else(|| place.acked.iter().copied().min(), Some);
-        if let Some((position, ticket)) = owed
-            && !kept
-            && due(slot.0, position)
-        {
-            self.findings.lost.push(format!("{ticket} at {position}, for {slot:?}"));
+        for (position, ticket) in &place.acked {
+            let is_kept = place.row == Some(*ticket) || place.dead.contains(ticket) || self.discarded.contains(ticket);
+            if !is_kept && due(slot.0, *position) {
+                self.findings.lost.push(format!("{ticket} at {position}, for {slot:?}"));
+            }
         }
     }
 

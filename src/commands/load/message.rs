@@ -20,6 +20,9 @@ const STRIDE: u64 = 1 << 40;
 /// Connections that may share an id; with [`STRIDE`] their numbers stay below 2^53.
 pub const MAX_SHARING: u64 = 4096;
 
+/// What stands before the number in the data.
+const NAME: &str = "\",\"n\":";
+
 /// References have 10 digits, and begin anew after a billion.
 const FIRST_REFERENCE: u64 = 1_000_000_000;
 
@@ -117,7 +120,7 @@ impl Template {
         put(",\"time\":\"1714972800\",\"data\":");
         let data = put("{\"id\":\"").start;
         let second_id = digits(put(&id));
-        put("\",\"n\":");
+        put(NAME);
         let number = put(&FIRST.to_string());
         put(",\"agent\":\"");
         let tail = "\"},\"code\":0}";
@@ -144,11 +147,15 @@ impl Template {
         &self.text[self.data.clone()]
     }
 
-    /// The number that a report's data says that it has.
+    /// The number that a report's data says that it has: where it was sent, or, in a sink that keeps the JSON value and
+    /// writes it in its own way, under its name.
     pub fn number_in(&self, data: &[u8]) -> Option<u64> {
         let at = self.number.start - self.data.start..self.number.end - self.data.start;
-        let digits = std::str::from_utf8(data.get(at)?).ok()?;
-        digits.parse().ok()
+        let as_sent = data.get(..at.start).is_some_and(|before| before.ends_with(NAME.as_bytes()));
+        match data.get(at) {
+            Some(digits) if as_sent => std::str::from_utf8(digits).ok()?.parse().ok(),
+            _ => serde_json::from_slice::<serde_json::Value>(data).ok()?.get("n")?.as_u64(),
+        }
     }
 
     fn set(&mut self, id: u64, number: u64) {
@@ -215,6 +222,10 @@ mod tests {
             let data = template.data(42, FIRST + 7).to_vec();
             assert_eq!(serde_json::from_slice::<serde_json::Value>(&data).expect("it is JSON"), message["data"]);
             assert_eq!(template.number_in(&data), Some(FIRST + 7));
+            // As MySQL shows it.
+            let value: serde_json::Value = serde_json::from_slice(&data).expect("it is JSON");
+            let shown = format!(r#"{{"n": {}, "id": {}, "agent": {}}}"#, value["n"], value["id"], value["agent"]);
+            assert_eq!(template.number_in(shown.as_bytes()), Some(FIRST + 7));
             assert_ne!(template.data(42, FIRST + 8), data);
             assert_ne!(template.data(43, FIRST + 7), data);
         }

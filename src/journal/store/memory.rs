@@ -10,19 +10,28 @@ use bytes::Bytes;
 use super::bundle::{Heading, Spot};
 use super::entry;
 use super::error::JournalError;
-use super::identity::Identity;
+use super::identity::{Identity, Known};
 use super::lanes::Lane;
+use super::seal::Seal;
 use crate::report::{Id, JournalId, Position};
 
 pub(super) mod recent {
     pub(in super::super) const FOLDER: &str = "recent";
 
-    pub(in super::super) fn stamp(_: &std::path::Path) -> u64 {
+    pub(in super::super) fn stamp(_: &std::path::Path, _: &super::Seal) -> u64 {
         0
+    }
+
+    pub(in super::super) fn headers(_: &std::path::Path) -> std::io::Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
     }
 }
 
 pub(super) const MAX_VALUE_BYTES: usize = 100 * 1024;
+
+pub(super) fn known(_: &Path) -> Result<Known, JournalError> {
+    Ok(Known::Sealed(Identity { id: JournalId(1), starts: 0, secret: [7; 32] }))
+}
 
 type Tree = BTreeMap<Vec<u8>, Bytes>;
 type Pair = Result<(Vec<u8>, Bytes), JournalError>;
@@ -37,16 +46,12 @@ struct Trees {
 }
 
 /// The trees. Never waits while it is locked, so the lock is no part of the model.
-pub(super) struct Store(Mutex<Trees>);
+pub(super) struct Store(Mutex<Trees>, Seal);
 
 impl Store {
-    pub(super) fn open(_: &Path, lanes: Lane, _: u64) -> Result<Self, JournalError> {
+    pub(super) fn open(_: &Path, lanes: Lane, _: u64, _: Option<&Identity>) -> Result<Self, JournalError> {
         let lanes = vec![Tree::new(); usize::from(lanes)];
-        Ok(Self(Mutex::new(Trees { lanes, ..Trees::default() })))
-    }
-
-    pub(super) fn identity(&self) -> Result<Identity, JournalError> {
-        Ok(Identity { id: JournalId(1), starts: 0, secret: [0; 32] })
+        Ok(Self(Mutex::new(Trees { lanes, ..Trees::default() }), Seal::of(&[7; 32])))
     }
 
     pub(super) fn keep_identity(&self, _: &Identity) -> Result<(), JournalError> {
@@ -55,6 +60,10 @@ impl Store {
 
     pub(super) fn random(&self) -> Result<u64, JournalError> {
         Ok(1)
+    }
+
+    pub(super) fn seal(&self) -> &Seal {
+        &self.1
     }
 
     pub(super) fn lanes(&self) -> Lane {
@@ -79,8 +88,8 @@ impl Store {
         through: Position,
     ) -> impl Iterator<Item = Pair> + use<> {
         let (mut first, mut last) = (Vec::new(), Vec::new());
-        entry::encode_key(id, from, &mut first);
-        entry::encode_key(id, through, &mut last);
+        entry::encode_key(&self.1, id, from, &mut first);
+        entry::encode_key(&self.1, id, through, &mut last);
         pairs(self.trees().lanes[usize::from(lane)].range(first..=last))
     }
 
@@ -90,7 +99,7 @@ impl Store {
 
     pub(super) fn latest(&self, lane: Lane, id: &Id, at: Position) -> Result<Option<Position>, JournalError> {
         let last = self.range(lane, id, Position(0), at).last().transpose()?;
-        Ok(last.and_then(|(key, _)| entry::decode_key(&key)).map(|(_, position)| position))
+        Ok(last.and_then(|(key, _)| entry::decode_key(&self.1, &key)).map(|(_, position)| position))
     }
 
     pub(super) fn entry(&self, lane: Lane, key: &[u8]) -> Result<Option<Bytes>, JournalError> {
@@ -123,8 +132,8 @@ impl Store {
         (1, 1)
     }
 
-    pub(super) fn names_set_aside(&self) -> impl Iterator<Item = Result<Vec<u8>, JournalError>> + use<> {
-        pairs(self.trees().damaged.iter()).map(|pair| pair.map(|(name, _)| name))
+    pub(super) fn damaged_after(&self, after: &[u8]) -> impl Iterator<Item = Pair> + use<> {
+        pairs(self.trees().damaged.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded)))
     }
 
     pub(super) fn scan_dead(&self) -> impl Iterator<Item = Pair> + use<> {

@@ -3,19 +3,24 @@
 //!
 //! ```text
 //! recent/NNNN  a segment of 2 MiB: made once, all zeros, and written again when nothing of it is left
-//! segment      frames one behind the other, with consecutive numbers
-//! frame        version (1) | "FBR" | crc32 of the body (u32, LE) | length of the body (u32, LE) | body
-//! body         number | oldest | synced | stamp (u64, BE, each) | the bundle
+//! segment      a page with a copy of the identity (`identity.rs`) | frames one behind the other
+//! frame        header with "FBR" (`seal.rs`) | body, of which the values in the bundle are masked each for itself
+//! body         number | oldest | synced | stamp | generation (u64, BE, each) | the bundle
 //! ```
 //!
 //! *number* counts bundles and never begins anew; *oldest* is the oldest bundle that was not removed when the frame
-//! was written, *synced* the last that was on disk then, and *stamp* the last position that was given out. Frames below
-//! the greatest *oldest* are gone, wherever their bytes may still lie; from there on none may be missing up to the last
-//! that is known to be synced. What is behind that and torn was never acknowledged.
+//! was written, *synced* the last that was on disk then, and *stamp* the last position that was given out. *generation*
+//! is the number of the first frame of the segment since it was begun. The frames of a segment are those from its
+//! beginning on with consecutive numbers and one generation: its *chain*.
+//!
+//! Frames below the greatest *oldest* of all chains are gone, wherever their bytes may still lie; from there on none
+//! may be missing up to the last that is known to be synced. What is behind that and torn was never acknowledged. Of
+//! frames that are in no chain nothing is believed but that they are there: where they say that one was synced that is
+//! in no chain, that is damage.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -24,27 +29,27 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::super::bundle::Heading;
-use super::super::entry::{HEADER_BYTES, MAX_BODY_BYTES, Magic, body_length, frame, unframe};
 use super::super::error::JournalError;
+use super::super::identity::{IDENTITY_BYTES, Identity};
 use super::super::private;
+use super::super::seal::Seal;
 
+mod frames;
 mod segment;
 
+use frames::{Format, Found, Frames, Said};
 pub(in super::super) use segment::SEGMENT_BYTES;
-use segment::{PAGE_BYTES, fill, opened, reserve, whole};
+use segment::{fill, opened, reserve, whole};
 
 /// The folder, in that of the journal.
 pub(in super::super) const FOLDER: &str = "recent";
 /// Where the last segment had at least so many, a commit that needs a new one fills it with zeros. That costs some
 /// milliseconds once; without, each sync of what is written for the first time takes 0.1 ms longer.
 const FEW_FRAMES: u64 = 128;
-const FRAME: Magic = *b"FBR";
-/// Header, number, oldest, synced, stamp.
-const OVERHEAD_BYTES: usize = HEADER_BYTES + 32;
-
 /// All bundles on disk.
 pub(super) struct Recent {
     folder: PathBuf,
+    format: Format,
     state: Mutex<State>,
 }
 
@@ -56,6 +61,8 @@ struct State {
     end: usize,
     /// The last frame before that segment; 0 where it was begun before the opening.
     begun: u64,
+    /// The number of the first frame in that segment.
+    generation: u64,
     /// Where the bundles are that were not removed, by number.
     places: VecDeque<Place>,
     /// What the last frame says of itself; all zero where there is none.
@@ -85,55 +92,30 @@ struct Place {
     length: u32,
 }
 
-/// What a frame says of itself.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Said {
-    number: u64,
-    oldest: u64,
-    synced: u64,
-    stamp: u64,
-}
-
-/// A frame as it was found. One that is damaged says no more than its number, by its place between others.
-struct Found {
-    said: Said,
-    segment: usize,
-    at: Range<usize>,
-}
-
 impl Recent {
     /// Opens the segments, and syncs what it finds. `synced` is the last frame that is known to have been synced.
     ///
     /// # Errors
     /// [`JournalError::Damaged`] when a frame is missing that was synced; and what the system says.
-    pub(super) fn open(dir: &Path, synced: u64) -> Result<Self, JournalError> {
+    pub(super) fn open(dir: &Path, synced: u64, seal: &Seal, of: Option<&Identity>) -> Result<Self, JournalError> {
         let folder = dir.join(FOLDER);
         let failed = |action| failed(&folder, action);
         let made = private::make_folder(&folder).and_then(|()| File::open(dir)?.sync_all());
         made.map_err(failed("make the folder"))?;
-        let (mut state, mut found) = (State::default(), Frames::default());
-        let mut names: Vec<_> = fs::read_dir(&folder)
-            .and_then(|files| files.map(|file| Ok(file?.file_name())).collect::<io::Result<_>>())
-            .map_err(failed("read the folder"))?;
-        names.retain(|name| name.to_str().is_some_and(|name| name.parse::<u16>().is_ok()));
-        names.sort();
-        for (segment, name) in names.iter().enumerate() {
-            let read = || {
-                let path = folder.join(name);
-                let file = opened(File::options().read(true).write(true).open(&path)?)?;
-                found.look_at(&whole(&file)?, segment);
-                Ok(Segment { file: Arc::new(file), path, last: 0 })
-            };
-            state.segments.push({ read }().map_err(failed("read the segments in"))?);
+        let format = Format { seal: seal.clone(), header: of.map(Identity::encode).unwrap_or_default() };
+        let (mut state, mut found) = (State::default(), Frames::new(format.clone()));
+        for path in paths(&folder).map_err(failed("read the folder"))? {
+            let segment = read_segment(path, of, state.segments.len(), &mut found);
+            state.segments.extend(segment.map_err(failed("read the segments in"))?);
         }
         found.in_order.sort_by_key(|frame| frame.said.number);
         state.take(&found, synced)?;
-        state.clear_the_rest(&found).map_err(failed("clear the segments in"))?;
+        state.clear_the_rest(&found, &format).map_err(failed("clear the segments in"))?;
         if state.current.is_none() {
             // Not for the first ack to wait for; and what syncs finds a file.
-            state.roll(&folder).map_err(failed("make a segment in"))?;
+            state.roll(&folder, &format).map_err(failed("make a segment in"))?;
         }
-        let recent = Self { folder, state: Mutex::new(state) };
+        let recent = Self { folder, format, state: Mutex::new(state) };
         recent.sync()?;
         Ok(recent)
     }
@@ -156,7 +138,7 @@ impl Recent {
 
     /// Writes a bundle. Durable after the next [`Recent::sync`].
     pub(super) fn add(&self, heading: Heading, value: &[u8]) -> Result<(), JournalError> {
-        self.state().add(&self.folder, heading, value).map_err(failed(&self.folder, "write a bundle in"))
+        self.state().add(self, heading, value).map_err(failed(&self.folder, "write a bundle in"))
     }
 
     /// Makes durable all that was written before; the number of the last frame.
@@ -223,11 +205,12 @@ impl Recent {
     pub(super) fn spoil(&self, number: u64, value: &[u8]) {
         let mut state = self.state();
         let (place, file) = state.find(number).expect("it is there");
-        let mut frame = vec![0; OVERHEAD_BYTES + place.length as usize];
-        let at = place.offset as usize - OVERHEAD_BYTES;
+        let overhead = self.format.overhead();
+        let mut frame = vec![0; overhead + place.length as usize];
+        let at = place.offset as usize - overhead;
         file.read_exact_at(&mut frame, at as u64).expect("a sound disk");
-        let said = Said::of(&frame[HEADER_BYTES..]);
-        said.frame(&mut state.frame, value);
+        let said = self.format.said(&frame).expect("it is whole");
+        self.format.frame(said, &mut state.frame, value);
         file.write_all_at(&state.frame, at as u64).expect("a sound disk");
     }
 
@@ -237,17 +220,20 @@ impl Recent {
 }
 
 impl State {
-    fn add(&mut self, folder: &Path, heading: Heading, value: &[u8]) -> io::Result<()> {
+    fn add(&mut self, Recent { folder, format, .. }: &Recent, heading: Heading, value: &[u8]) -> io::Result<()> {
         let Heading { number, oldest, stamp } = heading;
-        let said = Said { number, oldest, synced: self.synced, stamp: stamp.0 };
-        said.frame(&mut self.frame, value);
-        if self.end + self.frame.len() > SEGMENT_BYTES {
-            self.roll(folder)?;
+        if self.end + format.overhead() + value.len() > SEGMENT_BYTES {
+            self.roll(folder, format)?;
         }
+        if self.end == format.begins() {
+            self.generation = number;
+        }
+        let said = Said { number, oldest, synced: self.synced, stamp: stamp.0, generation: self.generation };
+        format.frame(said, &mut self.frame, value);
         let segment = self.current.expect("there is one from the opening on");
         self.segments[segment].file.write_all_at(&self.frame, self.end as u64)?;
         self.segments[segment].last = number;
-        let begins = self.end + OVERHEAD_BYTES;
+        let begins = self.end + format.overhead();
         if number >= oldest {
             self.places.push_back(Place::new(number, segment, begins..begins + value.len()));
         }
@@ -261,7 +247,8 @@ impl State {
 
     /// Takes in the frames that are there, in order of number, up to the last that none is missing before.
     fn take(&mut self, found: &Frames, synced: u64) -> Result<(), JournalError> {
-        let oldest = found.said().map(|said| said.oldest).max().unwrap_or(1);
+        let in_order = || found.in_order.iter().map(|frame| frame.said);
+        let oldest = in_order().map(|said| said.oldest).max().unwrap_or(1).max(1);
         let synced = found.said().map(|said| said.synced).max().unwrap_or(0).max(synced);
         let mut last = oldest - 1;
         for frame in &found.in_order[found.in_order.partition_point(|frame| frame.said.number < last)..] {
@@ -273,12 +260,13 @@ impl State {
             }
             // A frame may say of itself that it is gone.
             if number > last {
-                self.places.push_back(Place::of(frame));
+                self.places.push_back(Place::of(frame, &found.format));
             }
             if is_damaged {
                 tracing::error!(number, "a bundle's checksum is wrong; each of its entries has one of its own");
             } else {
                 self.last = frame.said;
+                self.generation = frame.said.generation;
             }
             last = number;
             (self.current, self.end) = (Some(frame.segment), frame.at.end);
@@ -288,19 +276,19 @@ impl State {
             return Err(JournalError::Damaged(format!("bundle {missing} of {synced} that were synced is not whole")));
         }
         self.last.number = last;
-        self.last.stamp = found.said().map(|said| said.stamp).max().unwrap_or(0);
+        self.last.stamp = in_order().map(|said| said.stamp).max().unwrap_or(0);
         self.unsynced = (0..self.segments.len()).collect();
         Ok(())
     }
 
     /// Puts zeros where frames lie that are not taken: they were never acknowledged, and must not seem to follow those
     /// that will be. Synced before anything is written.
-    fn clear_the_rest(&mut self, found: &Frames) -> io::Result<()> {
+    fn clear_the_rest(&mut self, found: &Frames, format: &Format) -> io::Result<()> {
         let last = self.last.number;
         for (number, segment) in self.segments.iter_mut().enumerate() {
             let taken = found.in_order.iter().rfind(|frame| frame.segment == number && frame.said.number <= last);
             segment.last = taken.map_or(0, |frame| frame.said.number);
-            let end = taken.map_or(0, |frame| frame.at.end);
+            let end = taken.map_or(format.begins(), |frame| frame.at.end);
             let is_torn = found.numbers_in(number).any(|number| number > last);
             if (is_torn || self.current == Some(number)) && cfg!(not(forebay_plant = "keep_what_is_torn")) {
                 let rest = &whole(&segment.file)?[end..];
@@ -311,6 +299,8 @@ impl State {
             if segment.file.metadata()?.len() < SEGMENT_BYTES as u64 {
                 fill(&segment.file, end)?;
             }
+            // Damaged, or not written yet when the segment was made.
+            segment.file.write_all_at(&format.header, 0)?;
         }
         Ok(())
     }
@@ -322,7 +312,7 @@ impl State {
     }
 
     /// Goes on in a segment of which nothing is left, or in a new one.
-    fn roll(&mut self, folder: &Path) -> io::Result<()> {
+    fn roll(&mut self, folder: &Path, format: &Format) -> io::Result<()> {
         // What says that all before it is gone is kept, too.
         let free_below = self.free_below.min(self.synced);
         let free_below = if cfg!(forebay_plant = "reuse_too_soon") { self.last.oldest } else { free_below };
@@ -340,13 +330,14 @@ impl State {
                 if self.current.is_none() || self.last.number - self.begun >= FEW_FRAMES || !reserve(&file)? {
                     fill(&file, 0)?;
                 }
+                file.write_all_at(&format.header, 0)?;
                 file.sync_all()?;
                 File::open(folder)?.sync_all()?;
                 self.segments.push(Segment { file: Arc::new(file), path, last: 0 });
                 self.segments.len() - 1
             }
         };
-        (self.current, self.begun, self.end) = (Some(segment), self.last.number, 0);
+        (self.current, self.begun, self.end) = (Some(segment), self.last.number, format.begins());
         Ok(())
     }
 }
@@ -357,28 +348,53 @@ impl Place {
         Self { number, segment, offset: narrow(at.start), length: narrow(at.len()) }
     }
 
-    fn of(found: &Found) -> Self {
-        Self::new(found.said.number, found.segment, found.at.start + OVERHEAD_BYTES..found.at.end)
+    fn of(found: &Found, format: &Format) -> Self {
+        Self::new(found.said.number, found.segment, found.at.start + format.overhead()..found.at.end)
     }
 }
 
-impl Said {
-    /// Puts the frame of a bundle into `frame`.
-    fn frame(self, frame_bytes: &mut Vec<u8>, value: &[u8]) {
-        frame_bytes.clear();
-        frame(FRAME, frame_bytes, |bytes| {
-            let Self { number, oldest, synced, stamp } = self;
-            [number, oldest, synced, stamp].iter().for_each(|field| bytes.extend_from_slice(&field.to_be_bytes()));
-            bytes.extend_from_slice(value);
-        });
-    }
+/// The segments in their folder.
+fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder)?.map(|file| Ok(file?.path()));
+    let mut paths: Vec<_> = files.collect::<io::Result<_>>()?;
+    let is_segment = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()?.parse::<u16>().ok()).is_some();
+    paths.retain(is_segment);
+    paths.sort();
+    Ok(paths)
+}
 
-    /// What the body of a frame begins with.
-    fn of(body: &[u8]) -> Self {
-        let mut fields = body.chunks_exact(8).map(|field| u64::from_be_bytes(field.try_into().expect("eight bytes")));
-        let [number, oldest, synced, stamp] = std::array::from_fn(|_| fields.next().expect("a body has four fields"));
-        Self { number, oldest, synced, stamp }
+/// What each segment of the journal in `dir` begins with.
+///
+/// # Errors
+/// When one cannot be read.
+pub(in super::super) fn headers(dir: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let folder = dir.join(FOLDER);
+    if !folder.exists() {
+        return Ok(Vec::new());
     }
+    let read = |path| {
+        let mut header = Vec::new();
+        File::open(path)?.take(IDENTITY_BYTES as u64).read_to_end(&mut header).map(|_| header)
+    };
+    paths(&folder)?.into_iter().map(read).collect()
+}
+
+/// Opens a segment and looks for its frames; none where it is that of another journal, which is left as it is.
+fn read_segment(
+    path: PathBuf,
+    of: Option<&Identity>,
+    segment: usize,
+    found: &mut Frames,
+) -> io::Result<Option<Segment>> {
+    let file = opened(File::options().read(true).write(true).open(&path)?)?;
+    let bytes = whole(&file)?;
+    let header = Identity::decode(&bytes[..IDENTITY_BYTES]);
+    if header.is_some_and(|header| of.is_some_and(|of| of.secret != header.secret)) {
+        tracing::error!(path = %path.display(), "a file of another journal lies among the bundles of this; it is left out");
+        return Ok(None);
+    }
+    found.look_at(&bytes, segment);
+    Ok(Some(Segment { file: Arc::new(file), path, last: 0 }))
 }
 
 fn failed(folder: &Path, action: &'static str) -> impl FnOnce(io::Error) -> JournalError {
@@ -386,9 +402,9 @@ fn failed(folder: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Jour
 }
 
 /// The last position that was given out, as far as any frame that is whole says it; else 0.
-pub(in super::super) fn stamp(dir: &Path) -> u64 {
-    let mut found = Frames::default();
-    for path in fs::read_dir(dir.join(FOLDER)).into_iter().flatten().filter_map(Result::ok).map(|file| file.path()) {
+pub(in super::super) fn stamp(dir: &Path, seal: &Seal) -> u64 {
+    let mut found = Frames::new(Format { seal: seal.clone(), header: Vec::new() });
+    for path in paths(&dir.join(FOLDER)).unwrap_or_default() {
         // What cannot be read says nothing.
         if let Ok(bytes) = File::open(path).and_then(|file| whole(&file)) {
             found.look_at(&bytes, 0);
@@ -399,74 +415,11 @@ pub(in super::super) fn stamp(dir: &Path) -> u64 {
 
 /// The segment that was written last, and where its last frame ends.
 #[cfg(test)]
-pub(in super::super) fn end(dir: &Path) -> Result<(PathBuf, u64), JournalError> {
-    let recent = Recent::open(dir, 0)?;
+pub(in super::super) fn end(dir: &Path, of: &Identity) -> Result<(PathBuf, u64), JournalError> {
+    let recent = Recent::open(dir, 0, &Seal::of(&of.secret), Some(of))?;
     let state = recent.state();
     let current = state.current.expect("something was written");
     Ok((state.segments[current].path.clone(), state.end as u64))
-}
-
-/// All frames that were found.
-#[derive(Default)]
-struct Frames {
-    /// Those that lie one behind the other from the beginning of their segment on. One that is damaged is among them
-    /// where the next one begins as it says.
-    in_order: Vec<Found>,
-    /// Whole ones behind those, with their segment. They are not taken, and yet what they say is so.
-    others: Vec<(usize, Said)>,
-}
-
-impl Frames {
-    fn look_at(&mut self, bytes: &[u8], segment: usize) {
-        let begun = self.in_order.len();
-        let mut at = 0;
-        while let Some(end) = end_of(bytes, at) {
-            let last = self.in_order[begun..].last();
-            let follows = |said: &Said, gap| last.is_none_or(|last| said.number == last.said.number + gap);
-            let said = match said(&bytes[at..end]) {
-                Some(said) if follows(&said, 1) => said,
-                Some(_) => break,
-                None => match end_of(bytes, end).and_then(|next| said(&bytes[end..next])) {
-                    Some(next) if follows(&next, 2) => Said { number: next.number - 1, ..Said::default() },
-                    _ => break,
-                },
-            };
-            self.in_order.push(Found { said, segment, at: at..end });
-            at = end;
-        }
-        while at < bytes.len() {
-            if bytes[at..].starts_with(&[0; PAGE_BYTES]) {
-                at += PAGE_BYTES - 1;
-                continue;
-            }
-            let whole = end_of(bytes, at).and_then(|end| Some((end, said(&bytes[at..end])?)));
-            self.others.extend(whole.map(|(_, said)| (segment, said)));
-            at = whole.map_or(at + 1, |(end, _)| end);
-        }
-    }
-
-    /// What the whole ones say.
-    fn said(&self) -> impl Iterator<Item = Said> {
-        self.in_order.iter().map(|frame| frame.said).chain(self.others.iter().map(|(_, said)| *said))
-    }
-
-    fn numbers_in(&self, segment: usize) -> impl Iterator<Item = u64> {
-        let in_order = self.in_order.iter().filter(move |frame| frame.segment == segment);
-        let others = self.others.iter().filter(move |(of, _)| *of == segment);
-        in_order.map(|frame| frame.said.number).chain(others.map(|(_, said)| said.number))
-    }
-}
-
-/// Where the frame ends that seems to begin there.
-fn end_of(bytes: &[u8], at: usize) -> Option<usize> {
-    let header = bytes.get(at..at + OVERHEAD_BYTES)?;
-    let end = at + HEADER_BYTES + body_length(header).min(MAX_BODY_BYTES + 1);
-    (header[1..4] == FRAME && end >= at + OVERHEAD_BYTES && end <= bytes.len()).then_some(end)
-}
-
-/// What a frame says of itself, if it is whole.
-fn said(frame: &[u8]) -> Option<Said> {
-    unframe(FRAME, frame).ok().map(Said::of)
 }
 
 #[cfg(test)]

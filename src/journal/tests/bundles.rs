@@ -10,8 +10,11 @@ fn damage_to_one_of_the_entries_that_lie_together_leaves_the_others() {
         (0..6).for_each(|n| drop(bench.append("a", vec![report(Some(n), &n.to_string())])));
         let lane = bench.stream("a").expect("it has backlog").lock().lane.expect("something waits for long");
         let (_, value) = bench.journal().shared.store.scan(lane).next().expect("a value").expect("a sound tree");
-        assert!(entry::whole_values(&value, [entry::ENTRY]).count() > 1, "they do not lie together");
-        change_in_lane(&bench, "a", |value| value[entry::HEADER_BYTES] ^= 1);
+        assert!(
+            entry::whole_values(bench.journal().shared.store.seal(), &value, [entry::ENTRY]).count() > 1,
+            "they do not lie together"
+        );
+        change_in_lane(&bench, "a", |value| value[seal::HEADER_BYTES] ^= 1);
         bench
     };
     let rest: Vec<_> = (1..6).map(|n| Bytes::from(n.to_string())).collect();
@@ -56,34 +59,6 @@ fn an_entry_that_is_in_its_bundle_and_in_its_lane_is_drained_once() {
     });
     assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
     assert!(bench.stream("a").is_none());
-}
-
-/// As a version left it that had bundles in trees of sled.
-#[test]
-fn bundles_in_trees_are_taken_over() {
-    let mut bench = three_entries(false);
-    let store = &bench.journal().shared.store;
-    let bundles: Vec<_> = store.bundles().collect::<Result<_, _>>().expect("sound files");
-    let dir = bench.settings.dir.clone();
-    bench.reopen_after(|| {
-        std::fs::remove_dir_all(dir.join("recent")).expect("removed");
-        std::fs::remove_file(dir.join("synced")).expect("removed");
-        let config = sled::Config::new().path(&dir).segment_size(log::SEGMENT_BYTES);
-        let db = loop {
-            // Threads of sled's own may hold its lock for a moment more.
-            if let Ok(db) = config.open() {
-                break db;
-            }
-        };
-        for (number, bundle) in &bundles {
-            let tree = db.open_tree(format!("recent-{number:03}")).expect("a sound tree");
-            tree.insert(number.to_be_bytes(), &bundle[..]).expect("a sound tree");
-        }
-        db.flush().expect("a sound disk");
-    });
-    bench.append("a", vec![report(Some(3), "3")]);
-    bench.reopen();
-    assert_eq!(bench.drain("a", 8), ["0", "1", "2", "3"]);
 }
 
 /// A batch that ends before anything whole was found reaches no further than what was looked at.

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use super::identity::Known;
 use super::store::recent;
 use super::*;
 
@@ -167,9 +168,21 @@ fn a_damaged_header_of_any_segment_is_seen() {
     }
 }
 
+/// Who the journal in a folder is.
+pub(super) fn identity(dir: &Path) -> Identity {
+    match Known::of(dir).expect("it can be read") {
+        Known::Sealed(identity) => identity,
+        known => panic!("{known:?}"),
+    }
+}
+
+pub(super) fn seal(dir: &Path) -> Seal {
+    Seal::of(&identity(dir).secret)
+}
+
 /// The last segment that was written, and the end of what is in it.
 fn end_of_bundles(dir: &Path) -> (std::path::PathBuf, u64) {
-    let (name, end) = recent::end(dir).expect("it can be read");
+    let (name, end) = recent::end(dir, &identity(dir)).expect("it can be read");
     (Path::new(recent::FOLDER).join(name.file_name().expect("a name")), end)
 }
 
@@ -192,7 +205,7 @@ fn the_loss_of_bundles_is_seen() {
 #[test]
 fn the_loss_of_what_was_done_last_to_trees_is_seen() {
     let Template { bench, .. } = template();
-    let end = log::end(&bench.settings.dir).expect("it can be read");
+    let end = log::end(&bench.settings.dir, &seal(&bench.settings.dir)).expect("it can be read");
     assert!(survives(|dir| {
         let file = fs::File::options().write(true).open(dir.join("db")).expect("a file");
         file.write_all_at(&[0; 4096], end - 4096).expect("written");

@@ -8,11 +8,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::super::batch::KEPT_JSON;
 use super::super::line::Line;
 use super::super::presence::{Attendance, Presence, Stake};
 use super::super::writer;
 use super::*;
 use crate::report::{Echo, Id, Number, Position, Refusal};
+
+const DRAINED: Drained = Drained { reports: 42, dead: 1 };
 
 fn outbox_of(messages: usize) -> Outbox {
     Outbox::new(Weight { messages, bytes: usize::MAX }, &Budget::new(1 << 20), &Dones::new(100))
@@ -116,14 +119,14 @@ fn a_done_event_follows_the_ack_of_its_message() {
     done[0].done = true;
     push(&outbox, false, 1, &mut done);
     kept(&outbox, &[1]);
-    outbox.drained(1, 42);
+    outbox.drained(1, DRAINED);
     assert!(write(&outbox).0.is_empty());
     kept(&outbox, &[0]);
     let (frames, _) = write(&outbox);
     assert_eq!(ops(&frames), ["ack 1", "ack 2", "done 2"]);
-    assert!(frames[2].1.contains("\"reports\":42"));
-    outbox.drained(1, 42);
-    outbox.drained(0, 42);
+    assert!(frames[2].1.contains("\"reports\":42,\"dead\":1"));
+    outbox.drained(1, DRAINED);
+    outbox.drained(0, DRAINED);
     assert!(write(&outbox).0.is_empty());
 }
 
@@ -370,4 +373,21 @@ async fn a_reader_that_waits_for_memory_goes_on_when_its_own_replies_are_written
 
 fn outbox_with(budget: &Arc<Budget>) -> Outbox {
     Outbox::new(Weight { messages: 10, bytes: usize::MAX }, budget, &Dones::new(100))
+}
+
+#[test]
+fn a_dead_letter_is_told_of_behind_the_replies_and_no_more_of_them_than_wait() {
+    let outbox = outbox_of(10).telling_of_dead(true);
+    assert!(outbox.wants_dead() && !outbox_of(10).wants_dead());
+    push(&outbox, false, 0, &mut slots(&["1"]));
+    let key = crate::report::Key { id: Id::new("a").expect("an id"), number: Number { source: 0, seq: 9 } };
+    let dead = Dead { key, kind: crate::report::LetterKind::KeyTaken };
+    (0..2 * MAX_DEAD_EVENTS).for_each(|_| outbox.dead(dead));
+    assert!(write(&outbox).0.is_empty());
+    kept(&outbox, &[0]);
+    let frames = write(&outbox).0;
+    assert_eq!(frames.len(), 1 + MAX_DEAD_EVENTS);
+    assert_eq!(frames[1].1, r#"{"op":"dead","id":"a","source":0,"seq":9,"kind":"key_taken"}"#);
+    outbox.dead(dead);
+    assert_eq!(write(&outbox).0.len(), 1, "there is room again");
 }

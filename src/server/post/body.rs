@@ -1,8 +1,10 @@
 //! The body of a request: read as far as there is memory for it.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use tokio::time::{Instant, timeout};
@@ -26,7 +28,12 @@ pub(super) enum Unread {
     Slow,
     /// The connection broke.
     Broken,
+    /// It is not what its encoding says.
+    NotGzip,
 }
+
+/// What is inflated at a time, in bytes.
+const PIECE: usize = 64 * 1024;
 
 /// Reads a body of at most `limit` bytes. It takes memory as its bytes come, whatever it says that its length is.
 pub(super) async fn read<B>(mut body: B, limit: usize, hold: &mut Hold) -> Result<Bytes, Unread>
@@ -50,6 +57,25 @@ where
         }
         fit(hold, bytes).await?;
         text.extend_from_slice(&data);
+    }
+}
+
+/// Inflates a body to at most `limit` bytes; the memory of both is taken as it grows.
+pub(super) async fn inflate(packed: &[u8], limit: usize, hold: &mut Hold) -> Result<Bytes, Unread> {
+    let mut decoder = MultiGzDecoder::new(packed);
+    let mut text = Vec::new();
+    loop {
+        fit(hold, packed.len() + text.len() + PIECE).await?;
+        let read = decoder.by_ref().take(PIECE as u64).read_to_end(&mut text).map_err(|_| Unread::NotGzip)?;
+        if text.len() > limit && cfg!(not(forebay_plant = "inflate_to_the_end")) {
+            return Err(Unread::TooLarge);
+        }
+        if read == 0 {
+            // Nothing at all is not what gzip makes of nothing.
+            return if packed.is_empty() { Err(Unread::NotGzip) } else { Ok(text.into()) };
+        }
+        // Others have their turn.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -108,6 +134,44 @@ mod tests {
         let (a, b, c, last) = tokio::join!(slow(), slow(), slow(), others);
         assert_eq!([a, b, c], [Err(Unread::Slow), Err(Unread::Slow), Err(Unread::Slow)]);
         assert_eq!(last, Ok(FREE + 4 * PART));
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::read::GzEncoder::new(text, flate2::Compression::default());
+        let mut packed = Vec::new();
+        encoder.read_to_end(&mut packed).expect("a text can be packed");
+        packed
+    }
+
+    #[tokio::test]
+    async fn what_gzip_made_is_inflated_up_to_the_limit_and_nothing_else() {
+        let budget = Budget::new(1 << 20);
+        let inflated = async |packed: &[u8]| inflate(packed, 3 * PIECE, &mut Hold::new(&budget)).await;
+        let text = b"some text ".repeat(PIECE / 5);
+        assert_eq!(inflated(&gzip(&text)).await.as_deref(), Ok(&text[..]));
+        assert_eq!(inflated(&gzip(b"")).await.as_deref(), Ok(&b""[..]));
+        let two = [gzip(b"one"), gzip(b"two")].concat();
+        assert_eq!(inflated(&two).await.as_deref(), Ok(&b"onetwo"[..]), "several may follow each other");
+        assert_eq!(inflated(&gzip(&vec![0; 3 * PIECE])).await.map(|text| text.len()), Ok(3 * PIECE));
+        assert_eq!(inflated(&gzip(&vec![0; 3 * PIECE + 1])).await, Err(Unread::TooLarge));
+        let packed = gzip(&text);
+        let mut damaged = packed.clone();
+        *damaged.last_mut().expect("it has bytes") ^= 1;
+        for bad in
+            [&packed[..packed.len() - 1], &packed[..9], b"", b"some text", &[&packed[..], b"x"].concat(), &damaged]
+        {
+            assert_eq!(inflated(bad).await, Err(Unread::NotGzip));
+        }
+    }
+
+    /// A gigabyte in a megabyte.
+    #[tokio::test]
+    async fn a_bomb_is_not_inflated_beyond_the_limit() {
+        let budget = Budget::new(4 << 20);
+        let mut hold = Hold::new(&budget);
+        let bomb = gzip(&vec![0; 1 << 20]).repeat(1 << 10);
+        assert_eq!(inflate(&bomb, PIECE, &mut hold).await, Err(Unread::TooLarge));
+        assert!(hold.missing(bomb.len() + 4 * PIECE) > 0, "no more memory was taken");
     }
 
     #[tokio::test]

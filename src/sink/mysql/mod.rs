@@ -7,43 +7,62 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, Opts, OptsBuilder, Row, SslOpts};
 use tokio_rustls::rustls::{self, AlertDescription};
 
-use super::error::PACKET_TOO_LARGE;
+use super::error::{PACKET_TOO_LARGE, quoted};
 use super::mark::{may_be_settled, settled_through, without_settled};
 use super::record::{self, StreamRow, by_key};
-use super::{Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
-use crate::config::{self, TableName};
+use super::{Claim, Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
+use crate::config::{self, MysqlUrl, TableName};
 use crate::panics::contained;
 use crate::report::{Batch, Id, JournalId, Position, Report};
 
+mod claim;
+mod clock;
 mod keys;
 mod link;
 mod read;
 mod session;
+mod shape;
 mod sql;
+mod tables;
 
+use claim::Claimed;
+use clock::Skew;
 use link::Link;
 
 /// A MySQL or MariaDB server.
 pub struct MysqlSink {
     opts: Opts,
+    shared: Arc<Shared>,
+}
+
+/// What all sessions of a sink share.
+struct Shared {
     settings: config::Sink,
-    /// Whether the server's settings have been looked at since the process started.
+    /// Whether tables and settings of the server have been found well since the process started.
     inspected: AtomicBool,
-    /// Whose batches are stored.
+    /// Whether sessions write: then the tables are looked at.
+    writes: bool,
+    claim: OnceLock<Arc<Claim>>,
+    skew: Skew,
+    /// Whose batches are stored, where nobody claims a `node_id`.
     journal: OnceLock<JournalId>,
 }
 
 impl MysqlSink {
+    pub(super) fn claim(&self, claim: Claim) {
+        assert!(self.shared.claim.set(Arc::new(claim)).is_ok(), "a sink has one node");
+    }
+
     pub(super) fn serve(&self, journal: JournalId) {
-        let _ = self.journal.set(journal);
+        let _ = self.shared.journal.set(journal);
     }
 
     /// Reads the URL; nothing is connected yet.
@@ -51,19 +70,29 @@ impl MysqlSink {
     /// # Errors
     /// Of the class [`Class::Operator`] when the URL is none or names no database. The text has no part of the URL.
     pub fn new(url: &str, settings: &config::Sink) -> Result<Self, SinkError> {
-        let refuse = |why: String| SinkError::new(Class::Operator, format!("sink.url: {why}"));
-        let opts = Opts::from_url(url).map_err(|error| refuse(error.to_string()))?;
-        if opts.db_name().is_none_or(str::is_empty) {
-            return Err(refuse("names no database; it should be mysql://user:password@host:3306/database".to_owned()));
-        }
-        let opts = OptsBuilder::from_opts(opts)
+        Self::open(url, settings, true)
+    }
+
+    fn open(url: &str, settings: &config::Sink, writes: bool) -> Result<Self, SinkError> {
+        let refuse = |why: &str| SinkError::new(Class::Operator, format!("sink.url: {why}"));
+        let MysqlUrl { user, password, host, port, database, socket } = MysqlUrl::new(url).map_err(refuse)?;
+        let opts = OptsBuilder::default()
+            .user(Some(user))
+            .pass(password)
+            .ip_or_hostname(host)
+            .tcp_port(port)
+            .db_name(Some(database))
+            .socket(socket)
             .prefer_socket(false) // Else the driver moves to the server's socket on its own, past any proxy.
             .client_found_rows(false) // Else a row that was there already counts as one that was inserted.
             .max_allowed_packet(None) // The server's own, so that what it would refuse is not sent.
             .stmt_cache_size(0)
             .tcp_nodelay(true)
             .into();
-        Ok(Self { opts, settings: settings.clone(), inspected: AtomicBool::new(false), journal: OnceLock::new() })
+        let (settings, inspected, claim) = (settings.clone(), AtomicBool::new(false), OnceLock::new());
+        let (skew, journal) = (Skew::default(), OnceLock::new());
+        let shared = Shared { settings, inspected, writes, claim, skew, journal };
+        Ok(Self { opts, shared: Arc::new(shared) })
     }
 }
 
@@ -80,17 +109,22 @@ fn tls(settings: &config::Sink) -> Option<SslOpts> {
 impl Sink for MysqlSink {
     type Connection = MysqlConnection;
 
+    fn clock_skew(&self) -> Option<f64> {
+        self.shared.skew.seconds()
+    }
+
     async fn connect(&self) -> Result<MysqlConnection, SinkError> {
-        let timeout = self.settings.timeout;
+        let settings = &self.shared.settings;
+        let timeout = settings.timeout;
         // The driver reads the files of TLS once for all clones of its options.
-        let opts = OptsBuilder::from_opts(self.opts.clone()).ssl_opts(tls(&self.settings));
+        let opts = OptsBuilder::from_opts(self.opts.clone()).ssl_opts(tls(settings));
         let conn = within(timeout, "connecting", Conn::new(opts)).await.map_err(unreachable)?;
-        let table = self.settings.table.clone();
+        let (table, shared) = (settings.table.clone(), Arc::clone(&self.shared));
         let conn = Link::new(conn);
-        let journal = self.journal.get().copied();
+        let (max_packet, sql, journal) = (usize::MAX, Vec::new(), self.shared.journal.get().copied());
         let mut connection =
-            MysqlConnection { conn, table, timeout, max_packet: usize::MAX, sql: Vec::new(), usable: false, journal };
-        session::prepare(&mut connection, self.settings.create_tables, &self.inspected).await?;
+            MysqlConnection { conn, shared, table, timeout, max_packet, sql, usable: false, claimed: None, journal };
+        session::prepare(&mut connection).await?;
         connection.usable = true;
         Ok(connection)
     }
@@ -105,6 +139,7 @@ fn unreachable(error: SinkError) -> SinkError {
 /// One session.
 pub struct MysqlConnection {
     conn: Link,
+    shared: Arc<Shared>,
     table: TableName,
     timeout: Duration,
     /// The server's `max_allowed_packet`, in bytes.
@@ -112,6 +147,7 @@ pub struct MysqlConnection {
     /// The statement under way; used again, so that no row allocates.
     sql: Vec<u8>,
     usable: bool,
+    claimed: Option<Claimed>,
     /// Whose batches it stores.
     journal: Option<JournalId>,
 }
@@ -128,7 +164,13 @@ impl Connection for MysqlConnection {
     async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
         // Until the outcome is known, a dropped future leaves a connection in the midst of a transaction.
         self.usable = false;
-        let outcome = self.transact(batches, again).await;
+        let mut outcome = self.transact(batches, again).await;
+        // The rows of another node that writes as this one say nothing about the reports of this one.
+        if let Err(StoreError::Taken(_)) = &outcome
+            && let Err(error) = self.check_claim().await
+        {
+            outcome = Err(error.into());
+        }
         match &outcome {
             Ok(_) => self.usable = true,
             Err(StoreError::Taken(_)) => self.roll_back().await,
@@ -139,6 +181,7 @@ impl Connection for MysqlConnection {
 
     async fn probe(&mut self) -> Result<(), SinkError> {
         self.usable = false;
+        session::inspect(self).await.map_err(SinkError::in_set_up)?;
         for probe in sql::probes(&self.table) {
             self.run("asking whether the sink takes writes", &probe).await?;
         }
@@ -174,7 +217,9 @@ impl MysqlConnection {
         let rows = order.iter().filter_map(|i| StreamRow::of(&rest[*i], inserted[*i], journal)).collect::<Vec<_>>();
         if !rows.is_empty() {
             sql::upsert_streams(&mut self.sql, &self.table, &rows);
-            self.execute("updating streams").await.map_err(SinkError::not_for_a_report)?;
+            self.execute_guarded("updating streams").await.map_err(SinkError::not_for_a_report)?;
+        } else {
+            self.check_claim().await?;
         }
         self.read_totals(batches, &mut stored).await.map_err(SinkError::not_for_a_report)?;
         self.run("committing", "COMMIT").await.map_err(SinkError::not_for_a_report)?;
@@ -367,5 +412,5 @@ fn classify(doing: &str, error: Error) -> SinkError {
         | Error::Url(_) => Class::Operator,
         Error::Driver(_) | Error::Other(_) => Class::Transient,
     };
-    SinkError::new(class, format!("{doing}: {error}"))
+    SinkError::new(class, format!("{doing}: {}", quoted(&error.to_string())))
 }

@@ -27,9 +27,9 @@ pub(super) fn integer(row: &Row, column: usize) -> Option<u64> {
 }
 
 impl MysqlSink {
-    /// A sink that makes no table.
+    /// A sink that makes no table, claims nothing, and reads tables that it would not write to.
     pub(in crate::sink) fn for_reading(url: &str, settings: &config::Sink) -> Result<Self, SinkError> {
-        Self::new(url, &config::Sink { create_tables: false, ..settings.clone() })
+        Self::open(url, settings, false)
     }
 
     /// Streams what a statement selects.

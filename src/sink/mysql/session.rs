@@ -1,15 +1,15 @@
 //! What a session needs before its first transaction, and what an operator should know about the server.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 
-use super::{MysqlConnection, read, within};
-use crate::config::SinkTarget;
-use crate::sink::{SinkError, schema};
+use super::{MysqlConnection, clock, read, tables, within};
+use crate::sink::SinkError;
 
 /// Explicit, because each of these changes what is stored: characters, instants, whether a value that does not fit is
 /// refused or cut, how literals are read, that nothing is committed on its own, and that a `COMMIT` begins nothing.
@@ -22,7 +22,7 @@ const SESSION: &str = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = 'STRI
 fn lock_waits(timeout: Duration) -> String {
     let seconds = (timeout / 10).as_secs().max(1);
     let limit = |name: &str| format!("{name} = CAST(LEAST(@@{name}, {seconds}) AS SIGNED)");
-    format!("SET {}, {}", limit("innodb_lock_wait_timeout"), limit("lock_wait_timeout"))
+    format!("{}, {}", limit("innodb_lock_wait_timeout"), limit("lock_wait_timeout"))
 }
 
 /// Asked by name, so that a server which lacks one of them answers with the rest.
@@ -31,26 +31,19 @@ const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_f
 
 type Variables = HashMap<String, String>;
 
-/// Makes a fresh connection ready: session settings, tables, and, once in the life of the process, warnings.
+/// Makes a fresh connection ready: session settings, a look at the tables, the claim, and, once in the life of the
+/// process, warnings.
 ///
-/// Tables are made where they are missing by the first connection of the process, which may come long after its start.
-/// A table that vanishes later is a matter for a person: an empty one in its place would take replayed reports a second
-/// time. They are not made blindly, so that a user without the right to make tables can use those that are there.
-pub(super) async fn prepare(
-    connection: &mut MysqlConnection,
-    create_tables: bool,
-    inspected: &AtomicBool,
-) -> Result<(), SinkError> {
-    set_up(connection, create_tables, inspected).await.map_err(SinkError::in_set_up)
+/// # Errors
+/// What the server refuses, what of the tables cannot keep the promises, whose the claim is.
+pub(super) async fn prepare(connection: &mut MysqlConnection) -> Result<(), SinkError> {
+    set_up(connection).await.map_err(SinkError::in_set_up)
 }
 
-async fn set_up(
-    connection: &mut MysqlConnection,
-    create_tables: bool,
-    inspected: &AtomicBool,
-) -> Result<(), SinkError> {
-    connection.run("setting up the session", SESSION).await?;
-    connection.run("setting up the session", &lock_waits(connection.timeout)).await?;
+async fn set_up(connection: &mut MysqlConnection) -> Result<(), SinkError> {
+    let session = format!("{SESSION}, {}", lock_waits(connection.timeout));
+    connection.run("setting up the session", &session).await?;
+    clock::measure(connection).await?;
     let query = connection.conn.query::<Row, _>(VARIABLES);
     let rows = within(connection.timeout, "reading the server's settings", query).await?;
     let variables: Variables = rows.iter().filter_map(|row| Some((read::text(row, 0)?, read::text(row, 1)?))).collect();
@@ -61,50 +54,46 @@ async fn set_up(
         let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
         connection.run("setting the isolation level", isolation).await?;
     }
-    let first = !inspected.load(Ordering::Relaxed);
-    if first && create_tables && !tables_exist(connection).await? {
-        for statement in schema::statements(&SinkTarget::Mysql(String::new()), &connection.table) {
-            connection.run("making the tables", &statement).await?;
-        }
-    }
-    if first {
-        let keys = extra_keys(connection).await?;
-        if !inspected.swap(true, Ordering::Relaxed) {
-            for warning in warnings(&variables, &keys) {
+    let shared = Arc::clone(&connection.shared);
+    if shared.writes {
+        inspect(connection).await?;
+        if !shared.inspected.swap(true, Ordering::Relaxed) {
+            for warning in warnings(&variables) {
                 tracing::warn!(setting = warning.setting, value = warning.value, "sink: {}", warning.risk);
             }
         }
     }
-    // Reading metadata may have begun a transaction, which would hold locks on it.
-    connection.run("setting up the session", "ROLLBACK").await
+    Ok(())
+}
+
+/// Looks at the live tables, and takes the claim or sees that it is held.
+///
+/// Tables are made where they are missing by the first connection of the process, which may come long after its start.
+/// A table that vanishes later is a matter for a person: an empty one in its place would take replayed reports a second
+/// time. They are not made blindly, so that a user without the right to make tables can use those that are there.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) async fn inspect(connection: &mut MysqlConnection) -> Result<(), SinkError> {
+    let shared = Arc::clone(&connection.shared);
+    let mut live = tables::look(connection).await?;
+    if shared.settings.create_tables {
+        let first = !shared.inspected.load(Ordering::Relaxed);
+        if tables::bring_up(connection, &live, first).await? {
+            live = tables::look(connection).await?;
+        }
+    }
+    tables::check(&connection.table, &live)?;
+    if let Some(claim) = shared.claim.get() {
+        connection.take_claim(claim).await?;
+    }
+    Ok(())
 }
 
 /// A server that logs statements refuses row changes below REPEATABLE READ.
 fn statement_binlog(variables: &Variables) -> bool {
     let is = |name: &str, value: &str| variables.get(name).is_some_and(|found| found.eq_ignore_ascii_case(value));
     is("log_bin", "ON") && is("binlog_format", "STATEMENT")
-}
-
-async fn tables_exist(connection: &mut MysqlConnection) -> Result<bool, SinkError> {
-    let query = format!(
-        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN ('{}', '{}')",
-        connection.table.reports(),
-        connection.table.streams(),
-    );
-    let count = connection.conn.query_first::<u64, _>(query);
-    Ok(within(connection.timeout, "looking for the tables", count).await? == Some(2))
-}
-
-/// Unique keys besides the primary one.
-async fn extra_keys(connection: &mut MysqlConnection) -> Result<Vec<String>, SinkError> {
-    let query = format!(
-        "SELECT DISTINCT CONCAT(table_name, '.', index_name) FROM information_schema.statistics WHERE \
-         table_schema = DATABASE() AND table_name IN ('{}', '{}') AND non_unique = 0 AND index_name <> 'PRIMARY'",
-        connection.table.reports(),
-        connection.table.streams(),
-    );
-    let keys = connection.conn.query::<String, _>(query);
-    within(connection.timeout, "looking at the tables' keys", keys).await
 }
 
 /// A setting of the server under which a promise does not hold.
@@ -115,7 +104,7 @@ struct Warning {
     risk: &'static str,
 }
 
-fn warnings(variables: &Variables, extra_keys: &[String]) -> Vec<Warning> {
+fn warnings(variables: &Variables) -> Vec<Warning> {
     let value = |name: &str| variables.get(name).cloned().unwrap_or_default();
     let mut warnings = Vec::new();
     let mut warn = |setting, value, risk| warnings.push(Warning { setting, value, risk });
@@ -134,11 +123,6 @@ fn warnings(variables: &Variables, extra_keys: &[String]) -> Vec<Warning> {
         let risk = "other clients of this server can store values that were cut to fit (Forebay's own sessions are \
                     strict); add STRICT_TRANS_TABLES";
         warn("sql_mode", mode, risk);
-    }
-    for key in extra_keys {
-        let risk = "a second unique key makes the sink drop a report whose value in it is taken, as if it were a \
-                    duplicate; drop the key or make it not unique";
-        warn("unique key", key.clone(), risk);
     }
     warnings
 }
@@ -159,18 +143,17 @@ mod tests {
             ("sync_binlog", "0"),
             ("sql_mode", "STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION"),
         ]);
-        assert_eq!(warnings(&sound, &[]), []);
+        assert_eq!(warnings(&sound), []);
         sound.insert("log_bin".to_owned(), "ON".to_owned());
-        let settings: Vec<_> = warnings(&sound, &[]).iter().map(|warning| warning.setting).collect();
+        let settings: Vec<_> = warnings(&sound).iter().map(|warning| warning.setting).collect();
         assert_eq!(settings, ["sync_binlog"]);
     }
 
     #[test]
     fn each_risky_setting_is_named_with_its_value() {
         let risky = variables(&[("innodb_flush_log_at_trx_commit", "2"), ("sql_mode", "ANSI")]);
-        let named: Vec<_> =
-            warnings(&risky, &["reports.u".to_owned()]).into_iter().map(|w| (w.setting, w.value)).collect();
-        let expected = [("innodb_flush_log_at_trx_commit", "2"), ("sql_mode", "ANSI"), ("unique key", "reports.u")];
+        let named: Vec<_> = warnings(&risky).into_iter().map(|w| (w.setting, w.value)).collect();
+        let expected = [("innodb_flush_log_at_trx_commit", "2"), ("sql_mode", "ANSI")];
         assert_eq!(named, expected.map(|(setting, value)| (setting, value.to_owned())));
     }
 

@@ -15,10 +15,10 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::opening::{check_last, check_log, making, prepare_path, set_up};
 use super::place::{Identity, Whereabouts, beside, wal_of};
-use super::{classify, wal};
+use super::{claim, classify, shape, wal};
 use crate::config::{self, SinkTarget, TableName};
 use crate::report::{Id, Position};
-use crate::sink::{Class, SinkError, StoreError, schema};
+use crate::sink::{Claim, Class, SinkError, StoreError, schema};
 
 /// What SQLite leaves of a `-wal` that was carried into the file, in bytes; and from where on the node cuts it down
 /// itself, though readers may have to be waited for.
@@ -91,8 +91,13 @@ enum Moved {
 
 impl File {
     /// Opens the file at the path; makes it and its tables only where it was never there before.
-    pub(super) fn open(path: &Path, settings: &config::Sink, known: &mut Known) -> Result<Self, SinkError> {
-        let opened = Self::open_known(path, settings, known);
+    pub(super) fn open(
+        path: &Path,
+        settings: &config::Sink,
+        known: &mut Known,
+        claim: Option<&Claim>,
+    ) -> Result<Self, SinkError> {
+        let opened = Self::open_known(path, settings, known, claim);
         match &opened {
             Ok(_) => {
                 if let Some(Loss { text, .. }) = known.loss.take() {
@@ -105,7 +110,12 @@ impl File {
         opened
     }
 
-    fn open_known(path: &Path, settings: &config::Sink, known: &mut Known) -> Result<Self, SinkError> {
+    fn open_known(
+        path: &Path,
+        settings: &config::Sink,
+        known: &mut Known,
+        claim: Option<&Claim>,
+    ) -> Result<Self, SinkError> {
         let is_new = prepare_path(path, settings, known)?;
         // SQLite names the files beside it after where a link leads.
         let real = std::fs::canonicalize(path).map_err(making("looking for it"))?;
@@ -129,14 +139,16 @@ impl File {
             beside_it.extend(identity.map(|identity| (path, identity)));
         }
         let place = Place { path: path.to_owned(), wal_path, file, identity, beside: beside_it };
-        let file = Self { connection, table, timeout: settings.timeout, place };
+        let mut file = Self { connection, table, timeout: settings.timeout, place };
         if !file.place.identity.is_at(path) {
             return Err(SinkError::new(Class::Outage, "it was replaced while it was opened"));
         }
         if settings.create_tables && (is_new || !known.has_tables) {
             file.make_tables()?;
         }
+        shape::check_kind(&file.connection, &file.table)?;
         file.add_columns(settings.create_tables)?;
+        file.inspect(claim)?;
         known.has_tables = true;
         known.state = wal::State::of(&file.place.file).map_err(making("reading it"))?;
         known.files = Some(file.place.identities()?);
@@ -144,14 +156,28 @@ impl File {
     }
 
     fn make_tables(&self) -> Result<(), SinkError> {
-        let count = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN (?1, ?2)";
-        let names = params![self.table.reports(), self.table.streams()];
+        let count = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN (?1, ?2, ?3)";
+        let names = params![self.table.reports(), self.table.streams(), self.table.nodes()];
         let count = self.connection.query_row(count, names, |row| row.get::<_, i64>(0));
-        if count.map_err(|error| classify("looking for the tables", error))? == 2 {
+        if count.map_err(|error| classify("looking for the tables", error))? == 3 {
             return Ok(());
         }
         for statement in schema::statements(&SinkTarget::Sqlite(self.place.path.clone()), &self.table) {
             self.connection.execute_batch(&statement).map_err(|error| classify("making the tables", error))?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the live tables, and takes the claim or sees that it is held.
+    fn inspect(&mut self, claim: Option<&Claim>) -> Result<(), SinkError> {
+        let claiming = |error| classify("claiming the node_id", error).not_for_a_report();
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begun.map_err(claiming)?;
+        shape::check(&transaction, &SinkTarget::Sqlite(self.place.path.clone()), &self.table)?;
+        let Some(claim) = claim else { return Ok(()) };
+        if claim::take(&transaction, &self.table, claim)? {
+            touch_first_page(&transaction).and_then(|()| transaction.commit()).map_err(claiming)?;
+            claim.taken();
         }
         Ok(())
     }
@@ -210,8 +236,9 @@ impl File {
     }
 
     /// Takes the lock for writing and changes nothing.
-    pub(super) fn probe(&mut self, known: &mut Known) -> Result<(), SinkError> {
+    pub(super) fn probe(&mut self, known: &mut Known, claim: Option<&Claim>) -> Result<(), SinkError> {
         self.place.check(known)?;
+        self.inspect(claim)?;
         let (reports, streams) = (self.table.reports(), self.table.streams());
         let probe = format!(
             "BEGIN IMMEDIATE; UPDATE \"{reports}\" SET code = code WHERE FALSE; \

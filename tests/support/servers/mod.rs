@@ -60,6 +60,14 @@ macro_rules! on_each_server {
 #[allow(unused_imports, reason = "not every binary that has servers has tests over both")]
 pub(crate) use on_each_server;
 
+/// Lets the table refuse codes over 32,767, each for what it is (1264), as a narrower column would; but one that is
+/// narrower is not written to at all.
+pub const NARROW: &str = "CREATE TRIGGER narrow BEFORE INSERT ON reports FOR EACH ROW IF NEW.code > 32767 THEN SIGNAL \
+    SQLSTATE '22003' SET MYSQL_ERRNO = 1264, MESSAGE_TEXT = 'Out of range value for column'; END IF";
+
+/// Ends that.
+pub const WIDE: &str = "DROP TRIGGER narrow";
+
 /// Far longer than a start takes on a busy machine; past it something is broken.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
