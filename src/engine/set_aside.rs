@@ -16,6 +16,9 @@ pub const MAX_WHY_BYTES: usize = 400;
 /// How often it is looked whether a batch has come back from the sink.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How often an id that is drained and comes back meanwhile is held anew.
+const TRIES: usize = 10;
+
 /// What a batch may take beyond the time of the sink: the journal is read, too.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -52,12 +55,7 @@ impl Streams {
     }
 
     async fn set_first_aside(&self, id: Id, reason: String) -> Result<DeadLetter, SetAsideError> {
-        let held = match self.flushers.hold(&id) {
-            Some(held) => held,
-            None if self.journal.stream(&id).is_some() => return Err(SetAsideError::OnItsWay(id)),
-            None => return Err(SetAsideError::Nothing(id)),
-        };
-        self.given_back(&held).await?;
+        let held = self.hold(id).await?;
         let mut first = self.peek(id, None, 1).await?.reports;
         let Some((position, report)) = first.pop() else { return Err(SetAsideError::Nothing(id)) };
         let dead_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
@@ -65,7 +63,7 @@ impl Streams {
         let letter = DeadLetter { id, report, kind, holder: None, code: None, reason, dead_at, is_twin: false };
         let digest = letter.report.digest();
         let twin = DeadLetter { is_twin: true, ..letter.clone() };
-        let buried = self.journal.bury_aside(held.hold(), position, letter.clone()).await?;
+        let buried = self.journal.bury_aside(held.hold(), position, letter.clone()).await;
         buried.ok_or(SetAsideError::Stopping)?;
         drop(held);
         tracing::warn!(key = %letter.key(), reason = %letter.reason, "a report was set aside by request");
@@ -82,6 +80,25 @@ impl Streams {
             Some(letter) => letter,
             None => found(twin.key()).await.unwrap_or(letter),
         })
+    }
+
+    /// Holds an id of which a report waits that no drainer has.
+    async fn hold(&self, id: Id) -> Result<Held, SetAsideError> {
+        for _ in 0..TRIES {
+            let held = match self.flushers.hold(&id) {
+                Some(held) => held,
+                None if self.journal.stream(&id).is_some() => return Err(SetAsideError::OnItsWay(id)),
+                None => return Err(SetAsideError::Nothing(id)),
+            };
+            self.given_back(&held).await?;
+            match held.hold().has_reports(&self.journal) {
+                Some(true) => return Ok(held),
+                Some(false) => return Err(SetAsideError::Nothing(id)),
+                // It was drained and let go, and has come back.
+                None => {}
+            }
+        }
+        Err(SetAsideError::OnItsWay(id))
     }
 
     /// Waits until no drainer has anything of the id.

@@ -15,7 +15,7 @@ use super::graves::Graves;
 use super::supervisor::{Limits, Shared};
 use super::task::{self, Doubt, Handover, settlement};
 use crate::journal::{JournalError, Receipt, Taken};
-use crate::report::Batch;
+use crate::report::{Batch, Position};
 use crate::sink::{self, Outcome, Sink, Writer};
 use crate::sync::blocking;
 use crate::trace;
@@ -144,6 +144,12 @@ impl<S: Sink> Drainer<S> {
             (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
         for (handover, Taken { batch, receipt }) in handovers.into_iter().zip(taken) {
             if let Some(handover) = handover.unless_paused(&self.shared) {
+                if !receipt.is_current(&handover.stream.lock()) {
+                    // A report of it was set aside while it was read.
+                    handover.stream.lock().give_back_tried(Position(0));
+                    handover.go_on(&self.shared);
+                    continue;
+                }
                 #[cfg(forebay_plant = "truncate_before_store")]
                 self.shared.journal().truncate(&handover.stream, &receipt);
                 kept.push(handover);

@@ -45,6 +45,12 @@ impl Hold {
         self.stream.id
     }
 
+    /// Whether a report of it waits; none where it was let go since, and what came then is of another stream.
+    pub fn has_reports(&self, journal: &Journal) -> Option<bool> {
+        let is_its_own = journal.stream(&self.stream.id).is_none_or(|stream| Arc::ptr_eq(&stream, &self.stream));
+        is_its_own.then(|| self.stream.lock().reports > 0)
+    }
+
     /// Whether a drainer has a batch of it yet.
     pub fn is_taken(&self) -> bool {
         self.stream.lock().taken
@@ -70,40 +76,34 @@ impl Journal {
 
     /// Makes a dead letter of a report that waits, of an id that is held and with no drainer. Durable when it returns,
     /// with whether the letter is new; `None` when the journal failed or stopped instead.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub async fn bury_aside(
-        &self,
-        hold: &Hold,
-        position: Position,
-        letter: DeadLetter,
-    ) -> Result<Option<Buried>, JournalError> {
+    pub async fn bury_aside(&self, hold: &Hold, position: Position, letter: DeadLetter) -> Option<Buried> {
         let number = letter.report.number;
-        let Some(buried) = self.bury(vec![letter]).await else { return Ok(None) };
+        let buried = self.bury(vec![letter]).await?;
         {
             let mut state = hold.stream.lock();
             state.apart().aside.push((position, number));
             state.reports -= 1;
         }
         self.shared.metrics.audit.settled(0, buried.known, buried.new);
-        if hold.stream.lock().is_drained() {
-            let (journal, stream) = (self.clone(), Arc::clone(&hold.stream));
-            let settle = move || journal.settle_what_is_aside(&stream);
-            tokio::task::spawn_blocking(settle).await.expect("reading the journal does not panic")?;
-        }
-        Ok(Some(buried))
+        Some(buried)
     }
 
-    /// Settles the backlog of an id where all of it is set aside.
-    pub(super) fn settle_what_is_aside(&self, stream: &Arc<Stream>) -> Result<(), JournalError> {
-        let taken = self.read(stream, usize::MAX, usize::MAX)?;
-        if taken.batch.records.is_empty() {
-            self.settle([(Arc::clone(stream), taken.receipt, Settlement::default())]);
-        } else {
-            stream.lock().give_back();
+    /// Settles the backlog of an id of which nothing else is left, and which no drainer has.
+    pub(super) fn settle_what_is_aside(&self, stream: &Arc<Stream>) {
+        let is_all = {
+            let state = stream.lock();
+            state.is_drained() && state.apart.as_ref().is_some_and(|apart| !apart.aside.is_empty())
+        };
+        if !is_all {
+            return;
         }
-        Ok(())
+        match self.read(stream, usize::MAX, usize::MAX) {
+            Ok(taken) if taken.batch.records.is_empty() => {
+                self.settle([(Arc::clone(stream), taken.receipt, Settlement::default())]);
+            }
+            Ok(_) => stream.lock().give_back(),
+            Err(error) => tracing::error!(%error, id = %stream.id, "what is set aside cannot be read"),
+        }
     }
 
     /// Whether a report is set aside and its entry not settled: without its letter it would come back after a restart.

@@ -279,9 +279,6 @@ impl Opened {
         for stream in shared.index.parts().flat_map(|part| part.streams) {
             if stream.lock().is_drained() {
                 // All that it has is set aside.
-                if let Err(error) = journal.settle_what_is_aside(&stream) {
-                    tracing::error!(%error, id = %stream.id, "what is set aside cannot be read");
-                }
                 journal.retire(&stream);
                 continue;
             }
@@ -353,7 +350,8 @@ impl Journal {
     }
 
     /// Lets a drained stream go. False when there is something left to do for it.
-    pub fn retire(&self, stream: &Stream) -> bool {
+    pub fn retire(&self, stream: &Arc<Stream>) -> bool {
+        self.settle_what_is_aside(stream);
         self.shared.index.retire(stream)
     }
 

@@ -34,6 +34,9 @@ pub struct Receipt {
     in_lanes: Vec<(Lane, Vec<u8>)>,
     /// Those that were in bundles; they may be in a lane by now.
     recent: Vec<Spot>,
+    /// Where the reading began, and how many reports were set aside then.
+    from: Position,
+    aside: usize,
     /// All up to here is taken.
     through: Position,
     /// No entry is left that was durable when the reading began.
@@ -291,6 +294,11 @@ impl Journal {
 }
 
 impl Receipt {
+    /// Whether nothing of what was read was set aside, or settled, since it was begun.
+    pub fn is_current(&self, state: &State) -> bool {
+        self.from.0 == state.settled.0 + 1 && self.aside == state.aside().len()
+    }
+
     /// The last position that it is about.
     pub fn through(&self) -> Position {
         self.through
@@ -341,6 +349,18 @@ impl Rest {
 
     fn empty_receipt(&self) -> Receipt {
         let (in_lanes, recent) = (Vec::new(), Vec::new());
-        Receipt { in_lanes, recent, through: self.through, is_all: true, reports: 0, markers: 0, bytes: 0, missing: 0 }
+        let (from, aside) = (self.from, self.aside.len());
+        Receipt {
+            in_lanes,
+            recent,
+            from,
+            aside,
+            through: self.through,
+            is_all: true,
+            reports: 0,
+            markers: 0,
+            bytes: 0,
+            missing: 0,
+        }
     }
 }
