@@ -69,10 +69,11 @@ impl Node {
         connect_async(format!("ws://{}/ws", self.address)).await.expect("a connection").0
     }
 
-    /// Sends a request and reads all of its answer.
+    /// Sends a request, and nothing after it, and reads all of its answer.
     async fn http(&self, request: String) -> (u16, String) {
         let mut socket = TcpStream::connect(self.address).await.expect("a connection");
         socket.write_all(request.as_bytes()).await.expect("sent");
+        socket.shutdown().await.expect("open");
         let mut answer = String::new();
         within(socket.read_to_string(&mut answer)).await.expect("an answer");
         let status = answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or_default();

@@ -78,7 +78,7 @@ fn sqlite_reports(table: &str) -> String {
   data TEXT NULL CHECK (data IS NULL OR json_valid(data)),
   accepted_at TEXT NOT NULL, -- UTC
   digest BLOB NULL, -- of data as it was sent, time and code
-  time_us INTEGER NULL, -- the microseconds of `time` where a REAL does not hold them: beyond the year 2242
+  time_us INTEGER NULL, -- the microseconds of `time` where a REAL does not hold them: beyond the year 2106
   PRIMARY KEY (id, source, seq)
 ) WITHOUT ROWID"
     )

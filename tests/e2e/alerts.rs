@@ -279,11 +279,12 @@ async fn refusals_are_seen_by_whose_fault_they_are() {
 
 #[tokio::test]
 async fn connections_and_files_near_their_limits_are_seen() {
-    let mut node = Node::new().set("ingest.max_connections", 40);
-    node.under(&["prlimit", "--nofile=64"]);
+    let mut node = Node::new().set("ingest.max_connections", 440);
+    // Of these 64 are the journal's.
+    node.under(&["prlimit", "--nofile=512"]);
     node.restart().await;
     let mut clients = Vec::new();
-    for _ in 0..36 {
+    for _ in 0..410 {
         clients.push(Client::connect(node.ingest()).await);
     }
     let near = Page::of(&node).await;

@@ -68,7 +68,7 @@ async fn dead_letters_are_listed_for_people_and_for_programs(kind: Kind) {
     let node = with_dead_letters(&server).await;
     let table = ok(node.admin(), &["dead-letters"]).await;
     let rows = words(&table);
-    assert_eq!(rows[0], ["KEY", "AGE", "SIZE", "CODE", "REASON"]);
+    assert_eq!(rows[0], ["KEY", "KIND", "AGE", "SIZE", "CODE", "REASON"]);
     let keys: Vec<&str> = rows[1..6].iter().map(|row| row[0]).collect();
     assert_eq!(keys, ["s0~0~0", "s0~0~2", "s0~0~4", "s1~0~1", "s1~0~3"]);
     assert_eq!(table.lines().last(), Some("5 dead letters"));

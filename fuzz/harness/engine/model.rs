@@ -158,7 +158,9 @@ impl Model {
             What::Report { seq, poison, .. } => {
                 self.findings.acknowledged += 1;
                 let number = seq.map_or(Number { source: NODE, seq: position }, |seq| Number { source: 0, seq });
-                (Some(number), (!poison).then_some("open"))
+                // One that is not stored opens nothing.
+                let is_new = !poison && !self.is_used(id, seq, ticket);
+                (Some(number), is_new.then_some("open"))
             }
             What::Marker(Marker::Done) => (None, Some("done")),
             What::Marker(Marker::Disconnected) => (None, Some("disconnected")),
@@ -170,6 +172,14 @@ impl Model {
         if ack.number() != number {
             self.findings.wrong.push(format!("{ticket} is numbered {:?}, not {number:?}", ack.number()));
         }
+    }
+
+    /// Whether another report was sent for the place of this one.
+    fn is_used(&self, id: usize, seq: Option<u64>, ticket: usize) -> bool {
+        let same = |sent: &Sent| {
+            sent.id == id && seq.is_some() && matches!(sent.what, What::Report { seq: other, .. } if other == seq)
+        };
+        self.sent.iter().enumerate().any(|(other, sent)| other != ticket && same(sent))
     }
 
     /// Notes that the `done` marker of this ticket is said to be in the sink, with all before it. An outlet may hear

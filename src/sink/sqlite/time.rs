@@ -1,6 +1,6 @@
 //! The client's time, in seconds as a REAL, and exact.
 //!
-//! A double holds each microsecond apart up to 2^33 seconds (the year 2242). Beyond, where it is not the very one, the
+//! A double holds each microsecond apart up to 2^32 seconds (the year 2106). Beyond, where it is not the very one, the
 //! column `time_us` has the microseconds; it is NULL else. So `time` sorts and compares as a number over its whole
 //! range, and nothing of what was sent is lost.
 
@@ -59,7 +59,7 @@ mod tests {
             let (column, rest) = (seconds(time), rest(time));
             assert!(column.abs() < BEYOND, "{time}");
             assert_eq!(micros(column, rest), time);
-            assert!(rest.is_none() || time.abs() > (1 << 33) * 1_000_000, "{time}");
+            assert!(rest.is_none() || time.abs() > (1 << 32) * 1_000_000, "{time}");
         }
         let mut sorted: Vec<i64> = all().collect();
         sorted.sort_unstable();
