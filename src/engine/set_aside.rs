@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 
 use super::Streams;
 use crate::flusher::Held;
-use crate::journal::{DeadLetter, JournalError};
-use crate::report::{Id, LetterKey, LetterKind};
+use crate::journal::{Dead, DeadLetter, JournalError};
+use crate::report::{Id, Key, LetterKey, LetterKind};
 
 /// The longest reason that an operator may give, in bytes.
 pub const MAX_WHY_BYTES: usize = 400;
@@ -56,7 +56,9 @@ impl Streams {
 
     async fn set_first_aside(&self, id: Id, reason: String) -> Result<DeadLetter, SetAsideError> {
         let held = self.hold(id).await?;
-        let mut first = self.peek(id, None, 1).await?.reports;
+        // What is in the sink already is left alone, though its batch was put back.
+        let stored = self.journal.stream(&id).and_then(|stream| stream.lock().progress().stored_through);
+        let mut first = self.peek(id, stored, 1).await?.reports;
         let Some((position, report)) = first.pop() else { return Err(SetAsideError::Nothing(id)) };
         let dead_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
         let kind = LetterKind::SetAside;
@@ -67,6 +69,8 @@ impl Streams {
         buried.ok_or(SetAsideError::Stopping)?;
         drop(held);
         tracing::warn!(key = %letter.key(), reason = %letter.reason, "a report was set aside by request");
+        let key = Key { id, number: letter.report.number };
+        self.journal.tell_dead(&id, position, Dead { key, kind });
         let found = |key: LetterKey| {
             let journal = self.journal.clone();
             async move {

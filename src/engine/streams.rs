@@ -268,7 +268,7 @@ impl Streams {
             let state = stream.lock();
             (state.backlog(), state.flusher, state.progress())
         };
-        let Progress { last_batch, last_error, next_attempt } = progress;
+        let Progress { last_batch, last_error, next_attempt, .. } = progress;
         let state = match flusher {
             _ if backlog.paused => StreamState::Paused,
             _ if backlog.reports + backlog.markers == 0 => StreamState::Drained,

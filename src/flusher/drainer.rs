@@ -164,11 +164,15 @@ impl<S: Sink> Drainer<S> {
         let Some(outcomes) = self.store_unless_recalled(&batches, doubt, &handovers).await else {
             return self.give_back(handovers, &receipts);
         };
-        let drained = receipts.into_iter().zip(outcomes);
+        let last_settled =
+            |(batch, outcome): (&Batch, &Outcome)| Some(batch.records.get(outcome.settled.checked_sub(1)?)?.position);
+        let last_settled: Vec<_> = batches.iter().zip(&outcomes).map(last_settled).collect();
+        let drained = receipts.into_iter().zip(outcomes).zip(last_settled);
         let (mut stored, mut settled) = (Vec::new(), Vec::new());
-        for (mut handover, (receipt, outcome)) in handovers.into_iter().zip(drained) {
+        for (mut handover, ((receipt, outcome), last_settled)) in handovers.into_iter().zip(drained) {
             if let Some(lasting) = outcome.put_back.clone() {
                 let Handover { stream, doubt, counted } = handover;
+                last_settled.into_iter().for_each(|through| stream.lock().note_stored(through));
                 self.shared.spawn(task::resolve(stream, Arc::clone(&self.shared), lasting, doubt));
                 drop(counted);
             } else if outcome.is_settled() {

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::commit::now_micros;
 use super::stream::State;
+use crate::report::Position;
 
 /// Bytes of an error's text that are kept for each id; the log has all of it.
 const MAX_ERROR_BYTES: usize = 256;
@@ -18,6 +19,8 @@ pub struct Progress {
     pub last_error: Option<LastError>,
     /// When a batch that was put back is stored again; none where there is no such batch.
     pub next_attempt: Option<Instant>,
+    /// All records up to here are in the sink or dead letters, though their batch was put back and is not settled.
+    pub stored_through: Option<Position>,
 }
 
 /// A batch that was settled, in reports.
@@ -66,6 +69,11 @@ impl State {
         progress.last_error = Some(error);
         progress.next_attempt = Some(next_attempt);
         self.taken = false;
+    }
+
+    /// Notes that of a batch that is put back all records up to here are in the sink or dead letters.
+    pub fn note_stored(&mut self, through: Position) {
+        self.progress.get_or_insert_default().stored_through = Some(through);
     }
 
     /// Notes what the sink refused of the batch that is about to be settled.

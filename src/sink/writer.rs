@@ -40,6 +40,8 @@ pub struct Outcome {
     /// The sink keeps failing over this batch alone: it is neither stored nor refused, or not all of it, and is to be
     /// stored again later, all of it. To be held until then, so that an operator sees why.
     pub put_back: Option<Arc<Lasting>>,
+    /// Of a batch that is put back: how many of its first records are in the sink or dead letters all the same.
+    pub settled: usize,
 }
 
 impl Outcome {
@@ -200,7 +202,8 @@ impl<S: Sink> Writer<S> {
                     match parts {
                         Some((earlier, later)) => pieces.extend([later, earlier]),
                         None => {
-                            let (batch, _) = piece.first();
+                            let (batch, settled) = piece.first();
+                            outcomes[batch].settled = settled;
                             // What comes after it in its id must not be stored before it.
                             pieces.retain(|piece| piece.first().0 != batch);
                             let lasting = Health::lasts(&self.health, Some(&batches[batch].id), error);
