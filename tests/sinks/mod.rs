@@ -185,7 +185,8 @@ impl Rig {
 
     /// Waits until the sink is blocked; why.
     pub async fn blocked(&self) -> String {
-        let status = self.health.until(|status| status.state == SinkState::Blocked).await;
+        let blocked = self.health.until(|status| status.state == SinkState::Blocked);
+        let status = tokio::time::timeout(Duration::from_secs(30), blocked).await.expect("it is blocked in time");
         status.last_error.expect("it says why")
     }
 
