@@ -87,7 +87,7 @@ run() { # a plant, a binary, a test
   lib) where=(--lib) ;;
   models) where=(--lib --features models) ;;
   esac
-  FOREBAY_PLANT=$1 RUST_BACKTRACE=0 cargo nextest run "${where[@]}" -E "test(=$3)" >"$log" 2>&1
+  FOREBAY_PLANT=$1 RUST_BACKTRACE=0 cargo nextest run --profile plants "${where[@]}" -E "test(=$3)" >"$log" 2>&1
 }
 
 log=$(mktemp)
