@@ -47,8 +47,6 @@ trust_the_path           | sink::files::what_waits_for_the_lock_of_a_compaction_
 begin_anew               | e2e::moves::a_file_that_is_moved_away_under_load_is_waited_for_and_nothing_is_lost      | an empty file takes the place of one that was moved away
 any_log                  | sink::files::a_file_beside_a_wal_of_another_state_is_refused_and_not_served             | a -wal is laid over whatever it lies beside
 slow_ones_stay           | lib::server::budget::tests::a_slow_one_is_wanted_once_others_wait           | who takes memory slowly keeps it from all others
-hold_what_comes          | e2e::memory::arrays_of_the_smallest_reports                                 | replies are not counted
-ids_without_end          | e2e::ids::ids_without_end                                                | ids of connections have no limit
 hold_what_comes          | lib::server::budget::tests::what_is_small_is_never_in_want                  | replies are not counted
 ids_without_end          | lib::server::presence::tests::all_connections_together_have_one_too_and_give_it_back | ids of connections have no limit
 dones_without_end        | lib::server::dones::tests::nobody_gets_more_than_half_of_what_is_left       | dones that wait have no limit
