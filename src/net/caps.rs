@@ -67,7 +67,7 @@ impl Caps {
     /// Counts a connection, or a request, for the address that it is from.
     ///
     /// # Errors
-    /// [`Full::Address`]
+    /// Where the address has as many as it may.
     pub fn seat(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, Full> {
         let address = holder(peer);
         let mut open = self.open();
