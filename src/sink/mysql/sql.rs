@@ -76,6 +76,12 @@ const REMEMBER: &[u8] = b"CASE WHEN VALUES(settled) IS NULL THEN settled \
         SUBSTRING(settled,LOCATE(LEFT(VALUES(settled),8),settled)+16)) \
     ELSE CONCAT(VALUES(settled),LEFT(settled,224)) END";
 
+/// Whether there is a stream from one id to another, in the order of the ids.
+pub fn select_any_stream(out: &mut Vec<u8>, table: &TableName, from: &Id, to: &Id) {
+    out.clear();
+    put(out, format_args!("SELECT 1 FROM `{}` WHERE id BETWEEN '{from}' AND '{to}' LIMIT 1", table.streams()));
+}
+
 /// The column `settled` of these ids.
 pub fn select_settled<'a>(out: &mut Vec<u8>, table: &TableName, ids: impl IntoIterator<Item = &'a Id>) {
     out.clear();
