@@ -12,7 +12,7 @@ const MEMORY: u64 = 512 << 20;
 const AT_ONCE: u64 = 1_000;
 
 /// Reports of new ids until one is refused; how many were acknowledged, and the refusal.
-async fn ids_until_refused(node: &Node, most: u64) -> (u64, Value) {
+pub async fn ids_until_refused(node: &Node, most: u64) -> (u64, Value) {
     let mut acknowledged = 0;
     while acknowledged < most {
         let messages: Vec<String> =

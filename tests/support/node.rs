@@ -17,6 +17,11 @@ use super::wait::{PATIENCE, eventually};
 /// The program under test.
 pub const FOREBAY: &str = env!("CARGO_BIN_EXE_forebay");
 
+/// The program that nodes run: that of `FOREBAY_BINARY` (a release build, where time counts), or the one under test.
+fn binary() -> std::ffi::OsString {
+    std::env::var_os("FOREBAY_BINARY").unwrap_or_else(|| FOREBAY.into())
+}
+
 /// Lines of stderr that are kept for messages of failed tests.
 const KEPT_LINES: usize = 200_000;
 
@@ -145,7 +150,7 @@ impl Node {
         std::fs::write(&file, self.settings.to_string()).expect("the configuration can be written");
         // The kernel kills the node when the test's thread ends, however it ends.
         let mut command = without_settings(Command::new("setpriv"));
-        command.args(["--pdeathsig", "KILL", "--"]).args(&self.wrapper).arg(FOREBAY).arg("serve");
+        command.args(["--pdeathsig", "KILL", "--"]).args(&self.wrapper).arg(binary()).arg("serve");
         if self.is_told {
             command.arg("--config").arg(file);
         }
