@@ -4,7 +4,7 @@ use crate::book::Book;
 use crate::check::Bench;
 use crate::log::{Op, POLICIES, Policy, Random, Replay};
 use crate::mount::Disk;
-use crate::support::proof::Proof;
+use crate::support::proof::{Proof, seed};
 use crate::tree::Tree;
 
 /// Failed images that are kept for a person.
@@ -55,7 +55,6 @@ impl Cuts {
     /// `name` is that of the fault in the table of figures.
     pub fn new(name: &'static str) -> Self {
         let seed = seed();
-        println!("{name}: FOREBAY_DISK_SEED={seed}");
         let (proof, bench) = (Proof::new(name), Bench::new());
         Self { name, seed, proof, bench, images: 0, salvaged: 0, faults: Vec::new() }
     }
@@ -123,18 +122,7 @@ impl Cuts {
         println!("{}: {} images were salvaged", self.name, self.salvaged);
         let (faults, images, seed) = (self.faults.len(), self.images, self.seed);
         let first: Vec<String> = self.faults.into_iter().take(10).collect();
-        assert!(faults == 0, "{faults} of {images} images are wrong, FOREBAY_DISK_SEED={seed}\n{}", first.join("\n"));
-    }
-}
-
-/// The seed of all random choices: that of `FOREBAY_DISK_SEED`, or another one each time.
-pub fn seed() -> u64 {
-    match std::env::var("FOREBAY_DISK_SEED") {
-        Ok(seed) => seed.parse().expect("FOREBAY_DISK_SEED is a number"),
-        Err(_) => {
-            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            since.expect("the clock is past 1970").as_nanos() as u64
-        }
+        assert!(faults == 0, "{faults} of {images} images are wrong, FOREBAY_SEED={seed}\n{}", first.join("\n"));
     }
 }
 

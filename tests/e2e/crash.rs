@@ -25,7 +25,7 @@ pub fn sixteen_clients() -> impl Iterator<Item = Plan> {
 
 fn rounds() -> u64 {
     let given = std::env::var("FOREBAY_CRASH_ROUNDS").ok();
-    given.map_or(proof::rounds(10, 1_000), |rounds| rounds.parse().expect("FOREBAY_CRASH_ROUNDS is a number"))
+    given.map_or(proof::rounds(10, 100), |rounds| rounds.parse().expect("FOREBAY_CRASH_ROUNDS is a number"))
 }
 
 on_each_server!(an_acked_report_survives_kill_nine);

@@ -2,7 +2,7 @@
 //! truncations, dead letters that are tried again or discarded, kills and restarts. The model and all that is done are
 //! those of the fuzz target `engine` (`fuzz/harness/engine`).
 //!
-//! Each case has a seed, which a failure names: `FOREBAY_MODEL_SEED=N FOREBAY_MODEL_CASES=1` runs that case again. The
+//! Each case has a seed, which a failure names: `FOREBAY_SEED=N FOREBAY_MODEL_CASES=1` runs that case again. The
 //! seed says what is done, not when the threads of the node get on. `FOREBAY_PROVE=long` runs more cases.
 
 #[path = "../../fuzz/harness/engine/mod.rs"]
@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use support::ledger::Verdict;
-use support::proof::{Proof, rounds};
+use support::proof::{Proof, rounds, seed};
 
 /// Cases of the short form and of the long one.
 const CASES: (u64, u64) = (40, 5_000);
@@ -24,8 +24,7 @@ const CASES: (u64, u64) = (40, 5_000);
 #[test]
 fn whatever_happens_acknowledged_reports_end_once_in_the_sink_or_in_the_dead_letters() {
     let cases = number("FOREBAY_MODEL_CASES").unwrap_or_else(|| rounds(CASES.0, CASES.1));
-    let first = number("FOREBAY_MODEL_SEED").unwrap_or_else(any_seed);
-    println!("FOREBAY_MODEL_SEED={first} FOREBAY_MODEL_CASES={cases}");
+    let first = seed();
     let mut proof = Proof::new("kills and restarts against the model");
     let failed: Vec<_> = (first..first + cases).filter_map(|seed| case(seed, &mut proof).err()).collect();
     proof.report();
@@ -48,7 +47,7 @@ fn case(seed: u64, proof: &mut Proof) -> Result<(), String> {
         prop_assert!(findings.none(), "{:#?}\n{:#?}", findings, engine::decode(&input));
         Ok(())
     };
-    let told = |error| format!("FOREBAY_MODEL_SEED={seed} FOREBAY_MODEL_CASES=1 runs this case again: {error}");
+    let told = |error| format!("FOREBAY_SEED={seed} FOREBAY_MODEL_CASES=1 runs this case again: {error}");
     let outcome = TestRunner::new_with_rng(config, rng).run(&inputs, run).map_err(told);
     if let Some(engine::Findings { faults, acknowledged, lost, doubled, wrong }) = first.into_inner() {
         let acked = acknowledged as usize;
@@ -60,10 +59,4 @@ fn case(seed: u64, proof: &mut Proof) -> Result<(), String> {
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
-}
-
-/// Another one each time.
-fn any_seed() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.expect("the clock is past 1970").as_micros() as u64
 }

@@ -2,6 +2,7 @@
 //! gathers into the table of docs/durability.md.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use super::ledger::Verdict;
 use super::servers::Kind;
@@ -26,6 +27,23 @@ pub fn is_long() -> bool {
 pub fn rounds(short: u64, long: u64) -> u64 {
     if is_long() { long } else { short }
 }
+
+/// The seed of all random choices of this process: that of `FOREBAY_SEED`, or another one each time. It is printed.
+pub fn seed() -> u64 {
+    *SEED.get_or_init(|| {
+        let seed = match std::env::var("FOREBAY_SEED") {
+            Ok(seed) => seed.parse().expect("FOREBAY_SEED is a number"),
+            Err(_) => {
+                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                since.expect("the clock is past 1970").as_nanos() as u64
+            }
+        };
+        println!("FOREBAY_SEED={seed}");
+        seed
+    })
+}
+
+static SEED: OnceLock<u64> = OnceLock::new();
 
 impl Proof {
     /// `fault` is the name of the kind, as the table has it.
@@ -62,7 +80,8 @@ impl Proof {
         );
         if let Some(file) = std::env::var_os("FOREBAY_PROOFS") {
             let mut file = std::fs::File::options().append(true).create(true).open(file).expect("the file opens");
-            let line = format!("{fault}\t{injected}\t{acknowledged}\t{lost}\t{doubled}\t{wrong}\n");
+            let seed = SEED.get().map_or_else(|| "-".to_owned(), u64::to_string);
+            let line = format!("{fault}\t{injected}\t{acknowledged}\t{lost}\t{doubled}\t{wrong}\t{seed}\n");
             file.write_all(line.as_bytes()).expect("the file can be written");
         }
     }
