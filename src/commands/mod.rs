@@ -1,5 +1,6 @@
 //! The commands, one file each. Exit codes: 0, 1 for a failure, 2 for usage or configuration.
 
+mod allocator;
 mod check_config;
 mod client;
 mod completions;

@@ -5,10 +5,11 @@ use forebay::{Reload, Signals};
 use tokio::runtime::Runtime;
 
 use super::traces::{self, Traces};
-use super::{Failure, logging, settings};
+use super::{Failure, allocator, logging, settings};
 
 /// Runs a node until it is told to stop.
 pub fn run(arguments: settings::Arguments) -> Result<(), Failure> {
+    allocator::settle();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     if cfg!(forebay_plant = "listen_late") {

@@ -90,7 +90,8 @@ async fn a_report_that_holds_a_whole_frame_is_a_report_after_a_kill_over_a_half_
     }
 }
 
-/// The first frames that the segments of a journal were seen to begin with: one more each time that one is written again.
+/// The first frames that the segments of a journal were seen to begin with: one more each time that one is written
+/// again.
 #[derive(Default)]
 struct Begun(HashSet<(PathBuf, Vec<u8>)>);
 

@@ -262,6 +262,26 @@ async fn arrays_of_small_messages() {
     endure(arrays()).await;
 }
 
+/// With what glibc does on its own, a node kept several times what it used, until it was killed: `every_kind_in_turn_…`
+/// with 1,000 connections of each kind.
+#[tokio::test]
+async fn a_node_has_the_allocator_give_back_what_is_free() {
+    const BOUND: &str = "glibc.malloc.mmap_threshold=131072";
+    let tunables = async |given: Option<&str>| {
+        let mut node = Node::new();
+        let given = given.map(|given| format!("GLIBC_TUNABLES={given}"));
+        node.under(&std::iter::once("env").chain(given.as_deref()).collect::<Vec<_>>());
+        let node = node.start().await;
+        let environment =
+            std::fs::read_to_string(format!("/proc/{}/environ", node.pid())).expect("the process is there");
+        let given = environment.split('\0').find_map(|variable| variable.strip_prefix("GLIBC_TUNABLES="));
+        given.map(ToOwned::to_owned)
+    };
+    assert_eq!(tunables(None).await.as_deref(), Some(BOUND));
+    let chosen = "glibc.malloc.arena_max=2";
+    assert_eq!(tunables(Some(chosen)).await.as_deref(), Some(chosen));
+}
+
 #[tokio::test]
 async fn single_messages_with_long_names() {
     endure([single_messages()]).await;

@@ -41,6 +41,7 @@ const PLANTS: &[&str] = &[
     "seal_without_secret",
     "lose_unlisted",
     "take_any_id",
+    "keep_what_is_free",
     "take_every_descriptor",
     "export_under_lock",
     "trust_the_path",

@@ -13,6 +13,7 @@ sync_by_sled_alone       | disk::power::an_acked_report_survives_a_power_cut_at_
 reuse_too_soon           | lib::journal::store::recent::tests::a_segment_is_written_again_only_once_it_is_on_disk_that_all_of_it_is_gone | a segment is written over before it is known to be free
 seal_without_secret      | lib::journal::tests::forged::what_a_report_holds_is_no_entry_where_its_bundle_is_damaged | what a client sends is taken for bytes of the journal
 take_any_id              | e2e::ids::ids_without_end_are_refused_in_time_and_the_node_starts_again_in_the_same_memory | ids in memory have no limit
+keep_what_is_free        | e2e::memory::a_node_has_the_allocator_give_back_what_is_free                 | the allocator keeps what is free
 take_every_descriptor    | e2e::descriptors::a_crowd_of_connections_never_keeps_the_journal_from_its_files | connections take what the journal needs
 export_under_lock        | e2e::damage::an_export_that_is_read_slowly_keeps_no_node_from_its_journal | an export holds the journal while it is read
 lose_unlisted            | lib::journal::tests::forged::what_is_dead_by_damage_is_listed_with_what_is_known_of_it | reports are dead by damage, and no list has them

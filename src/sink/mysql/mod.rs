@@ -233,8 +233,8 @@ impl MysqlConnection {
         let (Some(journal), Some(from), Some(to)) = (self.journal, tried.iter().min(), tried.iter().max()) else {
             return Ok(HashMap::new());
         };
-        // Ids are drained in their order: where all of them are new, one look between two keys says so, and no id has to be
-        // looked up.
+        // Ids are drained in their order: where all of them are new, one look between two keys says so, and no id has
+        // to be looked up.
         sql::select_any_stream(&mut self.sql, &self.table, from, to);
         if self.rows("looking for streams").await.map_err(SinkError::not_for_a_report)?.is_empty() {
             return Ok(HashMap::new());
