@@ -149,7 +149,7 @@ impl Admin {
                     limit: REQUEST_TIMEOUT,
                     keep_alive: REQUEST_TIMEOUT,
                     max_body: MAX_BODY_BYTES,
-                    half_close: false,
+                    half_close: None,
                 };
                 net::serve(stream, service, terms, &stop).await;
             });
