@@ -199,7 +199,7 @@ mod tests {
     /// A length in a trailer once counted for the next request.
     #[test]
     fn what_a_trailer_says_is_of_no_head() {
-        let after = format!("{HEAD}0\r\nContent-Length: 4000\r\n\r\n{HEAD}65\r\n");
+        let after = format!("{HEAD}0\r\nContent-Length: 4000\r\n\r\nGET / HTTP/1.1\r\n\r\n{HEAD}65\r\n");
         assert!(exceeded(100, after.as_bytes()));
     }
 
