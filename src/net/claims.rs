@@ -8,8 +8,8 @@
 
 /// Bytes of a line of a head that are kept: the headers that matter here are shorter.
 const KEPT_LINE: usize = 64;
-/// Digits of a `Content-Length` that are shown to hyper, leading zeros apart: it reads any number of so many, and all of
-/// them are beyond all limits.
+/// Digits of a `Content-Length` that are shown to hyper, leading zeros apart: it reads any number of so many, and all
+/// of them are beyond all limits.
 const LENGTH_DIGITS: usize = 19;
 
 /// Where in the requests of a connection its bytes are.

@@ -99,8 +99,8 @@ pub async fn open(
 }
 
 impl Stream {
-    /// Ready once the client writes no more. Nothing is taken of what it wrote: where some of that is unread, this waits
-    /// for ever.
+    /// Ready once the client writes no more. Nothing is taken of what it wrote: where some of that is unread, this
+    /// waits for ever.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_over = match self {
             Self::Plain(stream) => {

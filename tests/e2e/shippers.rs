@@ -1,5 +1,5 @@
-//! The example configuration of docs/deploy for syslog-ng, in the real program: a log shipper that knows only the status
-//! of a whole request, before a node that cannot take what it sends.
+//! The example configuration of docs/deploy for syslog-ng, in the real program: a log shipper that knows only the
+//! status of a whole request, before a node that cannot take what it sends.
 
 use std::fs::File;
 use std::io::Write as _;

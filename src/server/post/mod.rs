@@ -134,8 +134,8 @@ async fn answered(
     reply(status, slots, memory)
 }
 
-/// Answers each `done` that was kept with where its reports ended, as far as that comes in time, and while the client is
-/// there and may know; whether all did.
+/// Answers each `done` that was kept with where its reports ended, as far as that comes in time, and while the client
+/// is there and may know; whether all did.
 async fn drained(
     slots: &mut [Slot],
     collector: &Collector,
