@@ -14,7 +14,7 @@ PATH="$PATH:/usr/sbin"
 # What the tests call, and the package that has it.
 needed=(mariadbd:mariadb-server mariadb-install-db:mariadb-server strace:strace setpriv:util-linux cc:gcc
   promtool:prometheus systemd-analyze:systemd chromium:chromium chromedriver:chromium-driver
-  nginx:nginx haproxy:haproxy)
+  nginx:nginx haproxy:haproxy syslog-ng:syslog-ng-core)
 missing=()
 # Where the check of the admin API against its description lives; Debian has no package of it.
 schemathesis=target/schemathesis
@@ -25,6 +25,7 @@ for pair in "${needed[@]}"; do
   command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(faketime)
+compgen -G '/usr/lib/syslog-ng/*/libhttp.so' >/dev/null || missing+=(syslog-ng-mod-http)
 
 if ((${#missing[@]})); then
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)

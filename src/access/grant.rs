@@ -5,6 +5,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 use super::Scope;
 use super::file::Token;
 use super::token::TokenHash;
@@ -21,6 +23,8 @@ pub(super) struct Held {
     token: Token,
     written: Arc<Written>,
     revoked: AtomicBool,
+    /// Wakes whoever waits for that.
+    told: Notify,
 }
 
 /// The ids that a token has written since the node started. Only hashes of them, by a key of this process: 8 bytes
@@ -76,7 +80,8 @@ impl Held {
             Some(old) if old.token == token => Arc::clone(old),
             _ => {
                 let written = same.map(|old| Arc::clone(&old.written)).or_else(|| gone.take(&token.sha256));
-                Arc::new(Self { token, written: written.unwrap_or_default(), revoked: AtomicBool::new(false) })
+                let (written, revoked, told) = (written.unwrap_or_default(), AtomicBool::new(false), Notify::new());
+                Arc::new(Self { token, written, revoked, told })
             }
         }
     }
@@ -88,6 +93,7 @@ impl Held {
 
     pub(super) fn revoke(&self) {
         self.revoked.store(true, Ordering::Relaxed);
+        self.told.notify_waiters();
     }
 
     pub(super) fn hash(&self) -> &[u8] {
@@ -121,6 +127,16 @@ impl Grant {
     /// Whether the token is in force as it was; always, where none was asked for.
     pub fn is_in_force(&self) -> bool {
         self.0.as_ref().is_none_or(|held| !held.revoked.load(Ordering::Relaxed))
+    }
+
+    /// Returns once the token is not in force as it was; never, where none was asked for.
+    pub async fn ends(&self) {
+        let Some(held) = &self.0 else { return std::future::pending().await };
+        // In this order: it is told of what happens from here on.
+        let told = held.told.notified();
+        if self.is_in_force() {
+            told.await;
+        }
     }
 
     /// Whether the bearer may write to `id`; one more of the token's `max_ids` is taken where the id is new to it.

@@ -1,5 +1,6 @@
 //! What is damaged in the journal and was set aside, over HTTP.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Json;
@@ -44,10 +45,10 @@ impl std::str::FromStr for Key {
     }
 }
 
-/// Something that is damaged and was set aside.
+/// Something that is damaged and was set aside, as it is shown.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Damaged)]
-pub(super) struct DamagedView {
+pub struct DamagedView {
     /// Where it was in the journal.
     place: String,
     /// Whose reports it had, as far as that is known; so with all that follows.
@@ -99,9 +100,21 @@ pub(super) async fn list(
 }
 
 impl DamagedView {
-    fn of(aside: SetAside) -> Self {
+    /// How what was set aside is shown.
+    pub fn of(aside: SetAside) -> Self {
         let SetAside { place, id, first, last, reports, bytes, damage, at, .. } = aside;
         let (first, last) = (first.map(|first| first.0), last.map(|last| last.0));
         Self { place, id: id.map(|id| id.to_string()), first, last, reports, bytes, damage, at: instant(at) }
+    }
+}
+
+impl fmt::Display for DamagedView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, id, first, last, reports, bytes, damage, at } = self;
+        write!(f, "{place}, {bytes} bytes, at {at}: {damage}")?;
+        id.iter().try_for_each(|id| write!(f, "; id {id}"))?;
+        first.iter().try_for_each(|first| write!(f, "; from position {first}"))?;
+        last.iter().try_for_each(|last| write!(f, "; through position {last}"))?;
+        reports.iter().try_for_each(|reports| write!(f, "; {reports} reports"))
     }
 }

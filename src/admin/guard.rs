@@ -46,9 +46,9 @@ pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, n
 /// Says of an answer that nobody may keep it (unless it says otherwise itself), guess at its type, or embed it.
 pub(super) async fn sealed(mut answer: Response) -> Response {
     let headers = answer.headers_mut();
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    for (name, value) in net::SEALED {
+        headers.entry(name).or_insert(value);
+    }
     answer
 }
 

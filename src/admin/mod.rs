@@ -54,6 +54,8 @@ use crate::net::{self, Accepted, Caller, Caps, Opening, Terms, Tls};
 
 use problem::Problem;
 
+pub use damaged::DamagedView;
+
 /// How long a TLS handshake, the head of a request, or the client's taking of a piece of an answer may last.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -147,7 +149,7 @@ impl Admin {
                     limit: REQUEST_TIMEOUT,
                     keep_alive: REQUEST_TIMEOUT,
                     max_body: MAX_BODY_BYTES,
-                    half_close: false,
+                    half_close: None,
                 };
                 net::serve(stream, service, terms, &stop).await;
             });

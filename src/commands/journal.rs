@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow};
+use forebay::admin::DamagedView;
 use forebay::journal::offline::{Examined, examine};
-use forebay::journal::{DeadLetter, SetAside, Value};
+use forebay::journal::{DeadLetter, Value};
 use forebay::report::{Body, Id, Report};
 use rustix::fs::{FileType, fstat};
 use serde::Serialize;
@@ -65,40 +66,7 @@ struct Summary {
     may_have_drained: bool,
     holes: Vec<String>,
     damaged: Vec<String>,
-    set_aside: Vec<AsideView>,
-}
-
-/// Something that was set aside as damaged.
-#[derive(Debug, Serialize)]
-struct AsideView {
-    place: String,
-    id: Option<String>,
-    first: Option<u64>,
-    last: Option<u64>,
-    reports: Option<u64>,
-    bytes: u64,
-    damage: String,
-    at: String,
-}
-
-impl AsideView {
-    fn of(aside: &SetAside) -> Self {
-        let SetAside { place, id, first, last, reports, bytes, damage, at, .. } = aside.clone();
-        let at = humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(at)).to_string();
-        let (first, last) = (first.map(|first| first.0), last.map(|last| last.0));
-        Self { place, id: id.map(|id| id.to_string()), first, last, reports, bytes, damage, at }
-    }
-}
-
-impl std::fmt::Display for AsideView {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { place, id, first, last, reports, bytes, damage, at } = self;
-        write!(f, "{place}, {bytes} bytes, at {at}: {damage}")?;
-        id.iter().try_for_each(|id| write!(f, "; id {id}"))?;
-        first.iter().try_for_each(|first| write!(f, "; from position {first}"))?;
-        last.iter().try_for_each(|last| write!(f, "; through position {last}"))?;
-        reports.iter().try_for_each(|reports| write!(f, "; {reports} reports"))
-    }
+    set_aside: Vec<DamagedView>,
 }
 
 fn check(dir: &Path, json: bool) -> Result<(), Failure> {
@@ -122,7 +90,7 @@ fn check(dir: &Path, json: bool) -> Result<(), Failure> {
     summary.holes = holes.iter().map(ToString::to_string).chain(unreadable.clone()).collect();
     summary.may_have_drained = !summary.holes.is_empty();
     summary.damaged = damaged.iter().map(|(name, damage)| format!("{name}: {damage}")).collect();
-    summary.set_aside = set_aside.iter().map(AsideView::of).collect();
+    summary.set_aside = set_aside.iter().cloned().map(DamagedView::of).collect();
     summary.whole = summary.holes.is_empty() && summary.damaged.is_empty();
     if json {
         print(&format!("{}\n", serde_json::to_string(&summary).context("a summary is JSON")?))?;

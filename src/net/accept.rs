@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::caps::{Caps, Full, Place, Seat};
-use super::http::problem_body;
+use super::http::{SEALED, problem_body};
 use super::reserve;
 
 /// The first pause after a failed accept; it doubles up to [`MAX_ACCEPT_PAUSE`].
@@ -160,8 +161,11 @@ pub async fn refuse(mut socket: impl AsyncRead + AsyncWrite + Unpin, refusal: Re
     let reason = status.canonical_reason().unwrap_or("Error");
     let body = problem_body(status.as_u16(), reason, refusal.detail());
     let retry = refusal.retry_after().map_or(String::new(), |seconds| format!("retry-after: {seconds}\r\n"));
+    let line =
+        |(name, value): (HeaderName, HeaderValue)| format!("{name}: {}\r\n", value.to_str().expect("it is ASCII"));
+    let sealed = SEALED.map(line).concat();
     let response = format!(
-        "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n{retry}\
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n{sealed}{retry}\
          connection: close\r\n\r\n{body}",
         status.as_u16(),
         body.len()

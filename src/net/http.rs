@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response, StatusCode};
@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::departure::Departure;
 use super::stall::Unstalled;
 use super::stream::Stream;
 
@@ -22,8 +23,15 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// How long a request that is under way may still take once the node stops.
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
+/// What each answer says: nobody may keep it, guess at its type or embed it.
+pub const SEALED: [(HeaderName, HeaderValue); 3] = [
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+];
+
 /// What a listener allows its clients.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Terms {
     /// How long the head of a request may take, and each piece of an answer.
     pub limit: Duration,
@@ -31,8 +39,9 @@ pub struct Terms {
     pub keep_alive: Duration,
     /// Bytes that a chunk of a body may claim.
     pub max_body: u64,
-    /// Whether a client that writes no more is answered all the same; else it has left, and what it asked for ends.
-    pub half_close: bool,
+    /// A client that writes no more is answered all the same, and this told of it where it is waited for. Without it
+    /// such a client has left, and what it asked for ends.
+    pub half_close: Option<Departure>,
 }
 
 /// Serves the requests of a connection, until it ends or becomes something else than HTTP. The head of a request has
@@ -43,7 +52,8 @@ where
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
     let Terms { limit, keep_alive, max_body, half_close } = terms;
-    let socket = Unstalled::new(stream, limit, max_body);
+    let allows_half_close = half_close.is_some();
+    let socket = Unstalled::new(stream, limit, max_body, half_close);
     let turns = socket.turns();
     let service = service_fn(move |request| {
         // Its head is there.
@@ -60,7 +70,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limit.max(keep_alive))
         .max_buf_size(MAX_HEADER_BYTES)
-        .half_close(half_close)
+        .half_close(allows_half_close)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);

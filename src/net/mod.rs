@@ -16,6 +16,7 @@
 mod accept;
 mod caps;
 mod claims;
+mod departure;
 mod forwarded;
 mod http;
 mod preface;
@@ -27,8 +28,9 @@ mod validity;
 
 pub use accept::{Accepted, Caller, Refusal, accept_all, refuse};
 pub use caps::{Caps, Place, Seat};
+pub use departure::Departure;
 pub use forwarded::{Unreadable, client, is_by_header};
-pub use http::{Terms, problem_body, serve, undecoded};
+pub use http::{SEALED, Terms, problem_body, serve, undecoded};
 pub use stall::Unstalled;
 pub use stream::{Opening, Stream, open};
 pub use tls::{Certificate, Tls, TlsError, certificates};

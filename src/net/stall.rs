@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::claims::Claims;
+use super::departure::Departure;
 use super::stream::Stream;
 
 /// A socket that fails a write which the peer lets wait for longer than `limit`, and the read behind a chunk that
@@ -27,13 +28,16 @@ pub struct Unstalled {
     /// When a head that is under way must be there: the first in time after the connection, each other after its first
     /// byte.
     head: Option<Pin<Box<Sleep>>>,
+    /// Told once the peer writes no more.
+    departure: Option<Departure>,
 }
 
 impl Unstalled {
     /// Bounds the writes to a stream, and the bodies of its requests, in bytes.
-    pub fn new(socket: Stream, limit: Duration, max_body: u64) -> Self {
+    pub fn new(socket: Stream, limit: Duration, max_body: u64, departure: Option<Departure>) -> Self {
+        let (claims, turns) = (Claims::new(max_body), Arc::default());
         let head = Some(Box::pin(sleep_until(Instant::now() + limit)));
-        Self { socket, claims: Claims::new(max_body), limit, waiting: None, turns: Arc::default(), seen: 0, head }
+        Self { socket, claims, limit, waiting: None, turns, seen: 0, head, departure }
     }
 
     /// Where its user adds one when a request begins to be answered, and one when that has ended.
@@ -90,7 +94,7 @@ impl AsyncRead for Unstalled {
         let came = match Pin::new(&mut self.socket).poll_read(cx, buf) {
             Poll::Ready(read) => {
                 read?;
-                self.claims.see(&buf.filled()[before..]);
+                self.claims.see(&mut buf.filled_mut()[before..]);
                 Some(buf.filled().len() > before)
             }
             Poll::Pending => None,
@@ -119,8 +123,16 @@ impl AsyncWrite for Unstalled {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let poll = Pin::new(&mut self.socket).poll_flush(cx);
-        self.bounded(cx, poll)
+        let this = &mut *self;
+        // While a request is answered hyper reads nothing, but flushes whenever it is woken.
+        if let Some(departure) = &this.departure
+            && departure.is_awaited()
+            && this.socket.poll_end(cx).is_ready()
+        {
+            departure.come();
+        }
+        let poll = Pin::new(&mut this.socket).poll_flush(cx);
+        this.bounded(cx, poll)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -182,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn a_tls_close_that_the_peer_never_takes_is_given_up() {
         let (stream, _peer) = connected().await;
-        let mut stream = Unstalled::new(stream, LIMIT, 0);
+        let mut stream = Unstalled::new(stream, LIMIT, 0, None);
         let piece = [0; 64 * 1024];
         let mut write = async || poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &piece))).await;
         while write().await.is_ready() {}
@@ -198,6 +210,6 @@ mod tests {
         drop(peer);
         tokio::time::pause();
         // Whether it was still taken by the system makes no difference.
-        let _ = timeout(LIMIT * 100, Unstalled::new(stream, LIMIT, 0).shutdown()).await.expect("it ends");
+        let _ = timeout(LIMIT * 100, Unstalled::new(stream, LIMIT, 0, None).shutdown()).await.expect("it ends");
     }
 }

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -96,6 +96,21 @@ pub async fn open(
         Err(_) => tracing::debug!(?limit, "no header of a proxy, or no TLS handshake, in time"),
     }
     None
+}
+
+impl Stream {
+    /// Ready once the client writes no more. Nothing is taken of what it wrote: where some of that is unread, this
+    /// waits for ever.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_over = match self {
+            Self::Plain(stream) => {
+                let mut byte = [0];
+                ready!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))).unwrap_or(0) == 0
+            }
+            Self::Tls(stream) => ready!(Pin::new(stream).poll_fill_buf(cx)).map_or(true, <[u8]>::is_empty),
+        };
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 macro_rules! either {

@@ -115,6 +115,7 @@ impl Assembly {
             OpCode::Ping => Ok(Some(Input::Ping(payload.freeze()))),
             OpCode::Pong => Ok(Some(Input::Pong)),
             OpCode::Close => close_reply(&payload).map(|reply| Some(Input::Close(reply))),
+            OpCode::Binary if cfg!(forebay_plant = "text_alone") => Err(Fault::Protocol("binary frame")),
             // JSON is taken however it is framed: many a client's library sends bytes by default.
             OpCode::Binary | OpCode::Text => self.text(fin, payload),
             OpCode::Continuation => self.continuation(fin, &payload),

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use fastwebsockets::upgrade;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL,
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONNECTION,
+    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -17,7 +16,7 @@ use super::listener::{Connection, Unheard};
 use super::payload::Payload;
 use super::{post, session};
 use crate::access::{self, Denied, Origin, Scope};
-use crate::net::{problem_body, undecoded};
+use crate::net::{SEALED, problem_body, undecoded};
 
 /// The answer to a request.
 pub(super) type Answer = Response<Payload>;
@@ -29,9 +28,9 @@ pub(super) async fn respond(request: Request<Incoming>, connection: Arc<Connecti
     let mut answer = routed(request, connection).await;
     let status = answer.status();
     let headers = answer.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    for (name, value) in SEALED {
+        headers.insert(name, value);
+    }
     let closes = closes || headers.contains_key(CONNECTION);
     if !closes && status != StatusCode::SWITCHING_PROTOCOLS {
         let timeout = format!("timeout={}", keep_alive.as_secs());

@@ -24,7 +24,7 @@ use crate::access::{Access, Hosts};
 use crate::config::{Ingest, OnDisconnect, Proxy, Settings};
 use crate::engine::Engine;
 use crate::metrics::{Intruders, Metrics};
-use crate::net::{self, Accepted, Caller, Caps, Opening, Place, Refusal, Seat, Terms, Tls, Unreadable};
+use crate::net::{self, Accepted, Caller, Caps, Departure, Opening, Place, Refusal, Seat, Terms, Tls, Unreadable};
 
 /// How long all connections together may take to end once the node stops: grace, answers, close and some.
 const STOP_WAIT: Duration = Duration::from_secs(12);
@@ -78,6 +78,7 @@ pub(super) struct Connection<K = Engine> {
     peer: IpAddr,
     /// What counts for the peer's address, where that is a client's.
     seat: Option<Seat>,
+    departure: Departure,
 }
 
 /// Why a request is not served, for whom it is from.
@@ -109,7 +110,8 @@ impl<K> Connection<K> {
             metrics: Arc::default(),
         };
         let counted = Arc::new(Counted { shared: Arc::new(shared), _place: None });
-        Self { counted, ingest: Arc::new(ingest), peer: Ipv4Addr::LOCALHOST.into(), seat: None }
+        let (ingest, peer) = (Arc::new(ingest), Ipv4Addr::LOCALHOST.into());
+        Self { counted, ingest, peer, seat: None, departure: Departure::default() }
     }
 
     fn shared(&self) -> &Shared<K> {
@@ -134,7 +136,7 @@ impl<K> Connection<K> {
         let peer = net::client(*proxy, headers, trusted_proxies, self.peer).map_err(Unheard::Unreadable)?;
         let seat = self.seat(peer).map_err(Unheard::Refused)?;
         let (counted, ingest) = (Arc::clone(&self.counted), Arc::clone(&self.ingest));
-        Ok(Arc::new(Self { counted, ingest, peer, seat }))
+        Ok(Arc::new(Self { counted, ingest, peer, seat, departure: self.departure.clone() }))
     }
 
     /// What counts for a client's address; a proxy counts for nothing.
@@ -200,6 +202,11 @@ impl<K> Connection<K> {
     /// Counts of requests that are refused for whom they come from.
     pub(super) fn intruders(&self) -> &Intruders {
         &self.shared().metrics.ingest_intruders
+    }
+
+    /// When the client writes no more.
+    pub(super) fn departure(&self) -> &Departure {
+        &self.departure
     }
 
     /// Cancelled when the node stops.
@@ -296,7 +303,7 @@ impl Server {
             shared.metrics.connections_accepted.add(1);
             let Accepted { socket, peer, caller, place: (place, seat) } = accepted;
             let counted = Arc::new(Counted { shared: Arc::clone(&shared), _place: Some(place) });
-            let connection = Connection { counted, ingest: now(&ingest), peer, seat };
+            let connection = Connection { counted, ingest: now(&ingest), peer, seat, departure: Departure::default() };
             shared.tracker.spawn(serve(socket, caller, connection));
         };
         let refused = || shared.metrics.connections_refused.add(1);
@@ -353,8 +360,8 @@ async fn serve(socket: TcpStream, caller: Caller, mut connection: Connection) {
             Err(refusal) => return net::refuse(stream, refusal).await,
         };
     }
-    let max_body = connection.ingest().max_request_bytes as u64;
+    let (max_body, half_close) = (connection.ingest().max_request_bytes as u64, Some(connection.departure.clone()));
     let connection = Arc::new(connection);
     let service = service_fn(move |request| http::respond(request, Arc::clone(&connection)));
-    net::serve(stream, service, Terms { limit, keep_alive, max_body, half_close: true }, &stop).await;
+    net::serve(stream, service, Terms { limit, keep_alive, max_body, half_close }, &stop).await;
 }

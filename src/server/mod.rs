@@ -24,7 +24,8 @@
 //!    never after a report of a connection that came later. It is left for ids whose last kept message is a report.
 //! 8. A frame is read to its end or reading is over: the library's read is not cancel-safe.
 //! 9. What a token may not write is refused by message. A token that is not known is refused before the upgrade, and
-//!    before a body is read.
+//!    before a body is read. Once a token is withdrawn or changed its WebSockets are told nothing of what comes later:
+//!    they get the answers to what was kept before, and are closed.
 //! 10. Every task is tracked; [`Server::run`] returns after all of them, or after a bound.
 //!
 //! Bytes on the wire: HTTP/1.1, RFC 6455 (version 13, no extension, subprotocol `forebay` for whoever names it), text
@@ -37,6 +38,7 @@
 //! | 1001 | the node stops, or the client was silent for `idle_timeout` (the reason says which) |
 //! | 1002 | the protocol is broken: unmasked, misplaced fragment, long control frame, bad close code |
 //! | 1007 | a message, text or binary, that is not UTF-8 |
+//! | 1008 | the token of the connection was changed or withdrawn; what was answered before comes first |
 //! | 1009 | a message over `max_report_bytes`; the error reply `too_large` comes first |
 //! | 1013 | a large message came slowly while others waited for memory |
 //!

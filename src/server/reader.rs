@@ -98,9 +98,14 @@ impl<'a, K: Keeper> Reader<'a, K> {
 
     /// Reads until the connection is over; returns why, and the ids that it leaves.
     pub(super) async fn run(mut self, source: &mut Source<impl AsyncRead + Unpin>) -> (End, Attendance) {
-        let end = match self.read_all(source).await {
-            Ok(never) => match never {},
-            Err(end) => end,
+        let grant = self.grant.clone();
+        let end = tokio::select! {
+            biased;
+            read = self.read_all(source) => match read {
+                Ok(never) => match never {},
+                Err(end) => end,
+            },
+            () = grant.ends(), if cfg!(not(forebay_plant = "serve_the_withdrawn")) => withdrawn(),
         };
         self.hand_over();
         (end, self.attendance)
@@ -127,6 +132,9 @@ impl<'a, K: Keeper> Reader<'a, K> {
                 Err(_) if self.heard.is_cut() => return Err(End::Close(too_slow())),
                 Err(error) => return Err(Fault::of(&error).map_or(End::Gone, |fault| self.refuse(fault))),
             };
+            if !self.grant.is_in_force() && cfg!(not(forebay_plant = "serve_the_withdrawn")) {
+                return Err(withdrawn());
+            }
             let input = self.assembly.accept(frame);
             self.heard.frame_ended(self.assembly.bytes());
             match input {
@@ -380,6 +388,10 @@ impl<'a, K: Keeper> Reader<'a, K> {
 
 fn too_slow() -> CloseFrame {
     CloseFrame::new(1013, "a large message came too slowly while memory was short: send it again later")
+}
+
+fn withdrawn() -> End {
+    End::Close(CloseFrame::new(1008, "the token was changed or withdrawn: connect again"))
 }
 
 fn going_away() -> End {

@@ -9,7 +9,7 @@ use crate::support::http::{self, Answer};
 use crate::support::node::Node;
 use crate::support::raw::{Frame, Received, TEXT};
 use crate::support::tls::certificate;
-use crate::support::wait::within;
+use crate::support::wait::{eventually, same, within};
 use crate::tls::with_tls;
 
 /// What makes a request one for a WebSocket.
@@ -134,9 +134,31 @@ async fn a_target_that_names_a_host_counts_as_that_host() {
 #[tokio::test]
 async fn a_length_beyond_all_limits_is_413_before_the_body() {
     let node = Node::new().start().await;
-    for length in ["8388609", "18446744073709551613"] {
+    for length in [
+        "8388609",
+        "18446744073709551613",
+        // Those that hyper has no number for were once 431, or the end of the connection without an answer.
+        "18446744073709551614",
+        "18446744073709551615",
+        "18446744073709551616",
+        "123456789012345678901234567890",
+        "00000000000000000000000000000000000018446744073709551616",
+    ] {
         let request = format!("POST /reports HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n[");
         assert_eq!(status(node.ingest(), request.as_bytes()).await, 413, "{length}");
+        // A request before it, over the same connection, is answered first.
+        let both = format!("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n{request}");
+        assert_eq!(answer(node.ingest(), both.as_bytes()).await.status, 404, "{length}");
+    }
+    let body = report("zeros", 1, "1");
+    let request = format!(
+        "POST /reports HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {:040}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(status(node.ingest(), request.as_bytes()).await, 200, "zeros before a length say nothing");
+    for length in ["18446744073709551616x", "-1", "1, 18446744073709551616", ""] {
+        let request = format!("POST /reports HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n[");
+        assert_eq!(status(node.ingest(), request.as_bytes()).await, 400, "{length:?} is no number");
     }
 }
 
@@ -297,4 +319,59 @@ async fn what_did_not_come_whole_before_the_end_is_not_kept() {
     }
     let audit = own.request(node.admin(), "GET /api/v1/audit", b"").await.json();
     assert_eq!(audit["accepted"], 1, "the first report of the session: {audit}");
+}
+
+/// A request that waits with so many `done`s of an id that nothing is stored of.
+fn waiting(time: &str, dones: usize) -> String {
+    let body = report("held", 1, "1") + &"\n{\"op\":\"done\",\"id\":\"held\"}".repeat(dones);
+    format!(
+        "POST /reports?wait={time} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// What a request with `wait` holds was once held for as long as it said, with nobody there.
+#[tokio::test]
+async fn who_leaves_is_waited_for_no_more_and_what_it_held_is_free_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = certificate(folder.path(), "own", 2100);
+    let node = || Node::new().set("ingest.max_waiting_dones", 3);
+    let (plain, mut tls) = (node().start().await, with_tls(node(), &own));
+    tls.launch().await;
+    let pause = "/api/v1/streams/held/pause";
+    assert_eq!(http::post(plain.admin(), pause, "application/json", "").await.status, 200);
+    assert_eq!(own.request(tls.admin(), &format!("POST {pause}"), b"").await.status, 200);
+    let over_tcp = async || tokio::net::TcpStream::connect(plain.ingest()).await.expect("a connection");
+    let over_tls = async || own.connect(tls.ingest()).await.expect("TLS");
+    leaves(over_tcp).await;
+    leaves(over_tls).await;
+    // A client that stops writing is told at once, however long it would have waited.
+    let mut socket = over_tcp().await;
+    socket.write_all(waiting("300s", 1).as_bytes()).await.expect("taken");
+    socket.shutdown().await.expect("half closed");
+    let answer = http::parse(&rest(socket).await).expect("an answer");
+    assert_eq!((answer.status, &answer.json()[1]["op"]), (202, &"ack".into()), "{answer:?}");
+    let mut socket = over_tls().await;
+    socket.write_all(waiting("300s", 1).as_bytes()).await.expect("taken");
+    socket.shutdown().await.expect("half closed");
+    assert_eq!(http::parse(&rest(socket).await).map(|answer| answer.status), Some(202));
+}
+
+/// Waits with a `done`, beside which there is no room for two, and leaves.
+async fn leaves<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(connect: impl AsyncFn() -> S) {
+    let ask = async |time: &str, dones| {
+        let mut socket = connect().await;
+        socket.write_all(waiting(time, dones).as_bytes()).await.expect("taken");
+        socket.flush().await.expect("sent");
+        socket
+    };
+    let second = async || {
+        let answer = http::parse(&rest(ask("0s", 2).await).await).expect("an answer");
+        answer.json()[2]["code"].as_u64()
+    };
+    let first = ask("300s", 1).await;
+    eventually("the place to be taken", async || same(second().await, Some(429))).await;
+    drop(first);
+    eventually("the place to be free", async || same(second().await, Some(200))).await;
 }

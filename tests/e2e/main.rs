@@ -46,6 +46,7 @@ mod secrets;
 mod service;
 mod set_aside;
 mod settings;
+mod shippers;
 mod shutdown;
 mod sinks;
 mod starts;

@@ -286,7 +286,14 @@ async fn every_answer_says_what_a_browser_may_not_do_with_it() {
         http::get(node.ingest(), "/nowhere").await.expect("an answer"),
         http::get(node.ingest(), "/ws").await.expect("an answer"),
         http::get(node.ingest(), "/reports").await.expect("an answer"),
+        {
+            // Written by hand, before there is HTTP.
+            let full = Node::new().set("ingest.max_connections_per_address", 1).start().await;
+            let _first = crate::support::client::Client::connect(full.ingest()).await;
+            http::get(full.ingest(), "/nowhere").await.expect("an answer")
+        },
     ];
+    assert_eq!(answers[5].status, 503, "{:?}", answers[5]);
     for answer in answers {
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{answer:?}");
         assert_eq!(answer.header("cache-control"), "no-store", "{answer:?}");

@@ -1,9 +1,11 @@
 //! SIGHUP: other settings, tokens and certificates while the node runs, all or nothing.
 
 use crate::access::token;
-use crate::support::client::{Client, report};
+use crate::support::client::{Client, Incoming, report};
+use crate::support::http;
 use crate::support::node::Node;
 use crate::support::tls::certificate;
+use crate::support::wait::{eventually, same};
 
 const DONE: &str = "were read anew";
 const NOTHING: &str = "nothing was changed by SIGHUP";
@@ -26,45 +28,63 @@ async fn tokens_limits_and_log_level_change_while_connections_stay() {
     assert!(connect(&old).await.is_err(), "it was withdrawn");
     let mut after = connect(&new).await.expect("let in");
     after.report("a", 2, "1").await;
-    let reply = before.ask(report("a", 3, "1")).await;
-    assert_eq!(reply["error"], "forbidden_id", "the connection outlives its token and may write nothing: {reply}");
+    assert_eq!(before.next().await, Incoming::Closed(1008));
 
     node.change("log.level", "debug");
     node.change("ingest.max_connections", 2);
     node.reload();
     node.said(DONE, 2).await;
     assert!(Client::connect_with(node.ingest(), &[("authorization", &new)]).await.is_err(), "two are there");
-    drop(before);
+    drop(after);
     node.said("client leaves", 1).await;
 }
 
+/// It once stayed open: whoever had the token was answered with errors and pongs.
 #[tokio::test]
-async fn a_token_that_is_withdrawn_gets_no_event_any_more() {
+async fn the_socket_of_a_withdrawn_token_is_closed_and_told_nothing_more() {
     let [(old, old_entry), (new, new_entry)] = [(); 2].map(|()| token(&["--name", "gateway"]));
+    let (reads, reads_entry) = token(&["--name", "reads", "--scope", "admin-read"]);
     let mut node = Node::new().set("flush.tick", "1h");
     let file = node.folder().join("tokens.toml");
-    std::fs::write(&file, &old_entry).expect("a file");
+    std::fs::write(&file, old_entry + &reads_entry).expect("a file");
     node.change("access.tokens", file.display().to_string());
     let node = node.start().await;
-    let connect = async |token: &str| {
-        let header = format!("Bearer {token}");
-        Client::connect_with(node.ingest(), &[("authorization", &header)]).await.expect("let in")
-    };
-    let mut before = connect(&old).await;
+    let [old, new, reads] = [old, new, reads].map(|token| format!("Bearer {token}"));
+    let connect = async |token: &str| Client::connect_with(node.ingest(), &[("authorization", token)]).await;
+    let (mut before, mut silent) = (connect(&old).await.expect("let in"), connect(&old).await.expect("let in"));
     before.report("a", 1, "1").await;
-    // The sink takes nothing while somebody else has its lock.
+    assert_eq!(before.ask(r#"{"op":"done","id":"a"}"#).await["op"], "ack");
+    assert_eq!(before.reply().await["op"], "done", "the sink is there");
+    // It takes nothing while somebody else has its lock.
     let database = rusqlite::Connection::open(node.sqlite_file()).expect("the sink");
     database.execute_batch("BEGIN IMMEDIATE").expect("the lock is free");
     assert_eq!(before.ask(r#"{"op":"done","id":"a"}"#).await["op"], "ack");
-    std::fs::write(&file, &new_entry).expect("a file");
-    node.hang_up();
-    node.said(DONE, 1).await;
-    let mut after = connect(&new).await;
+    let headers = [("Authorization", old.as_str())];
+    let body = br#"[{"op":"report","id":"b","seq":1},{"op":"done","id":"b"}]"#;
+    let waiting = http::request(node.ingest(), "POST", "/reports?wait=300s", &headers, body);
+    let accepted = async || {
+        let headers = [("Authorization", reads.as_str())];
+        let audit = http::request(node.admin(), "GET", "/api/v1/audit", &headers, b"").await.expect("an answer").json();
+        same(&audit["accepted"], &2.into())
+    };
+    let withdrawn = async {
+        eventually("the request to wait", accepted).await;
+        std::fs::write(&file, new_entry + &reads_entry).expect("a file");
+        node.hang_up();
+        node.said(DONE, 1).await;
+    };
+    let (answer, ()) = tokio::join!(waiting, withdrawn);
+    assert_eq!(answer.expect("an answer").status, 202, "it waits no longer, and is told what was kept");
+    before.send(r#"{"op":"ping"}"#).await;
+    before.send(report("a", 2, "1")).await;
+    assert_eq!(before.next().await, Incoming::Closed(1008));
+    assert_eq!(silent.next().await, Incoming::Closed(1008));
+    let mut after = connect(&new).await.expect("let in");
     assert_eq!(after.ask(r#"{"op":"done","id":"a"}"#).await["op"], "ack");
     database.execute_batch("ROLLBACK").expect("the lock is given back");
     assert_eq!(after.reply().await["op"], "done");
-    let reply = before.ask(r#"{"op":"ping"}"#).await;
-    assert_eq!(reply["op"], "pong", "the event of the one before was due by now");
+    assert!(matches!(before.next().await, Incoming::Lost(_)), "nothing follows");
+    assert_eq!(node.stored().rows_of("a").await.expect("a sink").len(), 1, "what came later was not taken");
 }
 
 #[tokio::test]

@@ -73,7 +73,13 @@ up_while_it_refuses_all  | sink::classes::a_table_that_refuses_every_row_blocks_
 trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver ends the node
 inflate_to_the_end       | lib::server::post::body::tests::what_gzip_made_is_inflated_up_to_the_limit_and_nothing_else | what is inflated has no limit
 keep_some                | e2e::post::all_of_an_atomic_request_is_kept_or_none_of_it                   | an atomic request is kept in part
-tell_the_withdrawn       | e2e::reload::a_token_that_is_withdrawn_gets_no_event_any_more               | a withdrawn token is told of what is drained
+tell_the_withdrawn       | lib::server::outbox::tests::who_is_withdrawn_is_told_of_nothing_that_comes_later | a withdrawn token is told of what is drained
+serve_the_withdrawn      | e2e::reload::the_socket_of_a_withdrawn_token_is_closed_and_told_nothing_more | the socket of a withdrawn token stays open
+wait_for_who_left        | e2e::edges::who_leaves_is_waited_for_no_more_and_what_it_held_is_free_again  | a request waits though its client is gone
+answer_at_once           | e2e::post::a_request_waits_for_its_dones_and_no_longer_than_it_says         | a request that asks to wait does not
+one_type_of_lines        | e2e::post::lines_have_many_types_and_perhaps_a_byte_order_mark              | lines are known by one of their types alone
+text_alone               | e2e::frames::a_binary_message_is_taken_like_text                            | JSON in a binary frame is refused
+leave_lengths            | e2e::edges::a_length_beyond_all_limits_is_413_before_the_body               | a length that hyper cannot read is no length
 repeat_secrets           | e2e::secrets::no_setting_repeats_a_secret_that_is_pasted_into_it            | an error repeats the value that it is about
 listen_late              | e2e::starts::a_hangup_before_the_settings_are_read_ends_nothing              | a signal in the first milliseconds ends the process
 forget_quotas            | lib::access::tests::a_quota_goes_on_counting_when_its_entry_comes_back       | max_ids begins anew when a token comes back

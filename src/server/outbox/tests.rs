@@ -13,7 +13,8 @@ use super::super::line::Line;
 use super::super::presence::{Attendance, Presence, Stake};
 use super::super::writer;
 use super::*;
-use crate::report::{Echo, Id, Number, Position, Refusal};
+use crate::access::{Access, Scope, TokenHash, Tokens};
+use crate::report::{Echo, Id, Key, LetterKind, Number, Position, Refusal};
 
 const DRAINED: Drained = Drained { reports: 42, dead: 1 };
 
@@ -375,19 +376,41 @@ fn outbox_with(budget: &Arc<Budget>) -> Outbox {
     Outbox::new(Weight { messages: 10, bytes: usize::MAX }, budget, &Dones::new(100))
 }
 
+fn a_letter() -> Dead {
+    let key = Key { id: Id::new("a").expect("an id"), number: Number { source: 0, seq: 9 } };
+    Dead { key, kind: LetterKind::KeyTaken }
+}
+
 #[test]
 fn a_dead_letter_is_told_of_behind_the_replies_and_no_more_of_them_than_wait() {
     let outbox = outbox_of(10).telling_of_dead(true);
     assert!(outbox.wants_dead() && !outbox_of(10).wants_dead());
     push(&outbox, false, 0, &mut slots(&["1"]));
-    let key = crate::report::Key { id: Id::new("a").expect("an id"), number: Number { source: 0, seq: 9 } };
-    let dead = Dead { key, kind: crate::report::LetterKind::KeyTaken };
-    (0..2 * MAX_DEAD_EVENTS).for_each(|_| outbox.dead(dead));
+    (0..2 * MAX_DEAD_EVENTS).for_each(|_| outbox.dead(a_letter()));
     assert!(write(&outbox).0.is_empty());
     kept(&outbox, &[0]);
     let frames = write(&outbox).0;
     assert_eq!(frames.len(), 1 + MAX_DEAD_EVENTS);
     assert_eq!(frames[1].1, r#"{"op":"dead","id":"a","source":0,"seq":9,"kind":"key_taken"}"#);
-    outbox.dead(dead);
+    outbox.dead(a_letter());
     assert_eq!(write(&outbox).0.len(), 1, "there is room again");
+}
+
+/// While its last answers are waited for, for example.
+#[test]
+fn who_is_withdrawn_is_told_of_nothing_that_comes_later() {
+    let secret = TokenHash::of("secret");
+    let tokens = format!("[[token]]\nname = \"a\"\nsha256 = \"{secret}\"\nscope = \"ingest\"\n");
+    let access = Access::new(Some(Tokens::parse(&tokens).expect("a tokens file")));
+    let bearing = [(hyper::header::AUTHORIZATION, "Bearer secret".parse().expect("a header"))].into_iter().collect();
+    let grant = access.check(&bearing, Scope::Ingest).expect("the token is known");
+    let outbox = outbox_of(10).telling_of_dead(true).granted(&grant);
+    let mut both = slots(&["1", "2"]);
+    both[0].done = true;
+    push(&outbox, true, 0, &mut both);
+    kept(&outbox, &[0, 1]);
+    access.replace(Tokens::parse("").expect("no tokens"));
+    outbox.drained(0, DRAINED);
+    outbox.dead(a_letter());
+    assert_eq!(ops(&write(&outbox).0), ["ack 1,ack 2"]);
 }

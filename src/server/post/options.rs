@@ -68,7 +68,8 @@ impl Options {
 pub(super) fn is_lines(headers: &HeaderMap) -> bool {
     let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = text.split(';').next().unwrap_or("").trim();
-    LINES.iter().any(|lines| essence.eq_ignore_ascii_case(lines))
+    let known = if cfg!(forebay_plant = "one_type_of_lines") { &LINES[..1] } else { &LINES };
+    known.iter().any(|lines| essence.eq_ignore_ascii_case(lines))
 }
 
 /// How a body is encoded; none where it is in a way that is not undone here.
