@@ -2,8 +2,8 @@
 //! 512 MiB beside many hostile connections of a kind, and serves a good client all the while. What it took is printed,
 //! and appended to the file that `FOREBAY_MEMORY_RESULTS` names.
 //!
-//! `FOREBAY_TEST_HOSTILE` sets how many connections there are of each kind (1,000 is the long form); `FOREBAY_BINARY` names
-//! the node, where that is not the one that was built with the tests (a release build).
+//! `FOREBAY_TEST_HOSTILE` sets how many connections there are of each kind (1,000 is the long form);
+//! `FOREBAY_BINARY` names the node, where that is not the one that was built with the tests (a release build).
 
 use std::io::Write as _;
 use std::net::SocketAddr;
