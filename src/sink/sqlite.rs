@@ -24,7 +24,7 @@ use super::record::{self, write_instant};
 use super::{Claim, Class, Connection, Sink, SinkError, StoreError, Stored};
 use crate::config::{self, TableName};
 use crate::report::{Batch, JournalId, Position};
-use file::{File, Known};
+use file::{File, Known, Last};
 use statements::Statements;
 
 /// The `-wal` is carried into the file and cut down once nothing was stored for so long; where a reader keeps it from
@@ -246,11 +246,14 @@ impl File {
             prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches, again)
         };
         let done = |stored: &Vec<Stored>| {
-            let said = batches.iter().zip(stored).rev().find_map(|(batch, stored)| {
+            let both = || batches.iter().zip(stored).rev();
+            let stream = both().find_map(|(batch, stored)| {
                 let (_, position) = record::says(batch, stored.inserted)?;
                 (position > Position(0)).then_some((batch.id, position))
             });
-            (stored.iter().map(|stored| stored.inserted).sum(), said)
+            let report =
+                both().filter(|(_, stored)| stored.inserted > 0).find_map(|(batch, _)| record::last_key(batch));
+            (stored.iter().map(|stored| stored.inserted).sum(), Last { stream, report })
         };
         self.transact(known, work, done)
     }

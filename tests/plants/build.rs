@@ -70,6 +70,7 @@ const PLANTS: &[&str] = &[
     "trust_the_driver",
     "any_content_is_a_duplicate",
     "a_number_is_ours",
+    "miss_what_was_removed",
     "mark_of_any_journal",
     "mark_passes_letters",
     "replay_all",
