@@ -21,7 +21,7 @@ use crate::report::{Body, Id, LetterKey, LetterKind, Number, Position, Report};
 pub(super) struct Apart {
     /// Nothing of it is drained, until the [`Hold`] goes.
     held: bool,
-    /// What is up to here may be in the sink: somebody tried to store it, and gave it back.
+    /// What is up to here may be in the sink: it was sent, and its batch was put back or given back.
     tried_through: Position,
     /// Reports that are dead letters and not settled, with the numbers of their letters.
     aside: Vec<(Position, Number)>,
@@ -124,13 +124,20 @@ impl State {
         self.apart.as_ref().is_some_and(|apart| apart.held)
     }
 
-    /// Notes that a batch was tried and given back: the sink may have some of it.
-    pub fn give_back_tried(&mut self, through: Position) {
+    /// Notes that a batch was given back, and up to where the sink may have it.
+    pub fn give_back_tried(&mut self, through: Option<Position>) {
         self.taken = false;
-        let tried = &mut self.apart().tried_through;
-        *tried = through.max(*tried);
+        self.note_tried(through);
         // Whatever had it drained has it drained again.
         self.urgent = true;
+    }
+
+    /// Notes up to where the sink may have what is not settled, though its batch is with no drainer any more.
+    pub fn note_tried(&mut self, through: Option<Position>) {
+        if let Some(through) = through {
+            let tried = &mut self.apart().tried_through;
+            *tried = through.max(*tried);
+        }
     }
 
     /// What is up to here was tried before.

@@ -299,11 +299,6 @@ impl Receipt {
         self.from.0 == state.settled.0 + 1 && self.aside == state.aside().len()
     }
 
-    /// The last position that it is about.
-    pub fn through(&self) -> Position {
-        self.through
-    }
-
     /// Takes the entries out of the stream, and notes where they are by now.
     fn settle(self, seal: &Seal, id: Id, state: &mut State, settled: &mut Settled) {
         settled.ids.push((id, self.through));

@@ -64,8 +64,8 @@ impl MysqlConnection {
     ///
     /// # Errors
     /// [`StoreError::Taken`] with all keys that are taken.
-    pub(super) async fn sort(&mut self, batches: &[Batch], again: bool) -> Result<Sorted, StoreError> {
-        let places = places(batches, again);
+    pub(super) async fn sort(&mut self, batches: &[Batch]) -> Result<Sorted, StoreError> {
+        let places = places(batches);
         let own = places.iter().map(Place::key).collect();
         let mut keys = Keys { found: self.look(&places).await?, own, greatest: HashMap::new() };
         let mut sorted = Sorted { rows: Vec::new(), inserted: vec![0; batches.len()], renumbered: Vec::new() };
@@ -216,13 +216,13 @@ impl Sorted {
 }
 
 /// All reports of the batches, in the order in which they were accepted.
-fn places(batches: &[Batch], again: bool) -> Vec<Place<'_>> {
+fn places(batches: &[Batch]) -> Vec<Place<'_>> {
     let mut places = Vec::new();
-    for (batch, Batch { id, records, tried_through, .. }) in batches.iter().enumerate() {
-        places.extend(records.iter().enumerate().filter_map(|(index, record)| match &record.body {
+    for (n, batch) in batches.iter().enumerate() {
+        places.extend(batch.records.iter().enumerate().filter_map(|(index, record)| match &record.body {
             Body::Report(report) => {
-                let is_tried = again || record.position <= *tried_through;
-                Some(Place { batch, index, id, report, is_tried })
+                let is_tried = batch.is_tried(record.position);
+                Some(Place { batch: n, index, id: &batch.id, report, is_tried })
             }
             Body::Marker(..) => None,
         }));

@@ -239,9 +239,11 @@ impl File {
         }
         touch_first_page(&transaction).map_err(|error| classify("beginning a transaction", error))?;
         let outcome = work(&transaction, table)?;
-        transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
+        let committed = transaction.commit().map_err(|error| classify("committing", error).not_for_a_report());
+        committed.map_err(StoreError::Unknown)?;
         if cfg!(not(forebay_plant = "trust_the_path")) {
-            place.check(known)?;
+            // What is at the path now may have been copied before or after.
+            place.check(known).map_err(StoreError::Unknown)?;
         }
         known.committed(&place.wal_path, done(&outcome));
         self.cut_large_wal(known);
