@@ -173,6 +173,7 @@ impl<S: Sink> Drainer<S> {
             if let Some(lasting) = outcome.put_back.clone() {
                 let Handover { stream, doubt, counted } = handover;
                 stream.lock().note_tried(self.writer.tried(&stream.id));
+                stream.lock().note_parts(outcome.inserted, outcome.buried.new);
                 last_settled.into_iter().for_each(|through| stream.lock().note_stored(through));
                 self.shared.spawn(task::resolve(stream, Arc::clone(&self.shared), lasting, doubt));
                 drop(counted);

@@ -23,6 +23,9 @@ pub(super) struct Apart {
     held: bool,
     /// What is up to here may be in the sink: it was sent, and its batch was put back or given back.
     tried_through: Position,
+    /// Rows and dead letters that came of tries whose batch was put back.
+    stored: u64,
+    dead: u64,
     /// Reports that are dead letters and not settled, with the numbers of their letters.
     aside: Vec<(Position, Number)>,
 }
@@ -140,6 +143,28 @@ impl State {
         }
     }
 
+    /// Notes what came of a try whose batch is put back: how many reports of it are new rows, and new dead letters.
+    pub fn note_parts(&mut self, stored: u64, dead: u64) {
+        if stored + dead > 0 {
+            let apart = self.apart();
+            apart.stored += stored;
+            apart.dead += dead;
+        }
+    }
+
+    /// What became of a batch, where earlier tries of it are known: what they left was found as duplicates.
+    pub(super) fn with_parts(&self, settlement: Settlement) -> Settlement {
+        let Some(apart) = &self.apart else { return settlement };
+        let stored = apart.stored.min(settlement.duplicates);
+        let dead = apart.dead.min(settlement.duplicates - stored);
+        Settlement {
+            stored: settlement.stored + stored,
+            duplicates: settlement.duplicates - stored - dead,
+            dead: settlement.dead + dead,
+            ..settlement
+        }
+    }
+
     /// What is up to here was tried before.
     pub(super) fn tried_through(&self) -> Position {
         self.apart.as_ref().map_or(Position(0), |apart| apart.tried_through)
@@ -154,6 +179,8 @@ impl State {
     /// Forgets what is settled.
     pub(super) fn forget_aside(&mut self, through: Position) {
         let Some(apart) = &mut self.apart else { return };
+        // A batch that was put back is read again from its beginning, and settled whole.
+        (apart.stored, apart.dead) = (0, 0);
         apart.aside.retain(|(position, _)| *position > through);
         if apart.aside.is_empty() && !apart.held && apart.tried_through <= through {
             self.apart = None;
@@ -194,5 +221,25 @@ impl SetAside {
             Body::Report(_) | Body::Marker(..) => None,
         });
         aside.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tries_left_counts_as_what_it_is_and_never_as_more_than_is_found() {
+        let stream = Stream::new(Id::new("a").expect("an id"));
+        let mut state = stream.lock();
+        state.note_parts(3, 1);
+        state.note_parts(2, 0);
+        let found = |duplicates| Settlement { stored: 1, duplicates, dead: 1, total: None };
+        for (duplicates, counted) in [(0, [1, 0, 1]), (4, [5, 0, 1]), (6, [6, 0, 2]), (9, [6, 3, 2])] {
+            let Settlement { stored, duplicates, dead, .. } = state.with_parts(found(duplicates));
+            assert_eq!([stored, duplicates, dead], counted);
+        }
+        state.forget_aside(Position(1));
+        assert_eq!(state.with_parts(found(9)), found(9));
     }
 }

@@ -244,7 +244,7 @@ impl Journal {
         settled: &mut Settled,
     ) -> Vec<DoneWaiter> {
         let Receipt { through, reports, markers, bytes, missing, is_all, .. } = receipt;
-        let Settlement { stored, duplicates, dead, .. } = settlement;
+        let Settlement { stored, duplicates, dead, .. } = stream.lock().with_parts(settlement);
         let dead = dead + missing;
         self.shared.metrics.audit.settled(stored, duplicates, dead);
         if missing > 0 && cfg!(not(forebay_plant = "lose_unlisted")) {
