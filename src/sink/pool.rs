@@ -73,13 +73,13 @@ impl<C> Pool<C> {
         Arc::new(Self { free: Arc::new(Semaphore::new(writers)), health, state: Mutex::new(state) })
     }
 
-    /// Waits for a seat; with a connection where one is idle.
-    pub(super) async fn seat(self: &Arc<Self>) -> Seat<C> {
+    /// Waits for a seat; with a connection where one is idle, unless it is to be a new one.
+    pub(super) async fn seat(self: &Arc<Self>, is_new: bool) -> Seat<C> {
         if self.state().wants_more() {
             self.free.add_permits(1);
         }
         let permit = Arc::clone(&self.free).acquire_owned().await.expect("the semaphore is never closed");
-        let connection = self.state().take_idle().map_or(Link::None, Link::Open);
+        let connection = self.state().take_idle(is_new).map_or(Link::None, Link::Open);
         Seat { pool: Arc::clone(self), connection, permit: Some(permit) }
     }
 
@@ -101,9 +101,9 @@ impl<C> State<C> {
         true
     }
 
-    fn take_idle(&mut self) -> Option<C> {
+    fn take_idle(&mut self, is_new: bool) -> Option<C> {
         let is_more_due = self.fewer.as_mut().is_some_and(|fewer| std::mem::take(&mut fewer.is_more_due));
-        if is_more_due { None } else { self.idle.pop() }
+        if is_more_due || is_new { None } else { self.idle.pop() }
     }
 
     /// Tells an operator, once some connection works.
@@ -219,7 +219,7 @@ mod tests {
 
     /// A seat, if one is free.
     fn at_once(pool: &Arc<Pool<()>>) -> Option<Seat<()>> {
-        match pin!(pool.seat()).poll(&mut Context::from_waker(Waker::noop())) {
+        match pin!(pool.seat(false)).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(seat) => Some(seat),
             Poll::Pending => None,
         }
@@ -236,7 +236,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_seat_goes_with_a_connection_that_is_refused_and_comes_back_after_a_growing_delay() {
         let (pool, health) = pool(3);
-        let [mut first, mut second, mut third] = [pool.seat().await, pool.seat().await, pool.seat().await];
+        let [mut first, mut second, mut third] =
+            [pool.seat(false).await, pool.seat(false).await, pool.seat(false).await];
         first.open(ready(Ok(()))).await.expect("it works");
         second.open(ready(Ok(()))).await.expect("it works");
         third.open(ready(refused())).await.expect_err("it is refused");
@@ -265,7 +266,7 @@ mod tests {
     async fn where_the_only_connection_is_refused_all_seats_stay() {
         let (pool, health) = pool(3);
         for _ in 0..3 {
-            let mut seat = pool.seat().await;
+            let mut seat = pool.seat(false).await;
             seat.open(ready(refused())).await.expect_err("it is refused");
             assert!(!seat.is_given_up());
         }
@@ -278,7 +279,8 @@ mod tests {
     async fn one_that_is_refused_while_others_connect_waits_for_what_becomes_of_them() {
         for works in [true, false] {
             let (pool, health) = pool(3);
-            let [mut first, mut second, mut third] = [pool.seat().await, pool.seat().await, pool.seat().await];
+            let [mut first, mut second, mut third] =
+                [pool.seat(false).await, pool.seat(false).await, pool.seat(false).await];
             let (tell, told) = oneshot::channel();
             {
                 let mut opening = pin!(first.open(async { told.await.expect("it is told") }));
@@ -305,14 +307,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_dropped_counts_no_more() {
         let (pool, _) = pool(2);
-        let mut connected = pool.seat().await;
+        let mut connected = pool.seat(false).await;
         connected.open(ready(Ok(()))).await.expect("it works");
-        let mut connecting = pool.seat().await;
+        let mut connecting = pool.seat(false).await;
         assert!(
             pin!(connecting.open(std::future::pending())).poll(&mut Context::from_waker(Waker::noop())).is_pending()
         );
         drop((connected, connecting));
-        let mut seat = pool.seat().await;
+        let mut seat = pool.seat(false).await;
         seat.open(ready(refused())).await.expect_err("it is refused");
         assert!(!seat.is_given_up(), "no other is open");
     }

@@ -272,9 +272,11 @@ impl<S: Sink> Writer<S> {
                     Some(delays)
                 }
             };
-            let mut seat = self.pool.seat().await;
+            // Where one that was open has failed, the next tells whether it was that one alone.
+            let mut seat = self.pool.seat(is_lost).await;
             let tried = self.attempt(&mut seat, batches, probing.is_some()).await;
             if seat.is_given_up() {
+                is_lost = false;
                 // The others have a connection, and one of them leaves it to this writer when it is done.
                 continue;
             }

@@ -22,6 +22,12 @@ async fn rig_with(kind: Kind, limit: &str) -> Rig {
     rig
 }
 
+async fn connect(rig: &mut Rig) -> Conn {
+    let url = rig.server().url().replace("root@", "app:right@");
+    let opts = OptsBuilder::from_opts(Opts::from_url(&url).expect("a URL")).prefer_socket(false);
+    Conn::new(opts).await.expect("it is the first")
+}
+
 /// All at once, an id each.
 async fn store(writers: Vec<Writer<AnySink>>, first_seq: u64) -> Vec<Writer<AnySink>> {
     let stores = writers.into_iter().enumerate().map(|(n, mut writer)| {
@@ -47,14 +53,19 @@ on_each_server!(
 );
 /// It flapped: each connection that was refused was an outage of all.
 async fn a_user_who_may_have_fewer_connections_than_there_are_writers_drains_all_of_them(kind: Kind) {
-    for limit in ["MAX_USER_CONNECTIONS 2", "MAX_CONNECTIONS_PER_HOUR 3"] {
+    for limit in ["MAX_USER_CONNECTIONS 2", "MAX_CONNECTIONS_PER_HOUR 4"] {
         let log = Log::default();
         let listening = log.listen();
         let mut rig = rig_with(kind, limit).await;
+        if limit.contains("HOUR") {
+            // MariaDB counts anew where the first connections of a user come in the same instant.
+            connect(&mut rig).await.disconnect().await.expect("it goes");
+        }
         let writers = Writer::several(&Arc::new(rig.sink()), &rig.health, WRITERS);
         let writers = store(writers, 1).await;
         assert_eq!((rig.health.status().state, rig.health.outages()), (SinkState::Up, 0), "{limit}");
-        let said = rig.health.status().last_error.expect("it is shown");
+        let said = rig.health.status().last_error;
+        let said = said.unwrap_or_else(|| panic!("{limit}: it is not shown; the log has {} lines", log.count("WARN")));
         assert!(said.contains("1226") && said.contains("sink.connections"), "{said}");
         assert_eq!((log.count("WARN"), log.count("ERROR")), (1, 0), "{limit}: {said}");
 
@@ -81,9 +92,7 @@ on_each_server!(a_user_who_may_have_no_connection_is_waited_for);
 /// With none at all it is an outage.
 async fn a_user_who_may_have_no_connection_is_waited_for(kind: Kind) {
     let mut rig = rig_with(kind, "MAX_USER_CONNECTIONS 1").await;
-    let url = rig.server().url().replace("root@", "app:right@");
-    let opts = OptsBuilder::from_opts(Opts::from_url(&url).expect("a URL")).prefer_socket(false);
-    let hog = Conn::new(opts).await.expect("it is the only one");
+    let hog = connect(&mut rig).await;
     let writers = Writer::several(&Arc::new(rig.sink()), &rig.health, WRITERS);
     let stored = tokio::spawn(store(writers, 1));
     let down = rig.health.until(|status| status.state == SinkState::Down).await;
