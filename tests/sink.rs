@@ -279,6 +279,10 @@ on_each_sink! {
         keys::what_a_node_numbered_is_stored_though_the_sink_has_its_number(rig).await;
     }
 
+    async fn only_what_was_sent_and_may_be_stored_can_be_a_repetition(rig) {
+        keys::only_what_was_sent_and_may_be_stored_can_be_a_repetition(rig).await;
+    }
+
     async fn each_of_many_journals_is_remembered_by_its_own_mark(rig) {
         keys::each_of_many_journals_is_remembered_by_its_own_mark(rig).await;
     }
@@ -288,6 +292,8 @@ on_each_sink! {
 mod claims;
 #[path = "sinks/classes.rs"]
 mod classes;
+#[path = "sinks/connections.rs"]
+mod connections;
 #[path = "sinks/files.rs"]
 mod files;
 #[path = "sinks/hostile.rs"]

@@ -168,14 +168,16 @@ impl DeadLetters {
     async fn store_or_refuse(&self, letters: Vec<DeadLetter>, retried: &mut Retried) -> Result<(), RetryError> {
         match self.store(&letters).await {
             Ok(stored) => self.settle(&letters, &stored, retried).await,
-            Err(StoreError::Failed(error)) if takes_nothing(&error) => Err(sink_error(error, retried)),
+            Err(StoreError::Failed(error) | StoreError::Unknown(error)) if takes_nothing(&error) => {
+                Err(sink_error(error, retried))
+            }
             Err(error) if letters.len() == 1 => self.refused(letters, error, retried).await,
             Err(_) => {
                 for letter in letters {
                     let letter = vec![letter];
                     match self.store(&letter).await {
                         Ok(stored) => self.settle(&letter, &stored, retried).await?,
-                        Err(StoreError::Failed(error)) if takes_nothing(&error) => {
+                        Err(StoreError::Failed(error) | StoreError::Unknown(error)) if takes_nothing(&error) => {
                             return Err(sink_error(error, retried));
                         }
                         Err(error) => self.refused(letter, error, retried).await?,
@@ -188,7 +190,7 @@ impl DeadLetters {
 
     /// One transaction on a connection of its own: those of the drainers may be waiting out an outage.
     async fn store(&self, letters: &[DeadLetter]) -> Result<Vec<Stored>, StoreError> {
-        self.sink.connect().await?.store(&batches(letters), false).await
+        self.sink.connect().await?.store(&batches(letters)).await
     }
 
     /// Which letter of an id was new is not known where only some were: new ones are counted first, the sums are right.
@@ -258,7 +260,7 @@ fn fitting(letters: &[DeadLetter], max_bytes: usize) -> usize {
 }
 
 /// A batch an id. Position 0 is below any of the stream, so its state stays as it is, and nothing is said of what is
-/// settled.
+/// settled. It counts as tried: nobody knows what became of an earlier retry.
 fn batches(letters: &[DeadLetter]) -> Vec<Batch> {
     let record = |letter: &DeadLetter| Record { position: Position(0), body: Body::Report(letter.report.clone()) };
     let batch = |letters: &[DeadLetter]| Batch {

@@ -94,13 +94,13 @@ impl Engine {
             SinkTarget::Sqlite(_) => 1,
             SinkTarget::Mysql(_) => settings.sink.connections,
         };
-        let writer = || Writer::new(Arc::clone(&self.sink), Arc::clone(&self.health));
+        let writers = Writer::several(&self.sink, &self.health, writers);
         let limits = Limits {
             catch_up_batch: settings.flush.catch_up_batch.min(settings.sink.max_rows),
             max_rows: settings.sink.max_rows,
             max_bytes: settings.sink.max_bytes,
         };
-        self.flushers.start(&self.journal, std::iter::repeat_with(writer).take(writers).collect(), limits);
+        self.flushers.start(&self.journal, writers, limits);
     }
 
     /// The dead letters, for an operator.

@@ -14,8 +14,8 @@ use tracing::{Instrument as _, Span};
 use super::graves::Graves;
 use super::supervisor::{Limits, Shared};
 use super::task::{self, Doubt, Handover, settlement};
-use crate::journal::{JournalError, Receipt, Taken};
-use crate::report::{Batch, Position};
+use crate::journal::{JournalError, Taken};
+use crate::report::Batch;
 use crate::sink::{self, Outcome, Sink, Writer};
 use crate::sync::blocking;
 use crate::trace;
@@ -146,7 +146,7 @@ impl<S: Sink> Drainer<S> {
             if let Some(handover) = handover.unless_paused(&self.shared) {
                 if !receipt.is_current(&handover.stream.lock()) {
                     // A report of it was set aside while it was read.
-                    handover.stream.lock().give_back_tried(Position(0));
+                    handover.stream.lock().give_back_tried(None);
                     handover.go_on(&self.shared);
                     continue;
                 }
@@ -162,7 +162,7 @@ impl<S: Sink> Drainer<S> {
         // One that is in doubt is alone.
         let doubt = Doubt::of(handovers.iter().find_map(|handover| handover.doubt.as_deref()));
         let Some(outcomes) = self.store_unless_recalled(&batches, doubt, &handovers).await else {
-            return self.give_back(handovers, &receipts);
+            return self.give_back(handovers);
         };
         let last_settled =
             |(batch, outcome): (&Batch, &Outcome)| Some(batch.records.get(outcome.settled.checked_sub(1)?)?.position);
@@ -172,6 +172,8 @@ impl<S: Sink> Drainer<S> {
         for (mut handover, ((receipt, outcome), last_settled)) in handovers.into_iter().zip(drained) {
             if let Some(lasting) = outcome.put_back.clone() {
                 let Handover { stream, doubt, counted } = handover;
+                stream.lock().note_tried(self.writer.tried(&stream.id));
+                stream.lock().note_parts(outcome.inserted, outcome.buried.new);
                 last_settled.into_iter().for_each(|through| stream.lock().note_stored(through));
                 self.shared.spawn(task::resolve(stream, Arc::clone(&self.shared), lasting, doubt));
                 drop(counted);
@@ -235,10 +237,10 @@ impl<S: Sink> Drainer<S> {
         .await
     }
 
-    /// Lets all these ids go on as if they had not been taken, but that the sink may have something of them.
-    fn give_back(&self, handovers: Vec<Handover>, receipts: &[Receipt]) {
-        for (handover, receipt) in handovers.into_iter().zip(receipts) {
-            handover.stream.lock().give_back_tried(receipt.through());
+    /// Lets all these ids go on as if they had not been taken, but for what the sink may have of them.
+    fn give_back(&self, handovers: Vec<Handover>) {
+        for handover in handovers {
+            handover.stream.lock().give_back_tried(self.writer.tried(&handover.stream.id));
             handover.go_on(&self.shared);
         }
     }

@@ -43,7 +43,7 @@ impl Sink for ModelSink {
 }
 
 impl Connection for ModelSink {
-    async fn store(&mut self, batches: &[Batch], _again: bool) -> Result<Vec<Stored>, StoreError> {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
         for batch in batches {
             assert!(self.tables().storing.insert(batch.id), "{} is with two drainers", batch.id);
         }

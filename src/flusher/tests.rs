@@ -21,8 +21,10 @@ use crate::journal::{
 use crate::metrics::Metrics;
 use crate::report::{Batch, Body, Draft, Id, Marker, Record};
 use crate::sink::{
-    Class, Connection, Sink, SinkError, SqliteSink, StoreError, Stored, Writer, sqlite::SqliteConnection,
+    Class, Connection, Health, Sink, SinkError, SqliteSink, StoreError, Stored, Writer, sqlite::SqliteConnection,
 };
+
+mod tried;
 
 const POLICY: Policy = Policy { batch: 1, tick: Duration::from_secs(10) };
 /// So small that the reports below take several transactions.
@@ -31,6 +33,8 @@ const LIMITS: Limits = Limits { catch_up_batch: 2, max_rows: 2, max_bytes: 1 << 
 const POISONED: i32 = 13;
 /// The sink fails over one with this code, though it takes others.
 const FAILING: i32 = 14;
+/// It commits one with this code, and says that it does not know.
+const UNANSWERED: i32 = 15;
 const REPORTS: u64 = 8;
 
 /// Starts no flusher: the tests poll theirs by hand.
@@ -54,16 +58,21 @@ impl Sink for PickySink {
 }
 
 impl Connection for Picky {
-    async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
         let has = |code| move |record: &Record| matches!(&record.body, Body::Report(report) if report.code == code);
         let mut records = batches.iter().flat_map(|batch| &batch.records);
         if records.clone().any(has(POISONED)) {
             return Err(SinkError::new(Class::Poison, "poison").into());
         }
-        if records.any(has(FAILING)) {
+        if records.clone().any(has(FAILING)) {
             return Err(SinkError::new(Class::Transient, "it fails").into());
         }
-        self.0.store(batches, again).await
+        let is_unanswered = records.any(has(UNANSWERED));
+        let stored = self.0.store(batches).await?;
+        match is_unanswered {
+            true => Err(StoreError::Unknown(SinkError::new(Class::Transient, "the answer got lost"))),
+            false => Ok(stored),
+        }
     }
 
     async fn probe(&mut self) -> Result<(), SinkError> {
@@ -124,6 +133,10 @@ impl Bench {
     }
 
     fn writer(&self) -> Writer<PickySink> {
+        self.writer_of(Arc::default())
+    }
+
+    fn writer_of(&self, health: Arc<Health>) -> Writer<PickySink> {
         let settings = config::Sink {
             target: config::SinkTarget::Sqlite(self.path().join("reports.db")),
             table: config::TableName::new("reports").expect("a name"),
@@ -137,7 +150,7 @@ impl Bench {
             tls_key: None,
         };
         let sink = SqliteSink::new(&self.path().join("reports.db"), &settings);
-        Writer::new(Arc::new(PickySink(sink)), Arc::default())
+        Writer::new(Arc::new(PickySink(sink)), health)
     }
 
     /// All reports again, and a marker: the sink has each of them but the poison, once.

@@ -21,8 +21,11 @@ use crate::report::{Body, Id, LetterKey, LetterKind, Number, Position, Report};
 pub(super) struct Apart {
     /// Nothing of it is drained, until the [`Hold`] goes.
     held: bool,
-    /// What is up to here may be in the sink: somebody tried to store it, and gave it back.
+    /// What is up to here may be in the sink: it was sent, and its batch was put back or given back.
     tried_through: Position,
+    /// Rows and dead letters that came of tries whose batch was put back.
+    stored: u64,
+    dead: u64,
     /// Reports that are dead letters and not settled, with the numbers of their letters.
     aside: Vec<(Position, Number)>,
 }
@@ -124,13 +127,42 @@ impl State {
         self.apart.as_ref().is_some_and(|apart| apart.held)
     }
 
-    /// Notes that a batch was tried and given back: the sink may have some of it.
-    pub fn give_back_tried(&mut self, through: Position) {
+    /// Notes that a batch was given back, and up to where the sink may have it.
+    pub fn give_back_tried(&mut self, through: Option<Position>) {
         self.taken = false;
-        let tried = &mut self.apart().tried_through;
-        *tried = through.max(*tried);
+        self.note_tried(through);
         // Whatever had it drained has it drained again.
         self.urgent = true;
+    }
+
+    /// Notes up to where the sink may have what is not settled, though its batch is with no drainer any more.
+    pub fn note_tried(&mut self, through: Option<Position>) {
+        if let Some(through) = through {
+            let tried = &mut self.apart().tried_through;
+            *tried = through.max(*tried);
+        }
+    }
+
+    /// Notes what came of a try whose batch is put back: how many reports of it are new rows, and new dead letters.
+    pub fn note_parts(&mut self, stored: u64, dead: u64) {
+        if stored + dead > 0 {
+            let apart = self.apart();
+            apart.stored += stored;
+            apart.dead += dead;
+        }
+    }
+
+    /// What became of a batch, where earlier tries of it are known: what they left was found as duplicates.
+    pub(super) fn with_parts(&self, settlement: Settlement) -> Settlement {
+        let Some(apart) = &self.apart else { return settlement };
+        let stored = apart.stored.min(settlement.duplicates);
+        let dead = apart.dead.min(settlement.duplicates - stored);
+        Settlement {
+            stored: settlement.stored + stored,
+            duplicates: settlement.duplicates - stored - dead,
+            dead: settlement.dead + dead,
+            ..settlement
+        }
     }
 
     /// What is up to here was tried before.
@@ -147,6 +179,8 @@ impl State {
     /// Forgets what is settled.
     pub(super) fn forget_aside(&mut self, through: Position) {
         let Some(apart) = &mut self.apart else { return };
+        // A batch that was put back is read again from its beginning, and settled whole.
+        (apart.stored, apart.dead) = (0, 0);
         apart.aside.retain(|(position, _)| *position > through);
         if apart.aside.is_empty() && !apart.held && apart.tried_through <= through {
             self.apart = None;
@@ -187,5 +221,25 @@ impl SetAside {
             Body::Report(_) | Body::Marker(..) => None,
         });
         aside.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tries_left_counts_as_what_it_is_and_never_as_more_than_is_found() {
+        let stream = Stream::new(Id::new("a").expect("an id"));
+        let mut state = stream.lock();
+        state.note_parts(3, 1);
+        state.note_parts(2, 0);
+        let found = |duplicates| Settlement { stored: 1, duplicates, dead: 1, total: None };
+        for (duplicates, counted) in [(0, [1, 0, 1]), (4, [5, 0, 1]), (6, [6, 0, 2]), (9, [6, 3, 2])] {
+            let Settlement { stored, duplicates, dead, .. } = state.with_parts(found(duplicates));
+            assert_eq!([stored, duplicates, dead], counted);
+        }
+        state.forget_aside(Position(1));
+        assert_eq!(state.with_parts(found(9)), found(9));
     }
 }

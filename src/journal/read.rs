@@ -244,7 +244,7 @@ impl Journal {
         settled: &mut Settled,
     ) -> Vec<DoneWaiter> {
         let Receipt { through, reports, markers, bytes, missing, is_all, .. } = receipt;
-        let Settlement { stored, duplicates, dead, .. } = settlement;
+        let Settlement { stored, duplicates, dead, .. } = stream.lock().with_parts(settlement);
         let dead = dead + missing;
         self.shared.metrics.audit.settled(stored, duplicates, dead);
         if missing > 0 && cfg!(not(forebay_plant = "lose_unlisted")) {
@@ -297,11 +297,6 @@ impl Receipt {
     /// Whether nothing of what was read was set aside, or settled, since it was begun.
     pub fn is_current(&self, state: &State) -> bool {
         self.from.0 == state.settled.0 + 1 && self.aside == state.aside().len()
-    }
-
-    /// The last position that it is about.
-    pub fn through(&self) -> Position {
-        self.through
     }
 
     /// Takes the entries out of the stream, and notes where they are by now.

@@ -76,7 +76,8 @@ pub struct Batch {
     pub id: super::id::Id,
     /// At least one, in order of position.
     pub records: Vec<Record>,
-    /// The sink may have records up to here already: somebody tried to store them before.
+    /// The sink may have records up to here already: they were in a transaction that was committed though its batch is
+    /// not settled, or of which nobody knows whether it was. All that a start finds counts as tried.
     pub tried_through: Position,
     /// Whether the sink is to remember that they are settled: all records of the id before them are in the sink or the
     /// dead letters.
@@ -87,5 +88,10 @@ impl Batch {
     /// Records that nobody tried to store before, behind none that is left out.
     pub fn new(id: super::id::Id, records: Vec<Record>) -> Self {
         Self { id, records, tried_through: Position(0), is_gapless: true }
+    }
+
+    /// Whether the sink may have the record at this position already.
+    pub fn is_tried(&self, position: Position) -> bool {
+        position <= self.tried_through
     }
 }

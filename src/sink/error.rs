@@ -77,6 +77,11 @@ impl SinkError {
         matches!(self.code, Some(1969 | 3024))
     }
 
+    /// Whether the server refuses a connection because there are too many: of all (1040), or of this user (1203, 1226).
+    pub(super) fn is_of_too_many_connections(&self) -> bool {
+        matches!(self.code, Some(1040 | 1203 | 1226))
+    }
+
     /// Whether it may be the table, rather than the row, that the server refuses: it says so by a number, and not by
     /// one that is known to pass.
     pub(super) fn may_be_the_tables(&self) -> bool {

@@ -50,7 +50,8 @@ impl SinkState {
 pub struct HealthStatus {
     /// The state.
     pub state: SinkState,
-    /// The error of the outage under way, or one over some transaction that lasts; for a person, without secrets.
+    /// The error of the outage under way, or one over some transaction that lasts, or that there are fewer connections
+    /// than `sink.connections`; for a person, without secrets.
     pub last_error: Option<String>,
     /// Since when the state holds, in microseconds of the epoch.
     pub since: u64,
@@ -79,6 +80,8 @@ struct View {
     /// How many hold a [`Lasting`], and when the log had a line of one.
     lasting: usize,
     said_lasting: Option<Instant>,
+    /// What is said of a server that allows fewer connections than are wanted.
+    fewer: Option<String>,
     /// Since when every transaction was refused by an error that lasts and that may be the table's, not a row's.
     all_refused_since: Option<Instant>,
     /// Whether it is blocked for that alone: then a probe says nothing.
@@ -110,6 +113,7 @@ impl Health {
             announced: false,
             lasting: 0,
             said_lasting: None,
+            fewer: None,
             all_refused_since: None,
             refuses_all: false,
         };
@@ -126,7 +130,7 @@ impl Health {
 
     /// The health now.
     pub fn status(&self) -> HealthStatus {
-        self.view.borrow().status.clone()
+        self.view.borrow().shown()
     }
 
     /// The error of the outage under way, and since when, in microseconds of the epoch; none while the sink is up.
@@ -145,7 +149,7 @@ impl Health {
     pub async fn until(&self, mut wanted: impl FnMut(&HealthStatus) -> bool) -> HealthStatus {
         let mut view = self.view.subscribe();
         let found = view.wait_for(|view| wanted(&view.status)).await;
-        found.expect("the sender is in self").status.clone()
+        found.expect("the sender is in self").shown()
     }
 
     /// How often a transaction was tried again for an error of this class, since start. Poison is split, not retried.
@@ -246,6 +250,32 @@ impl Health {
         Lasting { health: Arc::clone(health), error }
     }
 
+    /// The server allows only so many of the connections that are wanted; those work. One line of the log tells of it.
+    pub(super) fn has_fewer_connections(&self, error: &SinkError, seats: usize, wanted: usize) {
+        self.view.send_modify(|view| {
+            let remedy = "raise what the server allows, or lower sink.connections";
+            let said = view.fewer.replace(format!("{error}; going on with {seats} of {wanted} connections: {remedy}"));
+            if said.is_none() {
+                tracing::warn!(
+                    error = %error,
+                    wanted,
+                    "the server refuses a connection, and the sink goes on with those that it has: {remedy}",
+                );
+            }
+        });
+    }
+
+    /// It allows all of them again, or what it refuses is another matter by now.
+    pub(super) fn has_all_connections(&self) {
+        self.view.send_if_modified(|view| {
+            let said = view.fewer.take();
+            if said.is_some() && view.status.state == SinkState::Up {
+                tracing::info!("the server allows all connections of the sink again");
+            }
+            said.is_some()
+        });
+    }
+
     pub(super) fn count(&self, class: Class) {
         if let Some(counter) = self.counter(class) {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -298,6 +328,11 @@ impl Drop for Lasting {
 }
 
 impl View {
+    fn shown(&self) -> HealthStatus {
+        let last_error = self.status.last_error.clone().or_else(|| self.fewer.clone());
+        HealthStatus { last_error, ..self.status.clone() }
+    }
+
     /// Ends an outage; whether there was one.
     fn is_up_again(&mut self) -> bool {
         if self.status.state == SinkState::Up {

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::record::reports;
-use crate::report::{Batch, Id, JournalId, Position, Record};
+use crate::report::{Batch, Id, JournalId, Position};
 
 /// The length of a mark.
 pub(super) const MARK_BYTES: usize = 16;
@@ -49,9 +49,8 @@ pub(super) fn remember(column: &[u8], mark: [u8; MARK_BYTES]) -> Vec<u8> {
 }
 
 /// Whether somebody may have tried to store the first record of a batch: only then its mark is looked at.
-pub(super) fn may_be_settled(batch: &Batch, again: bool) -> bool {
-    let is_tried = |first: &Record| again || first.position <= batch.tried_through;
-    batch.records.first().is_some_and(is_tried) && cfg!(not(forebay_plant = "replay_all"))
+pub(super) fn may_be_settled(batch: &Batch) -> bool {
+    batch.records.first().is_some_and(|first| batch.is_tried(first.position)) && cfg!(not(forebay_plant = "replay_all"))
 }
 
 /// The batches without the records that `marks` say are settled, and how many reports each has lost by that.

@@ -32,6 +32,7 @@ pub mod error;
 pub mod health;
 mod mark;
 pub mod mysql;
+mod pool;
 pub mod readback;
 mod record;
 pub mod schema;
@@ -73,12 +74,34 @@ pub struct Taken {
 /// Why a transaction was not committed, or not for certain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The sink, or the way to it, failed.
+    /// The sink, or the way to it, failed; nothing was stored.
     #[error(transparent)]
     Failed(#[from] SinkError),
+    /// They failed over the commit itself: all may be stored, or nothing.
+    #[error("{0}; whether it was stored is not known")]
+    Unknown(SinkError),
     /// These keys are taken; nothing was stored. In order of batch and record.
     #[error("{} reports have keys that the sink has with other content", .0.len())]
     Taken(Vec<Taken>),
+}
+
+impl StoreError {
+    /// What failed; none where keys are taken.
+    fn failure(&self) -> Option<&SinkError> {
+        match self {
+            Self::Failed(error) | Self::Unknown(error) => Some(error),
+            Self::Taken(_) => None,
+        }
+    }
+
+    /// The same with what failed put into other words.
+    fn map_failure(self, map: impl FnOnce(SinkError) -> SinkError) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(map(error)),
+            Self::Unknown(error) => Self::Unknown(map(error)),
+            taken @ Self::Taken(_) => taken,
+        }
+    }
 }
 
 /// A sink that connections can be opened to.
@@ -103,12 +126,11 @@ pub trait Sink: Send + Sync + 'static {
 
 /// One connection to a sink.
 pub trait Connection: Send + 'static {
-    /// Stores all batches in one transaction: all of it or, on an error, none (or, where the connection died during
-    /// COMMIT, perhaps all: the same batches are then sent `again`, which changes nothing).
+    /// Stores all batches in one transaction: all of it or, on an error, none; on [`StoreError::Unknown`] perhaps all.
+    /// What is sent again after that says so ([`Batch::tried_through`]), and changes nothing where it was stored.
     ///
     /// Ids differ between batches. A future that is dropped leaves a connection that must be dropped too.
-    fn store(&mut self, batches: &[Batch], again: bool)
-    -> impl Future<Output = Result<Vec<Stored>, StoreError>> + Send;
+    fn store(&mut self, batches: &[Batch]) -> impl Future<Output = Result<Vec<Stored>, StoreError>> + Send;
 
     /// Asks whether the sink would take a write now (not only a read).
     fn probe(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
@@ -188,10 +210,10 @@ impl Sink for AnySink {
 }
 
 impl Connection for AnyConnection {
-    async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
         match self {
-            Self::Mysql(connection) => connection.store(batches, again).await,
-            Self::Sqlite(connection) => connection.store(batches, again).await,
+            Self::Mysql(connection) => connection.store(batches).await,
+            Self::Sqlite(connection) => connection.store(batches).await,
         }
     }
 

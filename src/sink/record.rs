@@ -62,6 +62,14 @@ pub(super) fn says(batch: &Batch, inserted: u64) -> Option<(&'static str, Positi
     Some((state, record.position))
 }
 
+/// The key of the batch's last report.
+pub(super) fn last_key(batch: &Batch) -> Option<Key> {
+    batch.records.iter().rev().find_map(|record| match &record.body {
+        Body::Report(report) => Some(Key { id: batch.id, number: report.number }),
+        Body::Marker(..) => None,
+    })
+}
+
 /// Whether the batch has a marker: then the stream's total is wanted.
 pub(super) fn has_marker(batch: &Batch) -> bool {
     batch.records.iter().any(|record| matches!(record.body, Body::Marker(..)))

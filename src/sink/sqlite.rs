@@ -24,7 +24,7 @@ use super::record::{self, write_instant};
 use super::{Claim, Class, Connection, Sink, SinkError, StoreError, Stored};
 use crate::config::{self, TableName};
 use crate::report::{Batch, JournalId, Position};
-use file::{File, Known};
+use file::{File, Known, Last};
 use statements::Statements;
 
 /// The `-wal` is carried into the file and cut down once nothing was stored for so long; where a reader keeps it from
@@ -120,22 +120,21 @@ pub struct SqliteConnection {
 }
 
 impl Connection for SqliteConnection {
-    async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
         let batches = batches.to_vec();
         let shared = Arc::clone(&self.shared);
-        let stored = self.with_file(move |file, known| match file.store(known, &shared, &batches, again) {
-            Err(StoreError::Failed(error)) => Err(error),
-            Err(StoreError::Taken(taken)) => Ok(Err(StoreError::Taken(taken))),
-            Ok(stored) => Ok(Ok(stored)),
-        });
-        let stored = stored.await;
+        let stored = self.with_file(move |file, known| file.store(known, &shared, &batches)).await;
         self.shared.stored.notify_one();
-        stored?
+        stored
     }
 
     async fn probe(&mut self) -> Result<(), SinkError> {
         let shared = Arc::clone(&self.shared);
-        self.with_file(move |file, known| file.probe(known, shared.claim.get())).await
+        let probe = move |file: &mut File, known: &mut Known| Ok(file.probe(known, shared.claim.get())?);
+        self.with_file(probe).await.map_err(|error| match error {
+            StoreError::Failed(error) | StoreError::Unknown(error) => error,
+            StoreError::Taken(_) => unreachable!("a probe stores nothing"),
+        })
     }
 
     fn usable(&self) -> bool {
@@ -146,20 +145,23 @@ impl Connection for SqliteConnection {
 impl SqliteConnection {
     async fn with_file<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut File, &mut Known) -> Result<T, SinkError> + Send + 'static,
-    ) -> Result<T, SinkError> {
+        work: impl FnOnce(&mut File, &mut Known) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let shared = Arc::clone(&self.shared);
         // A future that is dropped leaves a connection that is not used again.
         self.usable = false;
-        let outcome = blocking(move || Ok(shared.with_file(work))).await?;
+        // Of a thread that ended nobody knows how far it came.
+        let outcome = blocking(move || Ok(shared.with_file(work))).await.map_err(StoreError::Unknown)?;
         // After an outage the file is opened anew: it may be another one by then.
-        self.usable = outcome.as_ref().err().is_none_or(is_of_a_transaction);
+        self.usable = is_of_a_transaction(&outcome);
         outcome
     }
 }
 
-fn is_of_a_transaction(error: &SinkError) -> bool {
-    matches!(error.class, Class::Transient | Class::Poison)
+/// Whether the file can be used again.
+fn is_of_a_transaction<T>(outcome: &Result<T, StoreError>) -> bool {
+    let failure = outcome.as_ref().err().and_then(StoreError::failure);
+    failure.is_none_or(|error| matches!(error.class, Class::Transient | Class::Poison))
 }
 
 impl Shared {
@@ -167,13 +169,14 @@ impl Shared {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with_file<T>(&self, work: impl FnOnce(&mut File, &mut Known) -> Result<T, SinkError>) -> Result<T, SinkError> {
+    fn with_file<T>(&self, work: impl FnOnce(&mut File, &mut Known) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut slot = self.lock();
         let Slot { file, known, stored_at } = &mut *slot;
-        let open = file.as_mut().ok_or_else(|| SinkError::new(Class::Outage, "the file is closed"));
-        let outcome = open.and_then(|file| work(file, known)).map_err(|error| self.named(error));
+        let open = file.as_mut().ok_or_else(|| SinkError::new(Class::Outage, "the file is closed").into());
+        let outcome = open.and_then(|file| work(file, known));
+        let outcome = outcome.map_err(|error| error.map_failure(|error| self.named(error)));
         *stored_at = Some(Instant::now());
-        if outcome.as_ref().err().is_some_and(|error| !is_of_a_transaction(error)) {
+        if !is_of_a_transaction(&outcome) {
             file.take().into_iter().for_each(|file| file.close(known));
         }
         outcome
@@ -229,13 +232,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 impl File {
-    fn store(
-        &mut self,
-        known: &mut Known,
-        shared: &Shared,
-        batches: &[Batch],
-        again: bool,
-    ) -> Result<Vec<Stored>, StoreError> {
+    fn store(&mut self, known: &mut Known, shared: &Shared, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
         let work = |transaction: &rusqlite::Transaction<'_>, table: &TableName| {
             let claim = shared.claim.get();
             if let Some(claim) = claim.filter(|_| cfg!(not(forebay_plant = "store_unclaimed"))) {
@@ -243,14 +240,17 @@ impl File {
             }
             let journal = claim.map(|claim| claim.owner().journal).or(shared.journal.get().copied());
             let prepared = Statements::prepare(transaction, table, journal);
-            prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches, again)
+            prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches)
         };
         let done = |stored: &Vec<Stored>| {
-            let said = batches.iter().zip(stored).rev().find_map(|(batch, stored)| {
+            let both = || batches.iter().zip(stored).rev();
+            let stream = both().find_map(|(batch, stored)| {
                 let (_, position) = record::says(batch, stored.inserted)?;
                 (position > Position(0)).then_some((batch.id, position))
             });
-            (stored.iter().map(|stored| stored.inserted).sum(), said)
+            let report =
+                both().filter(|(_, stored)| stored.inserted > 0).find_map(|(batch, _)| record::last_key(batch));
+            (stored.iter().map(|stored| stored.inserted).sum(), Last { stream, report })
         };
         self.transact(known, work, done)
     }

@@ -1,5 +1,7 @@
 //! Stores batches for as long as it takes: retries, waits out outages, and splits until poison stands alone.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,10 +13,11 @@ use tracing::field::{Empty, display};
 
 use super::backoff::{Backoff, jitter};
 use super::health::{Health, Lasting, Turn};
+use super::pool::{Pool, Seat};
 use super::split::{Piece, part};
 use super::{Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
 use crate::metrics::Metrics;
-use crate::report::{Batch, Holder, LetterKind};
+use crate::report::{Batch, Holder, Id, LetterKind, Position};
 use crate::trace;
 
 /// The first and the longest delay before a transaction that met a transient error is sent again.
@@ -85,10 +88,11 @@ pub struct Refused {
 pub struct Writer<S: Sink> {
     sink: Arc<S>,
     health: Arc<Health>,
-    connection: Option<S::Connection>,
+    pool: Arc<Pool<S::Connection>>,
     graves: Option<Arc<dyn Bury>>,
-    /// What is stored now may be in the sink already: the outcome of a try is not known.
-    again: bool,
+    /// Up to where the sink may have what these ids have in the batches at hand: it was in a transaction that was
+    /// committed, or of which nobody knows whether it was.
+    tried: HashMap<Id, Position>,
     trying: Arc<AtomicBool>,
 }
 
@@ -108,10 +112,10 @@ struct Failure {
     error: StoreError,
     /// Whether a connection from an earlier transaction failed, rather than one just made.
     stale: bool,
+    /// Whether that connection can be used again.
+    kept: bool,
     /// Whether the sink had said just before that it would take a write.
     probed: bool,
-    /// Whether the batches were sent: then they may be stored.
-    sent: bool,
 }
 
 /// Why a transaction is not tried again as it is.
@@ -126,9 +130,21 @@ enum GivenUp {
 }
 
 impl<S: Sink> Writer<S> {
-    /// A writer; it connects when it is first used. All writers of a sink share one health.
+    /// A writer with a connection of its own, made when it is first used. All writers of a sink share one health.
     pub fn new(sink: Arc<S>, health: Arc<Health>) -> Self {
-        Self { sink, health, connection: None, graves: None, again: false, trying: Arc::default() }
+        let pool = Pool::new(Arc::clone(&health), 1);
+        Self::of(sink, health, pool)
+    }
+
+    /// So many writers with as many connections, or with fewer, as many as the server allows.
+    pub fn several(sink: &Arc<S>, health: &Arc<Health>, count: usize) -> Vec<Self> {
+        let pool = Pool::new(Arc::clone(health), count);
+        let writer = || Self::of(Arc::clone(sink), Arc::clone(health), Arc::clone(&pool));
+        std::iter::repeat_with(writer).take(count).collect()
+    }
+
+    fn of(sink: Arc<S>, health: Arc<Health>, pool: Arc<Pool<S::Connection>>) -> Self {
+        Self { sink, health, pool, graves: None, tried: HashMap::new(), trying: Arc::default() }
     }
 
     /// Lets `graves` have what cannot be stored, before anything that comes after it in its id is stored: so what the
@@ -141,6 +157,12 @@ impl<S: Sink> Writer<S> {
     /// Whether something is on its way to the sink. It changes only while a future of this writer is polled.
     pub fn trying(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.trying)
+    }
+
+    /// Up to where the sink may have what this id had in the batches that were stored last, or that were to be; `None`
+    /// where it has nothing. Meant for batches that are not settled: of others it says nothing.
+    pub fn tried(&self, id: &Id) -> Option<Position> {
+        self.tried.get(id).copied()
     }
 
     /// Waits until the sink would take a write, so that its health is known before there is anything to store.
@@ -160,26 +182,34 @@ impl<S: Sink> Writer<S> {
     /// The same for batches that were put back before.
     pub async fn store_in_doubt(&mut self, batches: &[Batch], doubt: Doubt) -> Vec<Outcome> {
         let mut doubtful = doubt != Doubt::None;
-        self.again = doubtful;
+        self.tried.clear();
         let mut outcomes = vec![Outcome::default(); batches.len()];
         let whole = Piece::Batches(0..batches.len());
         // The last is next. Splits push the later half first, so records of one id are committed in order.
         let mut pieces: Vec<Piece> = if batches.is_empty() { vec![] } else { vec![whole] };
         let mut markers = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         while let Some(piece) = pieces.pop() {
-            let committed = match &piece {
-                Piece::Batches(range) => self.commit(&batches[range.clone()], doubtful).await,
+            let records;
+            let given = match &piece {
+                Piece::Batches(range) => &batches[range.clone()],
                 Piece::Records(index, range) => {
                     let is_gapless = outcomes[*index].is_settled() || cfg!(forebay_plant = "mark_passes_letters");
-                    self.commit(&[part(&batches[*index], range.clone(), is_gapless)], doubtful).await
+                    records = [part(&batches[*index], range.clone(), is_gapless)];
+                    &records[..]
                 }
                 Piece::Refused(index, refused) => {
                     bury(self.graves.clone(), &batches[*index], refused, &mut outcomes[*index]).await;
                     continue;
                 }
             };
-            match committed {
-                Ok(stored) => piece.settle(stored, &mut outcomes),
+            match self.commit(given, doubtful).await {
+                Ok(stored) => {
+                    // As long as the rest is not stored, none of it is settled.
+                    if !pieces.is_empty() {
+                        self.note_tried(given);
+                    }
+                    piece.settle(stored, &mut outcomes);
+                }
                 Err(GivenUp::Taken(taken)) => pieces.extend(piece.without(taken, batches).into_iter().rev()),
                 Err(GivenUp::Poison(poison)) => match piece.split(batches) {
                     Some((earlier, later)) => pieces.extend([later, earlier]),
@@ -228,7 +258,7 @@ impl<S: Sink> Writer<S> {
     async fn commit(&mut self, batches: &[Batch], doubtful: bool) -> Result<Vec<Stored>, GivenUp> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         let mut failing_since = None;
-        let mut stale = false;
+        let mut is_lost = false;
         let health = Arc::clone(&self.health);
         let mut lasting = None;
         loop {
@@ -236,13 +266,22 @@ impl<S: Sink> Writer<S> {
                 Turn::Open => None,
                 Turn::Prober(mut delays) => {
                     // A connection that died while it was idle is made good at once, without a delay.
-                    if !stale || self.connection.is_some() {
+                    if !is_lost {
                         tokio::time::sleep(delays.delay(jitter())).await;
                     }
                     Some(delays)
                 }
             };
-            let failure = match self.attempt(batches, probing.is_some()).await {
+            // Where one that was open has failed, the next tells whether it was that one alone.
+            let mut seat = self.pool.seat(is_lost).await;
+            let tried = self.attempt(&mut seat, batches, probing.is_some()).await;
+            if seat.is_given_up() {
+                is_lost = false;
+                // The others have a connection, and one of them leaves it to this writer when it is done.
+                continue;
+            }
+            drop(seat);
+            let failure = match tried {
                 Ok(stored) => {
                     health.works();
                     probing.into_iter().for_each(|mut delays| delays.reset());
@@ -250,17 +289,20 @@ impl<S: Sink> Writer<S> {
                 }
                 Err(failure) => failure,
             };
-            let Failure { error, probed, sent, .. } = failure;
+            let Failure { error, stale, kept, probed } = failure;
+            is_lost = stale && !kept;
             let error = match error {
                 StoreError::Failed(error) => error,
+                StoreError::Unknown(error) => {
+                    self.note_tried(batches);
+                    error
+                }
                 StoreError::Taken(taken) => {
                     health.works();
                     probing.into_iter().for_each(|mut delays| delays.reset());
                     return Err(GivenUp::Taken(taken));
                 }
             };
-            stale = failure.stale;
-            self.again |= sent && error.class != Class::Poison;
             if error.class == Class::Poison {
                 health.works();
                 probing.into_iter().for_each(|mut delays| delays.reset());
@@ -296,7 +338,12 @@ impl<S: Sink> Writer<S> {
     }
 
     /// One try, with what became of it in a span: class and code, never the server's words, which may quote a row.
-    async fn attempt(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
+    async fn attempt(
+        &self,
+        seat: &mut Seat<S::Connection>,
+        batches: &[Batch],
+        probe: bool,
+    ) -> Result<Vec<Stored>, Failure> {
         let span = tracing::info_span!(
             target: trace::TARGET,
             "attempt",
@@ -307,9 +354,9 @@ impl<S: Sink> Writer<S> {
             error.type = Empty,
         );
         self.trying.store(true, Ordering::SeqCst);
-        let tried = self.try_once(batches, probe).instrument(span.clone()).await;
+        let tried = self.try_once(seat, batches, probe).instrument(span.clone()).await;
         self.trying.store(false, Ordering::SeqCst);
-        if let Err(Failure { error: StoreError::Failed(error), .. }) = &tried {
+        if let Some(error) = tried.as_ref().err().and_then(|failure| failure.error.failure()) {
             span.record("otel.status_code", "ERROR").record("error.type", error.class.name());
             if let Some(code) = error.code {
                 span.record("db.response.status_code", display(code));
@@ -318,28 +365,60 @@ impl<S: Sink> Writer<S> {
         tried
     }
 
-    /// The connection is in a local while it is used, so that a future that is dropped drops it.
-    async fn try_once(&mut self, batches: &[Batch], probe: bool) -> Result<Vec<Stored>, Failure> {
-        let kept = self.connection.take();
-        let stale = kept.is_some();
-        let fail = |error: SinkError| Failure { error: error.into(), stale, probed: false, sent: false };
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => self.sink.connect().await.map_err(SinkError::not_for_a_report).map_err(fail)?,
-        };
+    /// The connection goes with its seat, unless it is kept: so a future that is dropped drops it.
+    async fn try_once(
+        &self,
+        seat: &mut Seat<S::Connection>,
+        batches: &[Batch],
+        probe: bool,
+    ) -> Result<Vec<Stored>, Failure> {
+        let stale = seat.connection().is_some();
+        let fail =
+            |error: SinkError| Failure { error: error.not_for_a_report().into(), stale, kept: false, probed: false };
+        if !stale {
+            seat.open(self.sink.connect()).await.map_err(fail)?;
+        }
+        let connection = seat.connection().expect("it has one, or it was just opened");
         if probe || batches.is_empty() {
-            connection.probe().await.map_err(SinkError::not_for_a_report).map_err(fail)?;
+            connection.probe().await.map_err(fail)?;
         }
         let outcome = if batches.is_empty() {
             Ok(Vec::new())
         } else {
-            transact(&mut connection, batches, self.again, &self.health.metrics).await
+            transact(connection, &with_tries(batches, &self.tried), &self.health.metrics).await
         };
-        if connection.usable() {
-            self.connection = Some(connection);
+        let kept = connection.usable();
+        if kept {
+            seat.keep();
         }
-        outcome.map_err(|error| Failure { error, stale, probed: probe, sent: true })
+        outcome.map_err(|error| Failure { error, stale, kept, probed: probe })
     }
+
+    /// Notes that the sink may have all of these.
+    fn note_tried(&mut self, batches: &[Batch]) {
+        if cfg!(forebay_plant = "forget_tries") {
+            return;
+        }
+        for Batch { id, records, .. } in batches {
+            let through = self.tried.entry(*id).or_default();
+            *through = records.last().map_or(*through, |last| last.position.max(*through));
+        }
+    }
+}
+
+/// The batches with what is known of tries to store them.
+fn with_tries<'a>(batches: &'a [Batch], tried: &HashMap<Id, Position>) -> Cow<'a, [Batch]> {
+    if tried.is_empty() {
+        return Cow::Borrowed(batches);
+    }
+    let with = |batch: &Batch| {
+        let through = match cfg!(forebay_plant = "tried_as_a_whole") {
+            true => Position(u64::MAX),
+            false => tried.get(&batch.id).copied().unwrap_or_default(),
+        };
+        Batch { tried_through: batch.tried_through.max(through), ..batch.clone() }
+    };
+    batches.iter().map(with).collect()
 }
 
 /// Makes dead letters of reports that cannot be stored.
@@ -356,11 +435,10 @@ async fn bury(graves: Option<Arc<dyn Bury>>, batch: &Batch, refused: &[Refused],
 async fn transact(
     connection: &mut impl Connection,
     batches: &[Batch],
-    again: bool,
     metrics: &Metrics,
 ) -> Result<Vec<Stored>, StoreError> {
     let began = Instant::now();
-    let stored = connection.store(batches, again).await?;
+    let stored = connection.store(batches).await?;
     metrics.transactions.observe(began.elapsed());
     metrics.transaction_rows.observe(batches.iter().map(|batch| batch.records.len() as u64).sum());
     metrics.batches.add(batches.len() as u64);
@@ -371,7 +449,8 @@ impl Refused {
     /// A report that stood alone in a transaction that failed for what it is.
     pub fn because(index: usize, error: StoreError) -> Self {
         match error {
-            StoreError::Failed(SinkError { code, message: reason, .. }) => {
+            StoreError::Failed(error) | StoreError::Unknown(error) => {
+                let SinkError { code, message: reason, .. } = error;
                 Self { index, kind: LetterKind::Refused, holder: None, code, reason }
             }
             StoreError::Taken(mut taken) => Self::by(index, taken.pop().map(|taken| taken.holder).unwrap_or_default()),

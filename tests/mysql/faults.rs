@@ -4,10 +4,11 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 
 use crate::support::client::Client;
 use crate::support::load::Load;
+use crate::support::metrics::Page;
 use crate::support::node::{Node, run};
 use crate::support::proof::{Proof, rounds};
 use crate::support::servers::{Kind, Server, on_each_server};
-use crate::trial::{Trial, eight_clients, sink_becomes};
+use crate::trial::{Trial, eight_clients, make_user, sink_becomes};
 
 on_each_server!(a_server_that_is_stopped_for_longer_than_the_timeout_loses_and_doubles_nothing);
 async fn a_server_that_is_stopped_for_longer_than_the_timeout_loses_and_doubles_nothing(kind: Kind) {
@@ -74,6 +75,32 @@ async fn a_server_without_a_free_connection_loses_and_doubles_nothing(kind: Kind
         trial.sink_becomes("up").await;
     }
     trial.finish(faults).await;
+}
+
+on_each_server!(a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_nothing);
+/// Each connection that it refused was an outage of all.
+async fn a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_nothing(kind: Kind) {
+    let server = Server::start(kind).await;
+    let url = make_user(&server).await;
+    server.run(&["ALTER USER app@'127.0.0.1' WITH MAX_USER_CONNECTIONS 2"]).await;
+    let node = Node::new().set("sink.url", url).set("sink.connections", 8).start().await;
+    let load = Load::start(&node.address(), eight_clients());
+    load.more_acks(3_000).await;
+    let status = node.admin_json("/api/v1/status").await;
+    let said = status["sink"]["last_error"].as_str().unwrap_or_default();
+    assert!(status["sink"]["state"] == "up" && said.contains("sink.connections"), "{status}");
+    let ledger = load.finish().await;
+    // The test reads as the same user.
+    server.run(&["ALTER USER app@'127.0.0.1' WITH MAX_USER_CONNECTIONS 0", "FLUSH USER_RESOURCES"]).await;
+    let verdict = ledger.settle(&node).await;
+    let mut proof = Proof::on(kind, "fewer connections than are set (1226)");
+    proof.verdict(1, &verdict);
+    proof.report();
+    verdict.assert_clean();
+    assert_eq!(Page::of(&node).await.value("forebay_sink_outages_total"), 0.0);
+    let lines = node.stderr();
+    assert_eq!(lines.lines().filter(|line| line.contains("refuses a connection")).count(), 1, "{lines}");
+    assert!(!lines.contains("ERROR"), "{lines}");
 }
 
 on_each_server!(a_password_that_is_changed_meanwhile_blocks_the_sink_and_loses_nothing);

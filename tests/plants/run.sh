@@ -64,6 +64,10 @@ store_what_is_aside      | e2e::set_aside::a_report_that_the_sink_fails_over_is_
 recall_what_is_on_its_way | e2e::set_aside::what_is_on_its_way_to_the_sink_is_not_set_aside              | a batch is given back while the sink may be storing it
 any_content_is_a_duplicate | sink::sqlite::a_key_with_other_content_is_a_dead_letter_that_shows_both | a key that is used again is a duplicate, whatever it holds
 a_number_is_ours         | sink::sqlite::what_a_node_numbered_is_stored_though_the_sink_has_its_number | what has a number that this node gave out is its own
+tried_as_a_whole         | sink::sqlite::only_what_was_sent_and_may_be_stored_can_be_a_repetition        | all that a writer has at hand counts as sent
+forget_tries             | sink::sqlite::only_what_was_sent_and_may_be_stored_can_be_a_repetition        | what was sent and may be stored counts as new
+every_connection_or_none | sink::connections::a_user_who_may_have_fewer_connections_than_there_are_writers_drains_all_of_them::mariadb | a refused connection is an outage, though others work
+miss_what_was_removed    | sink::files::a_compaction_of_a_file_whose_streams_a_consumer_removed_is_gone_on_with | a file must have what a consumer removed before
 mark_of_any_journal      | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | the mark of one journal counts for the positions of another
 mark_passes_letters      | sink::sqlite::what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable | a mark passes a report that is neither a row nor a letter
 replay_all               | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | a replay brings back what was removed

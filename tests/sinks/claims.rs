@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forebay::report::{JournalId, Owner};
+use forebay::report::{Batch, JournalId, Owner, Position};
 use forebay::sink::{AnySink, Claim, Connection, Sink, SinkError, SinkState, Writer};
 use mysql_async::prelude::Queryable;
 
@@ -47,7 +47,7 @@ impl Process {
     /// Stores one report over a connection of its own.
     async fn stores(&self, seq: u64) -> Result<(), SinkError> {
         let mut connection = self.sink.connect().await?;
-        match connection.store(&[batch("a", vec![report(seq, seq)])], false).await {
+        match connection.store(&[batch("a", vec![report(seq, seq)])]).await {
             Ok(_) => Ok(()),
             Err(error) => panic!("a connection that was made stores: {error}"),
         }
@@ -167,7 +167,8 @@ on_each_sink! {
         let mut connection = process.sink.connect().await.expect("the claim is held");
         run(&rig, "UPDATE report_nodes SET journal = '9', start = '1', nonce = '1'").await;
         for batches in [vec![report(2, 2)], vec![report(1, 1)], vec![report(2, 2), report(1, 1)]] {
-            let error = connection.store(&[batch("a", batches)], true).await.expect_err("it is another's");
+            let tried = Batch { tried_through: Position(u64::MAX), ..batch("a", batches) };
+            let error = connection.store(&[tried]).await.expect_err("it is another's");
             assert!(error.to_string().contains("0000000000000009"), "{error}");
             connection = match process.sink.connect().await {
                 Ok(_) => panic!("it is another's"),

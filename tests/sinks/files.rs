@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay::report::{Id, Report};
+use forebay::report::{Id, Marker, Report};
 use forebay::sink::{Class, Health, Sink as _, SinkState, Writer, readback};
 
 use super::outcome;
-use super::sinks::{Rig, batch, body, plain, report, with_data};
+use super::sinks::{Rig, batch, body, marker, plain, report, with_data};
 
 #[tokio::test]
 async fn a_file_that_another_process_has_locked_is_waited_for() {
@@ -74,6 +74,43 @@ async fn a_start_without_any_file_makes_one() {
     std::fs::remove_dir_all(rig.path().parent().expect("a folder")).expect("removed");
     assert_eq!(rig.writer().store(&[batch("a", vec![report(2, 2)])]).await, [outcome(1, 0, None)]);
     assert_eq!(rig.rows("a").await.len(), 1);
+}
+
+/// The node was `blocked` until its restart: what it knew the file by was gone. Totals begin anew then.
+#[tokio::test]
+async fn a_compaction_of_a_file_whose_streams_a_consumer_removed_is_gone_on_with() {
+    for removed in [&["report_streams"][..], &["report_streams", "reports"]] {
+        let rig = Rig::sqlite().await;
+        let mut writer = rig.writer();
+        writer.store(&[batch("a", vec![report(1, 1)])]).await;
+        removed.iter().for_each(|table| rig.file().execute_batch(&format!("DELETE FROM {table}")).expect("removed"));
+        compact(&rig);
+        let marked = [batch("a", vec![report(2, 2), marker(3, Marker::Done)])];
+        tokio::select! {
+            stored = writer.store(&marked) => assert_eq!(stored, [outcome(1, 0, Some(1))]),
+            why = rig.blocked() => panic!("{removed:?}: {why}"),
+        }
+        // And where they are removed after it, before the node looks again.
+        compact(&rig);
+        rig.file().execute_batch("DELETE FROM report_streams").expect("removed");
+        let further = [batch("a", vec![report(4, 4)])];
+        tokio::select! {
+            stored = writer.store(&further) => assert_eq!(stored, [outcome(1, 0, None)]),
+            why = rig.blocked() => panic!("{removed:?}: {why}"),
+        }
+    }
+}
+
+/// With the lock, as by the book.
+fn compact(rig: &Rig) {
+    let other = rig.file();
+    other.execute_batch("BEGIN IMMEDIATE").expect("the file is free");
+    let compacted = rig.beside(".new");
+    rig.file().execute("VACUUM INTO ?1", [compacted.to_str()]).expect("it can be read meanwhile");
+    std::fs::rename(&compacted, rig.path()).expect("renamed");
+    for ending in ["-wal", "-shm"] {
+        std::fs::remove_file(rig.beside(ending)).expect("removed");
+    }
 }
 
 /// A copy that was made without the lock, or an earlier backup: what was stored since is not in it.

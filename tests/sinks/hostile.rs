@@ -25,7 +25,7 @@ fn sink_at(port: u16) -> AnySink {
 async fn use_it(sink: &AnySink) -> Result<(), StoreError> {
     let mut connection = sink.connect().await?;
     connection.probe().await?;
-    connection.store(&[batch("a", vec![report(1, 1), marker(2, Marker::Done)])], false).await.map(drop)
+    connection.store(&[batch("a", vec![report(1, 1), marker(2, Marker::Done)])]).await.map(drop)
 }
 
 /// A packet with this number.

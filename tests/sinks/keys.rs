@@ -1,9 +1,13 @@
 //! Keys that are used again, rows that somebody removed, numbers that somebody else's report has.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use forebay::report::{Batch, JournalId, LetterKind, Marker, Number, Position, Record, Report};
-use forebay::sink::{AnySink, Burial, Bury, Doubt, Outcome, Refused, Writer};
+use forebay::sink::{
+    AnyConnection, AnySink, Burial, Bury, Class, Connection, Doubt, Outcome, Refused, Sink, SinkError, StoreError,
+    Stored, Writer,
+};
 use futures_util::future::BoxFuture;
 
 use crate::outcome;
@@ -95,7 +99,7 @@ pub async fn a_row_that_somebody_removed_does_not_come_back(rig: Rig) {
     let again = writer(&rig, 1, true).0.store(&[replayed("a", longer.clone())]).await;
     assert_eq!(again, [outcome(1, 5, Some(6))]);
     assert_eq!(
-        writer(&rig, 1, true).0.store_in_doubt(&[batch("a", longer)], Doubt::Batch).await,
+        writer(&rig, 1, true).0.store_in_doubt(&[replayed("a", longer)], Doubt::Batch).await,
         [outcome(0, 6, Some(6))]
     );
     assert_eq!(rig.rows("a").await.len(), 1);
@@ -142,6 +146,72 @@ pub async fn what_a_node_numbered_is_stored_though_the_sink_has_its_number(rig: 
     let tried = vec![numbered(1, 1, "1"), numbered(2, 2, "\"another\"")];
     assert_eq!(third.store(&[replayed("a", tried)]).await, [outcome(1, 1, None)]);
     assert_eq!(rig.stream("a").await.map(|stream| stream.1), Some(11));
+}
+
+/// A sink that commits, and whose answer to the first commit gets lost.
+struct Deaf(AnySink, Arc<AtomicBool>);
+
+struct DeafConnection(AnyConnection, Arc<AtomicBool>);
+
+impl Sink for Deaf {
+    type Connection = DeafConnection;
+
+    async fn connect(&self) -> Result<DeafConnection, SinkError> {
+        Ok(DeafConnection(self.0.connect().await?, Arc::clone(&self.1)))
+    }
+}
+
+impl Connection for DeafConnection {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
+        let stored = self.0.store(batches).await?;
+        match self.1.swap(true, Ordering::SeqCst) {
+            true => Ok(stored),
+            false => Err(StoreError::Unknown(SinkError::new(Class::Outage, "the answer got lost"))),
+        }
+    }
+
+    async fn probe(&mut self) -> Result<(), SinkError> {
+        self.0.probe().await
+    }
+
+    fn usable(&self) -> bool {
+        self.0.usable()
+    }
+}
+
+fn deaf(rig: &Rig, sink: AnySink) -> Writer<Deaf> {
+    let graves = Arc::new(Graves(Mutex::default(), true));
+    Writer::new(Arc::new(Deaf(sink, Arc::default())), Arc::clone(&rig.health)).bury_with(graves)
+}
+
+/// They were taken for repetitions, and dropped: all of a batch that was put back counted as sent, and all that a
+/// writer had at hand once it did not know what became of some of it.
+pub async fn only_what_was_sent_and_may_be_stored_can_be_a_repetition(rig: Rig) {
+    let ids = ["a", "b", "c", "d"];
+    let others = ids.map(|id| batch(id, vec![numbered(1, 3, "3"), numbered(2, 4, "4")]));
+    assert_eq!(writer(&rig, 1, true).0.store(&others).await, vec![outcome(2, 0, None); 4]);
+
+    let put_back = [batch("a", vec![numbered(1, 3, "3")])];
+    assert_eq!(writer(&rig, 2, true).0.store_in_doubt(&put_back, Doubt::Batch).await, [outcome(1, 0, None)]);
+
+    // What is refused parts them: the first of `b` is sent alone, and what becomes of it is not known.
+    let sink = rig.sink();
+    sink.serve(JournalId(2));
+    let parted = [
+        batch("b", vec![numbered(1, 1, "1"), with_data(2, 2, "no JSON"), numbered(3, 3, "3")]),
+        batch("c", vec![numbered(4, 4, "4")]),
+    ];
+    let outcomes = deaf(&rig, sink).store(&parted).await;
+    assert_eq!((outcomes[0].inserted, outcomes[0].duplicates, outcomes[0].refused.len()), (1, 1, 1), "{outcomes:?}");
+    assert_eq!(outcomes[1], outcome(1, 0, None));
+
+    // Where nothing is remembered as settled, the content decides over what was sent.
+    let sent = vec![numbered(1, 1, "1"), numbered(2, 2, "2")];
+    assert_eq!(deaf(&rig, rig.sink()).store(&[batch("d", sent)]).await, [outcome(0, 2, None)]);
+    for (id, rows) in [("a", 3), ("b", 4), ("c", 3), ("d", 4)] {
+        assert_eq!(rig.rows(id).await.len(), rows, "{id}");
+        assert_eq!(rig.stream(id).await.map(|stream| stream.1), Some(rows as u64), "{id}");
+    }
 }
 
 /// As many journals as there is room for, the last writer first.

@@ -11,7 +11,7 @@ use crate::support::servers::{Kind, Server, on_each_server};
 
 /// A log that a test can read.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -23,11 +23,11 @@ impl Write for Log {
 }
 
 impl Log {
-    fn count(&self, text: &str) -> usize {
+    pub fn count(&self, text: &str) -> usize {
         String::from_utf8_lossy(&self.0.lock().expect("no panic")).matches(text).count()
     }
 
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+    pub fn listen(&self) -> tracing::subscriber::DefaultGuard {
         let log = self.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
         tracing::subscriber::set_default(subscriber)

@@ -16,8 +16,9 @@ use crate::report::{Batch, Body, Digest, Holder, Id, Key, Number, Report};
 use crate::sink::record::write_instant;
 use crate::sink::{SinkError, StoreError, Taken};
 
-/// Keys that one statement asks for.
+/// Keys that one statement asks for; and such whose rows it asks for, of which each may have some KiB.
 const KEYS_AT_ONCE: usize = 1_000;
+const HOLDERS_AT_ONCE: usize = 100;
 
 /// A report in the place that it has in its transaction.
 #[derive(Clone, Copy)]
@@ -63,8 +64,8 @@ impl MysqlConnection {
     ///
     /// # Errors
     /// [`StoreError::Taken`] with all keys that are taken.
-    pub(super) async fn sort(&mut self, batches: &[Batch], again: bool) -> Result<Sorted, StoreError> {
-        let places = places(batches, again);
+    pub(super) async fn sort(&mut self, batches: &[Batch]) -> Result<Sorted, StoreError> {
+        let places = places(batches);
         let own = places.iter().map(Place::key).collect();
         let mut keys = Keys { found: self.look(&places).await?, own, greatest: HashMap::new() };
         let mut sorted = Sorted { rows: Vec::new(), inserted: vec![0; batches.len()], renumbered: Vec::new() };
@@ -94,11 +95,14 @@ impl MysqlConnection {
                     sorted.insert(place, Report { number, ..place.report.clone() });
                 }
                 None if is_same => {}
-                None => taken.push(self.taken(place, &keys).await?),
+                None => taken.push(place),
             }
         }
+        if !taken.is_empty() {
+            return Err(StoreError::Taken(self.taken(taken, &keys).await?));
+        }
         sorted.rows.sort_by_key(|(id, report)| (*id, report.number));
-        if taken.is_empty() { Ok(sorted) } else { Err(StoreError::Taken(taken)) }
+        Ok(sorted)
     }
 
     async fn look<'a>(&mut self, places: &[Place<'a>]) -> Result<HashMap<Key, Row<'a>>, SinkError> {
@@ -108,11 +112,8 @@ impl MysqlConnection {
         for keys in keys.chunks(KEYS_AT_ONCE) {
             sql::select_keys(&mut self.sql, &self.table, keys.iter().copied());
             for row in self.rows("looking for keys").await? {
-                let id = text(&row, 0).and_then(|id| Id::new(&id).ok());
-                let (source, seq) = (integer(&row, 1).and_then(|source| source.try_into().ok()), integer(&row, 2));
-                let (Some(id), Some(source), Some(seq)) = (id, source, seq) else { continue };
                 let digest = bytes(&row, 3).and_then(|digest| Digest::try_from(digest).ok());
-                found.insert(Key { id, number: Number { source, seq } }, digest.map_or(Row::Unknown, Row::Of));
+                found.extend(key(&row).map(|key| (key, digest.map_or(Row::Unknown, Row::Of))));
             }
         }
         Ok(found)
@@ -124,21 +125,27 @@ impl MysqlConnection {
         Ok(rows.first().and_then(|row| integer(row, 0)) == Some(1))
     }
 
-    async fn taken(&mut self, place: Place<'_>, keys: &Keys<'_>) -> Result<Taken, SinkError> {
-        let Place { batch, index, id, report, .. } = place;
-        if let Some(Row::New(holder)) = keys.found.get(&place.key()) {
-            return Ok(Taken { batch, index, holder: holder_of(holder) });
+    /// What has the keys of these: reports of the same transaction, or rows.
+    async fn taken(&mut self, places: Vec<Place<'_>>, keys: &Keys<'_>) -> Result<Vec<Taken>, SinkError> {
+        let new = |key: &Key| match keys.found.get(key) {
+            Some(Row::New(report)) => Some(holder_of(report)),
+            Some(Row::Of(_) | Row::Unknown) | None => None,
+        };
+        let mut in_rows: Vec<_> = places.iter().filter(|place| new(&place.key()).is_none()).collect();
+        in_rows.sort_by_key(|place| place.key());
+        in_rows.dedup_by_key(|place| place.key());
+        let mut rows = HashMap::new();
+        for places in in_rows.chunks(HOLDERS_AT_ONCE) {
+            sql::select_holders(&mut self.sql, &self.table, places.iter().map(|place| (place.id, place.report)));
+            for row in self.rows("reading the rows that have the keys of reports").await? {
+                rows.extend(key(&row).map(|key| (key, holder(&row))));
+            }
         }
-        sql::select_holder(&mut self.sql, &self.table, id, report);
-        let rows = self.rows("reading the row that has a report's key").await?;
-        let holder = rows.first().map(|row| Holder {
-            time: text(row, 0),
-            code: text(row, 1),
-            data: text(row, 2),
-            data_bytes: integer(row, 3).unwrap_or(0),
-            accepted_at: text(row, 4),
-        });
-        Ok(Taken { batch, index, holder: holder.unwrap_or_default().cut() })
+        let taken = |place: Place<'_>| {
+            let holder = new(&place.key()).or_else(|| rows.get(&place.key()).cloned()).unwrap_or_default();
+            Taken { batch: place.batch, index: place.index, holder }
+        };
+        Ok(places.into_iter().map(taken).collect())
     }
 
     /// A number that no report of the node has, behind all that it gave out; none where there is none left.
@@ -163,6 +170,24 @@ impl Place<'_> {
     fn key(&self) -> Key {
         Key { id: *self.id, number: self.report.number }
     }
+}
+
+/// The key that a row begins with; none where it is none of ours.
+fn key(row: &mysql_async::Row) -> Option<Key> {
+    let (id, source) = (Id::new(&text(row, 0)?).ok()?, integer(row, 1)?.try_into().ok()?);
+    Some(Key { id, number: Number { source, seq: integer(row, 2)? } })
+}
+
+/// What stands behind the key in a row.
+fn holder(row: &mysql_async::Row) -> Holder {
+    let holder = Holder {
+        time: text(row, 3),
+        code: text(row, 4),
+        data: text(row, 5),
+        data_bytes: integer(row, 6).unwrap_or(0),
+        accepted_at: text(row, 7),
+    };
+    holder.cut()
 }
 
 /// What a report of the same transaction will have in the sink.
@@ -191,13 +216,13 @@ impl Sorted {
 }
 
 /// All reports of the batches, in the order in which they were accepted.
-fn places(batches: &[Batch], again: bool) -> Vec<Place<'_>> {
+fn places(batches: &[Batch]) -> Vec<Place<'_>> {
     let mut places = Vec::new();
-    for (batch, Batch { id, records, tried_through, .. }) in batches.iter().enumerate() {
-        places.extend(records.iter().enumerate().filter_map(|(index, record)| match &record.body {
+    for (n, batch) in batches.iter().enumerate() {
+        places.extend(batch.records.iter().enumerate().filter_map(|(index, record)| match &record.body {
             Body::Report(report) => {
-                let is_tried = again || record.position <= *tried_through;
-                Some(Place { batch, index, id, report, is_tried })
+                let is_tried = batch.is_tried(record.position);
+                Some(Place { batch: n, index, id: &batch.id, report, is_tried })
             }
             Body::Marker(..) => None,
         }));

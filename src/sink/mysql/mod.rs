@@ -161,10 +161,10 @@ impl Drop for MysqlConnection {
 }
 
 impl Connection for MysqlConnection {
-    async fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
         // Until the outcome is known, a dropped future leaves a connection in the midst of a transaction.
         self.usable = false;
-        let mut outcome = self.transact(batches, again).await;
+        let mut outcome = self.transact(batches).await;
         // The rows of another node that writes as this one say nothing about the reports of this one.
         if let Err(StoreError::Taken(_)) = &outcome
             && let Err(error) = self.check_claim().await
@@ -174,7 +174,7 @@ impl Connection for MysqlConnection {
         match &outcome {
             Ok(_) => self.usable = true,
             Err(StoreError::Taken(_)) => self.roll_back().await,
-            Err(StoreError::Failed(error)) => self.roll_back_after(error).await,
+            Err(StoreError::Failed(error) | StoreError::Unknown(error)) => self.roll_back_after(error).await,
         }
         outcome
     }
@@ -196,13 +196,13 @@ impl Connection for MysqlConnection {
 }
 
 impl MysqlConnection {
-    async fn transact(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
-        let marks = self.read_marks(batches, again).await?;
+    async fn transact(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
+        let marks = self.read_marks(batches).await?;
         let (rest, settled) = without_settled(batches, &marks);
         let mut order: Vec<usize> = (0..rest.len()).filter(|index| !rest[*index].records.is_empty()).collect();
         order.sort_by_key(|index| rest[*index].id);
         let left_out = |index: usize| batches[index].records.len() - rest[index].records.len();
-        let inserted = self.insert_reports(&rest, &order, again).await.map_err(|error| match error {
+        let inserted = self.insert_reports(&rest, &order).await.map_err(|error| match error {
             StoreError::Taken(taken) => StoreError::Taken(
                 taken.into_iter().map(|taken| Taken { index: taken.index + left_out(taken.batch), ..taken }).collect(),
             ),
@@ -222,14 +222,14 @@ impl MysqlConnection {
             self.check_claim().await?;
         }
         self.read_totals(batches, &mut stored).await.map_err(SinkError::not_for_a_report)?;
-        self.run("committing", "COMMIT").await.map_err(SinkError::not_for_a_report)?;
+        let committed = self.run("committing", "COMMIT").await.map_err(SinkError::not_for_a_report);
+        committed.map_err(StoreError::Unknown)?;
         Ok(stored)
     }
 
     /// Up to where this journal has settled those ids whose records somebody may have tried to store before.
-    async fn read_marks(&mut self, batches: &[Batch], again: bool) -> Result<HashMap<Id, Position>, SinkError> {
-        let tried: Vec<_> =
-            batches.iter().filter(|batch| may_be_settled(batch, again)).map(|batch| &batch.id).collect();
+    async fn read_marks(&mut self, batches: &[Batch]) -> Result<HashMap<Id, Position>, SinkError> {
+        let tried: Vec<_> = batches.iter().filter(|batch| may_be_settled(batch)).map(|batch| &batch.id).collect();
         let (Some(journal), Some(from), Some(to)) = (self.journal, tried.iter().min(), tried.iter().max()) else {
             return Ok(HashMap::new());
         };
@@ -250,12 +250,7 @@ impl MysqlConnection {
 
     /// Inserts the reports, and says how many rows of each batch are new; `order` is the batches in the order of their
     /// ids, the same in every transaction, so that two transactions lock rows in one order.
-    async fn insert_reports(
-        &mut self,
-        batches: &[Batch],
-        order: &[usize],
-        again: bool,
-    ) -> Result<Vec<u64>, StoreError> {
+    async fn insert_reports(&mut self, batches: &[Batch], order: &[usize]) -> Result<Vec<u64>, StoreError> {
         let given: Vec<u64> = batches.iter().map(|batch| record::reports(&batch.records)).collect();
         let total: u64 = given.iter().sum();
         if total == 0 {
@@ -267,7 +262,7 @@ impl MysqlConnection {
             return Ok(given);
         }
         self.run("beginning again, to look at the keys", "ROLLBACK").await?;
-        let sorted = self.sort(batches, again).await?;
+        let sorted = self.sort(batches).await?;
         if !sorted.rows.is_empty() {
             let affected = self.insert(sorted.rows.iter().map(|(id, report)| (id, report))).await?;
             if affected != sorted.rows.len() as u64 {

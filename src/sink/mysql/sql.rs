@@ -97,6 +97,23 @@ pub fn select_settled<'a>(out: &mut Vec<u8>, table: &TableName, ids: impl IntoIt
 pub fn select_keys<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoIterator<Item = (&'a Id, &'a Report)>) {
     out.clear();
     put(out, format_args!("SELECT id,source,seq,digest FROM `{}` WHERE ", table.reports()));
+    of_keys(out, rows);
+    out.extend_from_slice(b" LOCK IN SHARE MODE");
+}
+
+/// What the rows of these keys have, as text, behind the key.
+pub fn select_holders<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoIterator<Item = (&'a Id, &'a Report)>) {
+    out.clear();
+    out.extend_from_slice(
+        b"SELECT id,source,seq,CAST(time AS CHAR),CAST(code AS CHAR),LEFT(CAST(data AS CHAR),4096),LENGTH(data),\
+        CAST(accepted_at AS CHAR)",
+    );
+    put(out, format_args!(" FROM `{}` WHERE ", table.reports()));
+    of_keys(out, rows);
+}
+
+/// The condition that a row has one of these keys; at least one, and those of one id and source beside each other.
+fn of_keys<'a>(out: &mut Vec<u8>, rows: impl IntoIterator<Item = (&'a Id, &'a Report)>) {
     let mut last = None;
     for (id, report) in rows {
         let of = Some((id, report.number.source));
@@ -110,7 +127,7 @@ pub fn select_keys<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoIter
         integer(out, b" AND seq IN (", report.number.seq);
         last = of;
     }
-    out.extend_from_slice(b")) LOCK IN SHARE MODE");
+    out.extend_from_slice(b"))");
 }
 
 /// Whether the row of this key, which has no digest, has this content. JSON that the server keeps in a form of its own
@@ -133,28 +150,14 @@ pub fn compare(out: &mut Vec<u8>, table: &TableName, id: &Id, report: &Report) {
         }
         None => out.extend_from_slice(b" AND data IS NULL"),
     }
-    of_key(out, table, id, report);
-}
-
-/// What the row of this key has, as text.
-pub fn select_holder(out: &mut Vec<u8>, table: &TableName, id: &Id, report: &Report) {
-    out.clear();
-    out.extend_from_slice(
-        b"SELECT CAST(time AS CHAR),CAST(code AS CHAR),LEFT(CAST(data AS CHAR),4096),LENGTH(data),\
-        CAST(accepted_at AS CHAR)",
-    );
-    of_key(out, table, id, report);
+    let (reports, Number { source, seq }) = (table.reports(), report.number);
+    put(out, format_args!(" FROM `{reports}` WHERE id='{id}' AND source={source} AND seq={seq}"));
 }
 
 /// The greatest `seq` that a node gave to a report of this id.
 pub fn select_greatest(out: &mut Vec<u8>, table: &TableName, id: &Id, source: u16) {
     out.clear();
     put(out, format_args!("SELECT MAX(seq) FROM `{}` WHERE id='{id}' AND source={source}", table.reports()));
-}
-
-fn of_key(out: &mut Vec<u8>, table: &TableName, id: &Id, report: &Report) {
-    let (reports, Number { source, seq }) = (table.reports(), report.number);
-    put(out, format_args!(" FROM `{reports}` WHERE id='{id}' AND source={source} AND seq={seq}"));
 }
 
 /// How many reports the streams of these batches have by now.

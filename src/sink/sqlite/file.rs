@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
-use super::opening::{check_last, check_log, making, prepare_path, set_up};
+use super::opening::{check_last, check_log, making, prepare_path, set_up, still_has};
 use super::place::{Identity, Whereabouts, beside, wal_of};
 use super::{claim, classify, shape, wal};
 use crate::config::{self, SinkTarget, TableName};
-use crate::report::{Id, Position};
+use crate::report::{Id, Key, Position};
 use crate::sink::{Claim, Class, SinkError, StoreError, schema};
 
 /// What SQLite leaves of a `-wal` that was carried into the file, in bytes; and from where on the node cuts it down
@@ -35,8 +35,8 @@ pub(super) struct Known {
     pub(super) files: Option<(Identity, Option<Identity>)>,
     /// The tables were made or found: those that vanish later are not made again, except in a file that is new.
     has_tables: bool,
-    /// The last record that was committed.
-    pub(super) last: Option<(Id, Position)>,
+    /// What the file is known by.
+    pub(super) last: Last,
     /// The file as it was seen last, without its `-wal`.
     state: Option<wal::State>,
     /// What was committed into the `-wal` since that began anew.
@@ -44,6 +44,15 @@ pub(super) struct Known {
     /// What became of a file that was lost, until another is gone on with.
     pub(super) loss: Option<Loss>,
     cut_at: Option<Instant>,
+}
+
+/// What was committed last, as far as nobody removed it from the file while that was open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Last {
+    /// A stream, and the record that made it what it is.
+    pub(super) stream: Option<(Id, Position)>,
+    /// A report.
+    pub(super) report: Option<Key>,
 }
 
 /// What was committed into a `-wal`: more than is not in the file yet, not less.
@@ -102,7 +111,11 @@ impl File {
             Ok(_) => {
                 if let Some(Loss { text, .. }) = known.loss.take() {
                     let path = path.display();
-                    tracing::info!(%path, "a file was put in the place of the SQLite file, and has what was stored: {text}");
+                    let what = match known.last == Last::default() {
+                        true => "what was stored last had been removed from the former",
+                        false => "it has what was stored last",
+                    };
+                    tracing::info!(%path, "a file was put in the place of the SQLite file, and {what}: {text}");
                 }
             }
             Err(_) => known.say_loss(),
@@ -208,13 +221,13 @@ impl File {
     }
 
     /// Runs `work` in a transaction of the file that is at the path: before it, within it, and still after its commit.
-    /// `done` says how many reports are new, and which record made a stream what it is. Dropped before its commit it
-    /// rolls back.
+    /// `done` says how many reports are new, and what the file can be known by from then on. Dropped before its commit
+    /// it rolls back.
     pub(super) fn transact<T>(
         &mut self,
         known: &mut Known,
         work: impl FnOnce(&Transaction<'_>, &TableName) -> Result<T, StoreError>,
-        done: impl FnOnce(&T) -> (u64, Option<(Id, Position)>),
+        done: impl FnOnce(&T) -> (u64, Last),
     ) -> Result<T, StoreError> {
         let Self { connection, table, place, .. } = self;
         place.check(known)?;
@@ -226,9 +239,11 @@ impl File {
         }
         touch_first_page(&transaction).map_err(|error| classify("beginning a transaction", error))?;
         let outcome = work(&transaction, table)?;
-        transaction.commit().map_err(|error| classify("committing", error).not_for_a_report())?;
+        let committed = transaction.commit().map_err(|error| classify("committing", error).not_for_a_report());
+        committed.map_err(StoreError::Unknown)?;
         if cfg!(not(forebay_plant = "trust_the_path")) {
-            place.check(known)?;
+            // What is at the path now may have been copied before or after.
+            place.check(known).map_err(StoreError::Unknown)?;
         }
         known.committed(&place.wal_path, done(&outcome));
         self.cut_large_wal(known);
@@ -296,6 +311,13 @@ impl File {
     /// would be in no file.
     pub(super) fn close(self, known: &mut Known) {
         let Err(moved) = self.place.look(known) else { return };
+        if !matches!(moved, Moved::Overwritten)
+            && cfg!(not(forebay_plant = "miss_what_was_removed"))
+            && let Ok(last) = still_has(&self.connection, &self.table, known.last)
+        {
+            // What somebody removed from it, no file that takes its place needs to have.
+            known.last = last;
+        }
         let is_carried = !matches!(moved, Moved::Overwritten)
             && self.with_patience(CUT_PATIENCE, || self.checkpoint("PASSIVE")).unwrap_or(false);
         // What lies at the path by now is not its own, or not the same.
@@ -392,8 +414,9 @@ impl Known {
         self.files.as_ref().is_some_and(|(former, _)| former != identity || went_back())
     }
 
-    fn committed(&mut self, wal: &Path, (reports, last): (u64, Option<(Id, Position)>)) {
-        self.last = last.or(self.last);
+    fn committed(&mut self, wal: &Path, (reports, last): (u64, Last)) {
+        let Last { stream, report } = self.last;
+        self.last = Last { stream: last.stream.or(stream), report: last.report.or(report) };
         let generation = wal::generation(wal);
         if self.in_wal.generation != generation {
             self.in_wal = InWal { generation, ..InWal::default() };

@@ -4,12 +4,13 @@
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, params};
 
-use super::file::{KEPT_WAL, Known};
+use super::file::{KEPT_WAL, Known, Last};
 use super::place::{Identity, beside, wal_of};
-use super::{classify, wal};
+use super::{classify, integer, wal};
 use crate::config::{self, TableName};
+use crate::report::{Key, Number};
 use crate::sink::{Class, SinkError};
 
 /// Makes sure that there is a file to open; whether it was made now.
@@ -97,33 +98,53 @@ pub(super) fn check_log(
     )))
 }
 
-/// Refuses a file that lacks the last transaction that was committed.
+/// Refuses a file that lacks the last transaction that was committed: it has nothing of what the former had of that.
 pub(super) fn check_last(
     connection: &Connection,
     table: &TableName,
     known: &Known,
     identity: &Identity,
 ) -> Result<(), SinkError> {
-    let Some((id, position)) = &known.last else { return Ok(()) };
-    let find = || {
-        let streams = table.streams();
-        let tables = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?1";
-        if connection.query_row(tables, [&streams], |row| row.get::<_, i64>(0))? == 0 {
-            return Ok(None);
-        }
-        let select = format!("SELECT state_position FROM \"{streams}\" WHERE id = ?1");
-        connection.query_row(&select, [id.as_str()], |row| row.get::<_, i64>(0)).optional()
-    };
-    let found = find().map_err(|error| classify("looking for what was stored last", error))?;
-    if found.and_then(|found| u64::try_from(found).ok()).is_some_and(|found| found >= position.0) {
+    let found = still_has(connection, table, known.last);
+    let found = found.map_err(|error| classify("looking for what was stored last", error))?;
+    if known.last == Last::default() || found != Last::default() {
         return Ok(());
     }
+    let Last { stream, report } = known.last;
+    let id = stream.map(|(id, _)| id).or(report.map(|key| key.id)).expect("what is missing has an id");
     let former = known.files.as_ref().filter(|(former, _)| former != identity);
     let former = former.map_or(String::new(), |(former, _)| format!(" (of the former file, {})", former.whereabouts()));
     Err(operator(format!(
         "it is not as this node left it{former}: what was stored last, for the id {id}, is not in it. Put the file \
          back; or, to go on with this one though it lacks reports, restart the node"
     )))
+}
+
+/// What of this a file has.
+pub(super) fn still_has(connection: &Connection, table: &TableName, last: Last) -> rusqlite::Result<Last> {
+    let (reports, streams) = (table.reports(), table.streams());
+    let is_there = |table: &str, condition: &str, values: &[&dyn rusqlite::ToSql]| {
+        let tables = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)";
+        if !connection.query_row(tables, [table], |row| row.get::<_, bool>(0))? {
+            return Ok(false);
+        }
+        let select = format!("SELECT EXISTS (SELECT 1 FROM \"{table}\" WHERE {condition})");
+        connection.query_row(&select, values, |row| row.get::<_, bool>(0))
+    };
+    let mut found = Last::default();
+    if let Some((id, position)) = last.stream {
+        let values = params![id.as_str(), integer(position.0)];
+        if is_there(&streams, "id = ?1 AND state_position >= ?2", values)? {
+            found.stream = last.stream;
+        }
+    }
+    if let Some(Key { id, number: Number { source, seq } }) = last.report {
+        let values = params![id.as_str(), source, integer(seq)];
+        if is_there(reports, "id = ?1 AND source = ?2 AND seq = ?3", values)? {
+            found.report = last.report;
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn set_up(connection: &Connection) -> rusqlite::Result<()> {

@@ -76,15 +76,15 @@ impl<'a> Statements<'a> {
     }
 
     /// Stores the batches, or says which of their keys are taken.
-    pub(super) fn store(&mut self, batches: &[Batch], again: bool) -> Result<Vec<Stored>, StoreError> {
-        let marks = self.read_marks(batches, again).map_err(updating)?;
+    pub(super) fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
+        let marks = self.read_marks(batches).map_err(updating)?;
         let (rest, settled) = without_settled(batches, &marks);
         let mut taken = Vec::new();
         let mut stored = Vec::with_capacity(batches.len());
         for (n, (batch, settled)) in rest.iter().zip(settled).enumerate() {
             let left_out = batches[n].records.len() - batch.records.len();
             let mut inserted = 0;
-            for (index, report, is_tried) in by_key(batch, again) {
+            for (index, report, is_tried) in by_key(batch) {
                 match self.insert(&batch.id, report, is_tried).map_err(storing)? {
                     Inserted::New => inserted += 1,
                     Inserted::Duplicate => {}
@@ -108,10 +108,10 @@ impl<'a> Statements<'a> {
         Ok(stored)
     }
 
-    fn read_marks(&mut self, batches: &[Batch], again: bool) -> rusqlite::Result<HashMap<Id, Position>> {
+    fn read_marks(&mut self, batches: &[Batch]) -> rusqlite::Result<HashMap<Id, Position>> {
         let mut marks = HashMap::new();
         let Some(journal) = self.journal else { return Ok(marks) };
-        for batch in batches.iter().filter(|batch| may_be_settled(batch, again)) {
+        for batch in batches.iter().filter(|batch| may_be_settled(batch)) {
             if let Some(settled) = self.settled(&batch.id)? {
                 marks.insert(batch.id, settled_through(&settled, journal));
             }
@@ -226,9 +226,9 @@ fn data(report: &Report) -> rusqlite::Result<Option<&str>> {
 
 /// The reports of a batch in the order of their keys, with their place in it, and whether somebody may have tried to
 /// store them before; of one key, the first accepted first.
-fn by_key(batch: &Batch, again: bool) -> Vec<(usize, &Report, bool)> {
+fn by_key(batch: &Batch) -> Vec<(usize, &Report, bool)> {
     let reports = batch.records.iter().enumerate().filter_map(|(index, record)| match &record.body {
-        Body::Report(report) => Some((index, report, again || record.position <= batch.tried_through)),
+        Body::Report(report) => Some((index, report, batch.is_tried(record.position))),
         Body::Marker(..) => None,
     });
     let mut reports: Vec<_> = reports.collect();

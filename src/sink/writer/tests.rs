@@ -49,7 +49,7 @@ impl Sink for ScriptedSink {
 }
 
 impl Connection for Scripted {
-    async fn store(&mut self, batches: &[Batch], _again: bool) -> Result<Vec<Stored>, StoreError> {
+    async fn store(&mut self, batches: &[Batch]) -> Result<Vec<Stored>, StoreError> {
         if let Some(class) = self.0.answers.lock().expect("no panic").pop_front() {
             return Err(SinkError::new(class, "scripted").into());
         }
