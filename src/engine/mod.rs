@@ -17,8 +17,9 @@ use crate::config::{Settings, SinkTarget};
 use crate::flusher::{Flushers, Limits, Policy};
 use crate::journal::{Append, Journal, JournalError, JournalStatus, Opened, Surroundings};
 use crate::metrics::{Audit, JournalReading, Metrics, Reading, SinkReading};
+use crate::report::Owner;
 use crate::sink;
-use crate::sink::{AnySink, Claim, Class, Health, HealthStatus, Sink as _, SinkError, SinkState, Writer};
+use crate::sink::{AnySink, Claim, Claimant, Class, Health, HealthStatus, Sink as _, SinkError, SinkState, Writer};
 
 pub use dead_letters::{DeadLetters, Retried, RetryError};
 pub use listing::{Cursor, CursorError, Order, Place};
@@ -244,13 +245,38 @@ impl Engine {
 /// Lets the sink write as the node that has this journal open.
 fn claim(sink: &AnySink, journal: &Journal) -> Renewable {
     let renewable: Renewable = Arc::new(Mutex::new(Some(journal.clone())));
-    let renewed = Arc::clone(&renewable);
-    let renew = move || match &*renewed.lock().unwrap_or_else(PoisonError::into_inner) {
-        Some(journal) => journal.renew().map_err(|error| error.to_string()),
-        None => Err("the node is stopping".to_owned()),
-    };
-    sink.claim(Claim::new(journal.owner(), Box::new(renew)));
+    let claimant = Claiming { claims: journal.claims(), journal: Arc::clone(&renewable) };
+    sink.claim(Claim::new(journal.owner(), Box::new(claimant)));
     renewable
+}
+
+/// The journal of a node, until it is closed.
+struct Claiming {
+    claims: Option<[u64; 2]>,
+    journal: Renewable,
+}
+
+impl Claiming {
+    fn journal<T>(&self, ask: impl FnOnce(&Journal) -> Result<T, JournalError>) -> Result<T, String> {
+        match &*self.journal.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(journal) => ask(journal).map_err(|error| error.to_string()),
+            None => Err("the node is stopping".to_owned()),
+        }
+    }
+}
+
+impl Claimant for Claiming {
+    fn claims(&self) -> Option<[u64; 2]> {
+        self.claims
+    }
+
+    fn note(&self, found: u64) -> Result<[u64; 2], String> {
+        self.journal(|journal| journal.note_claim(found))
+    }
+
+    fn renew(&self) -> Result<Owner, String> {
+        self.journal(Journal::renew)
+    }
 }
 
 /// Nothing yet, under the limits of the settings.

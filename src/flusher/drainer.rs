@@ -119,11 +119,20 @@ impl<S: Sink> Drainer<S> {
         Self { shared, writer, limits }
     }
 
+    /// What is ready. An outage ends while nothing is, too.
+    async fn next(&mut self) -> Option<Vec<Handover>> {
+        tokio::select! {
+            biased;
+            handovers = self.shared.queue.gather(&self.shared, self.limits) => handovers,
+            () = self.writer.ask_until_up() => None,
+        }
+    }
+
     /// Runs until it is dropped, or no handover is let in any more.
     pub(super) async fn run(mut self) {
         // Tables are made, and the sink's state is known, before there is anything to store.
         self.writer.ready().await;
-        while let Some(handovers) = self.shared.queue.gather(&self.shared, self.limits).await {
+        while let Some(handovers) = self.next().await {
             let span = tracing::info_span!(
                 target: trace::TARGET,
                 trace::TRANSACTION,
@@ -162,7 +171,7 @@ impl<S: Sink> Drainer<S> {
         // One that is in doubt is alone.
         let doubt = Doubt::of(handovers.iter().find_map(|handover| handover.doubt.as_deref()));
         let Some(outcomes) = self.store_unless_recalled(&batches, doubt, &handovers).await else {
-            return self.give_back(handovers);
+            return self.give_back(handovers, &batches);
         };
         let last_settled =
             |(batch, outcome): (&Batch, &Outcome)| Some(batch.records.get(outcome.settled.checked_sub(1)?)?.position);
@@ -237,10 +246,20 @@ impl<S: Sink> Drainer<S> {
         .await
     }
 
-    /// Lets all these ids go on as if they had not been taken, but for what the sink may have of them.
-    fn give_back(&self, handovers: Vec<Handover>) {
-        for handover in handovers {
-            handover.stream.lock().give_back_tried(self.writer.tried(&handover.stream.id));
+    /// Lets all these ids go on as if they had not been taken, but for what the sink has of them.
+    fn give_back(&mut self, handovers: Vec<Handover>, batches: &[Batch]) {
+        // Those of batches that have a record, see `store`.
+        let mut outcomes = self.writer.recalled().into_iter();
+        for (handover, batch) in handovers.into_iter().zip(batches) {
+            let outcome = if batch.records.is_empty() { None } else { outcomes.next() };
+            let Outcome { inserted, buried, settled, .. } = outcome.unwrap_or_default();
+            let mut state = handover.stream.lock();
+            state.give_back_tried(self.writer.tried(&handover.stream.id));
+            state.note_parts(inserted, buried.new);
+            if let Some(last) = settled.checked_sub(1).and_then(|last| batch.records.get(last)) {
+                state.note_stored(last.position);
+            }
+            drop(state);
             handover.go_on(&self.shared);
         }
     }

@@ -27,8 +27,8 @@ use crate::report::JournalId;
 
 /// The file in the journal's folder.
 pub(super) const FILE: &str = "identity";
-/// What the file is called while it is written, and the number of the process that writes it.
-pub(super) const HALF_MADE: &str = "identity.new-";
+/// What stands behind the name of a file while it is written, before the number of the process that writes it.
+pub(super) const HALF_MADE: &str = ".new-";
 /// What the file begins with, behind its version.
 const IDENTITY: Magic = *b"FBI";
 /// Bytes of the secret.
@@ -85,7 +85,7 @@ impl Identity {
     pub(super) fn make(dir: &Path) -> io::Result<Self> {
         private::make_folder(dir)?;
         let made = Self::new()?;
-        match made.put(dir, true) {
+        match put(dir, FILE, &made.encode(), true) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Self::read(dir)?.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not whole"))
             }
@@ -110,27 +110,28 @@ impl Identity {
     /// # Errors
     /// What the system says. The file is as it was then, or has this identity.
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
-        self.put(dir, false)
+        put(dir, FILE, &self.encode(), false)
     }
+}
 
-    fn put(&self, dir: &Path, is_first: bool) -> io::Result<()> {
-        // Two processes may make one journal.
-        let new = dir.join(format!("{HALF_MADE}{}", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&self.encode())?;
-        file.sync_all()?;
-        let replaced = if is_first { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
-        match renameat_with(CWD, &new, CWD, dir.join(FILE), replaced) {
-            Ok(()) => {}
-            // The file system knows no such rename.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::rename(&new, dir.join(FILE))?,
-            Err(error) => {
-                fs::remove_file(&new)?;
-                return Err(error.into());
-            }
+/// Stores a file of the journal in `dir` as a whole, durably; the first one that is made wins where it `is_first`.
+pub(super) fn put(dir: &Path, name: &str, bytes: &[u8], is_first: bool) -> io::Result<()> {
+    // Two processes may make one journal.
+    let new = dir.join(format!("{name}{HALF_MADE}{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    let replaced = if is_first { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
+    match renameat_with(CWD, &new, CWD, dir.join(name), replaced) {
+        Ok(()) => {}
+        // The file system knows no such rename.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::rename(&new, dir.join(name))?,
+        Err(error) => {
+            fs::remove_file(&new)?;
+            return Err(error.into());
         }
-        File::open(dir)?.sync_all()
     }
+    File::open(dir)?.sync_all()
 }
 
 /// What is known of who the journal in a folder is.

@@ -29,6 +29,7 @@ mod answers;
 pub mod append;
 mod aside;
 mod bundle;
+mod claims;
 mod commit;
 mod dead_letters;
 mod entry;

@@ -2,6 +2,7 @@
 
 use std::sync::MutexGuard;
 
+use super::claims::Claims;
 use super::error::JournalError;
 use super::identity::Identity;
 use super::store::Store;
@@ -13,6 +14,7 @@ pub(super) struct Held {
     identity: Identity,
     /// Random for each start.
     nonce: u64,
+    claims: Option<Claims>,
 }
 
 impl Held {
@@ -23,7 +25,13 @@ impl Held {
     pub(super) fn count_start(store: &Store, identity: Identity) -> Result<Self, JournalError> {
         let identity = Identity { starts: identity.starts + 1, ..identity };
         store.keep_identity(&identity)?;
-        Ok(Self { identity, nonce: store.random()? })
+        Ok(Self { identity, nonce: store.random()?, claims: store.claims()? })
+    }
+
+    fn keep_claims(&mut self, store: &Store, claims: Claims) -> Result<(), JournalError> {
+        store.keep_claims(claims)?;
+        self.claims = Some(claims);
+        Ok(())
     }
 }
 
@@ -50,8 +58,28 @@ impl Journal {
         let renewed = Identity { id: JournalId(self.shared.store.random()?), ..held.identity.clone() };
         self.shared.store.keep_identity(&renewed)?;
         held.identity = renewed;
+        held.keep_claims(&self.shared.store, [0, 0])?;
         drop(held);
         Ok(self.owner())
+    }
+
+    /// Which rows of the sink may be claims of this journal; `None` where it is of a version that did not keep them.
+    pub fn claims(&self) -> Option<Claims> {
+        self.shared.held().claims
+    }
+
+    /// Notes, durably before it returns, that this start claims the row of its `node_id`, which had the nonce `found`
+    /// (0: there was none). Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note_claim(&self, found: u64) -> Result<Claims, JournalError> {
+        let mut held = self.shared.held();
+        let claims = [found, held.nonce];
+        if held.claims != Some(claims) {
+            held.keep_claims(&self.shared.store, claims)?;
+        }
+        Ok(claims)
     }
 
     /// The highest position that was found when the journal was opened, 0 where it had nothing. What is at or below it

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use super::bundle::{Heading, Spot};
+use super::claims::{self, Claims};
 use super::entry;
 use super::error::JournalError;
 use super::identity::{self, Identity, Known};
@@ -113,6 +114,16 @@ impl Store {
     pub(super) fn keep_identity(&self, identity: &Identity) -> Result<(), JournalError> {
         let kept = identity.write(&self.dir).and_then(|()| self.synced.keep_identity(&identity.encode()));
         kept.map_err(self.identity_failed("write the file"))
+    }
+
+    /// What is known of the journal's claims in the sink.
+    pub(super) fn claims(&self) -> Result<Option<Claims>, JournalError> {
+        claims::read(&self.dir).map_err(self.identity_failed("read the claims beside the file"))
+    }
+
+    /// Keeps the claims, durably.
+    pub(super) fn keep_claims(&self, claims: Claims) -> Result<(), JournalError> {
+        claims::write(&self.dir, claims).map_err(self.identity_failed("write the claims beside the file"))
     }
 
     /// A random number.
@@ -462,7 +473,7 @@ fn remove_half_made_files(dir: &Path) -> io::Result<()> {
         let file = file?;
         let name = file.file_name();
         let name = name.to_string_lossy();
-        if name.ends_with(".generating") || name.starts_with(identity::HALF_MADE) {
+        if name.ends_with(".generating") || name.contains(identity::HALF_MADE) {
             fs::remove_file(file.path())?;
         }
     }
@@ -475,7 +486,7 @@ fn remove_half_made_files(dir: &Path) -> io::Result<()> {
 
 /// sled syncs neither its `conf` nor any folder; a power cut could leave a journal without a name.
 fn sync_names(dir: &Path) -> io::Result<()> {
-    for name in ["conf", "db", "blobs", "synced", identity::FILE, recent::FOLDER, "."] {
+    for name in ["conf", "db", "blobs", "synced", identity::FILE, claims::FILE, recent::FOLDER, "."] {
         let path = dir.join(name);
         if path.exists() {
             File::open(path)?.sync_all()?;

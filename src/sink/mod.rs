@@ -41,7 +41,7 @@ mod split;
 pub mod sqlite;
 pub mod writer;
 
-pub use claim::Claim;
+pub use claim::{Claim, Claimant};
 pub use error::{Class, SinkError};
 pub use health::{Health, HealthStatus, Lasting, SinkState};
 pub use mysql::MysqlSink;

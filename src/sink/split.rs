@@ -93,12 +93,15 @@ impl Piece {
     }
 
     /// Enters what was stored into the outcomes of its batches.
-    pub(super) fn settle(self, stored: Vec<Stored>, outcomes: &mut [Outcome]) {
-        let range = match self {
-            Self::Batches(range) => range,
-            Self::Records(batch, _) | Self::Refused(batch, _) => batch..batch + 1,
+    pub(super) fn settle(self, stored: Vec<Stored>, batches: &[Batch], outcomes: &mut [Outcome]) {
+        let (range, part) = match self {
+            Self::Batches(range) => (range, None),
+            Self::Records(batch, records) => (batch..batch + 1, Some(records.end)),
+            Self::Refused(batch, _) => (batch..batch + 1, None),
         };
-        for (outcome, stored) in outcomes[range].iter_mut().zip(stored) {
+        let pairs = outcomes[range.clone()].iter_mut().zip(&batches[range]);
+        for ((outcome, batch), stored) in pairs.zip(stored) {
+            outcome.settled = part.unwrap_or(batch.records.len());
             outcome.inserted += stored.inserted;
             outcome.duplicates += stored.duplicates;
             outcome.total = stored.total.or(outcome.total);

@@ -43,7 +43,8 @@ pub struct Outcome {
     /// The sink keeps failing over this batch alone: it is neither stored nor refused, or not all of it, and is to be
     /// stored again later, all of it. To be held until then, so that an operator sees why.
     pub put_back: Option<Arc<Lasting>>,
-    /// Of a batch that is put back: how many of its first records are in the sink or dead letters all the same.
+    /// Of a batch that is put back, or was recalled: how many of its first records are in the sink or dead letters all
+    /// the same.
     pub settled: usize,
 }
 
@@ -93,6 +94,8 @@ pub struct Writer<S: Sink> {
     /// Up to where the sink may have what these ids have in the batches at hand: it was in a transaction that was
     /// committed, or of which nobody knows whether it was.
     tried: HashMap<Id, Position>,
+    /// What has become of the batches at hand so far.
+    outcomes: Vec<Outcome>,
     trying: Arc<AtomicBool>,
 }
 
@@ -144,7 +147,7 @@ impl<S: Sink> Writer<S> {
     }
 
     fn of(sink: Arc<S>, health: Arc<Health>, pool: Arc<Pool<S::Connection>>) -> Self {
-        Self { sink, health, pool, graves: None, tried: HashMap::new(), trying: Arc::default() }
+        Self { sink, health, pool, graves: None, tried: HashMap::new(), outcomes: Vec::new(), trying: Arc::default() }
     }
 
     /// Lets `graves` have what cannot be stored, before anything that comes after it in its id is stored: so what the
@@ -165,6 +168,19 @@ impl<S: Sink> Writer<S> {
         self.tried.get(id).copied()
     }
 
+    /// What has become of the batches of [`Writer::store`], whose future was dropped: all that is known to be done.
+    pub fn recalled(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// Asks an outage away, where nothing waits that would; returns never.
+    pub async fn ask_until_up(&mut self) {
+        if self.health.outage().is_some() {
+            self.ready().await;
+        }
+        std::future::pending().await
+    }
+
     /// Waits until the sink would take a write, so that its health is known before there is anything to store.
     pub async fn ready(&mut self) {
         self.commit(&[], false).await.expect("without rows there is nothing to refuse");
@@ -183,7 +199,7 @@ impl<S: Sink> Writer<S> {
     pub async fn store_in_doubt(&mut self, batches: &[Batch], doubt: Doubt) -> Vec<Outcome> {
         let mut doubtful = doubt != Doubt::None;
         self.tried.clear();
-        let mut outcomes = vec![Outcome::default(); batches.len()];
+        self.outcomes = vec![Outcome::default(); batches.len()];
         let whole = Piece::Batches(0..batches.len());
         // The last is next. Splits push the later half first, so records of one id are committed in order.
         let mut pieces: Vec<Piece> = if batches.is_empty() { vec![] } else { vec![whole] };
@@ -193,12 +209,16 @@ impl<S: Sink> Writer<S> {
             let given = match &piece {
                 Piece::Batches(range) => &batches[range.clone()],
                 Piece::Records(index, range) => {
-                    let is_gapless = outcomes[*index].is_settled() || cfg!(forebay_plant = "mark_passes_letters");
+                    let is_gapless = self.outcomes[*index].is_settled() || cfg!(forebay_plant = "mark_passes_letters");
                     records = [part(&batches[*index], range.clone(), is_gapless)];
                     &records[..]
                 }
                 Piece::Refused(index, refused) => {
-                    bury(self.graves.clone(), &batches[*index], refused, &mut outcomes[*index]).await;
+                    // What is half buried is not recalled.
+                    self.trying.store(true, Ordering::SeqCst);
+                    bury(self.graves.clone(), &batches[*index], refused, &mut self.outcomes[*index]).await;
+                    self.trying.store(false, Ordering::SeqCst);
+                    self.outcomes[*index].settled = refused.last().map_or(0, |last| last.index + 1);
                     continue;
                 }
             };
@@ -208,7 +228,7 @@ impl<S: Sink> Writer<S> {
                     if !pieces.is_empty() {
                         self.note_tried(given);
                     }
-                    piece.settle(stored, &mut outcomes);
+                    piece.settle(stored, batches, &mut self.outcomes);
                 }
                 Err(GivenUp::Taken(taken)) => pieces.extend(piece.without(taken, batches).into_iter().rev()),
                 Err(GivenUp::Poison(poison)) => match piece.split(batches) {
@@ -233,17 +253,20 @@ impl<S: Sink> Writer<S> {
                         Some((earlier, later)) => pieces.extend([later, earlier]),
                         None => {
                             let (batch, settled) = piece.first();
-                            outcomes[batch].settled = settled;
+                            self.outcomes[batch].settled = settled;
                             // What comes after it in its id must not be stored before it.
                             pieces.retain(|piece| piece.first().0 != batch);
                             let lasting = Health::lasts(&self.health, Some(&batches[batch].id), error);
-                            outcomes[batch].put_back = Some(Arc::new(lasting));
+                            self.outcomes[batch].put_back = Some(Arc::new(lasting));
                         }
                     }
                 }
             }
         }
-        outcomes
+        for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.put_back.is_none()) {
+            outcome.settled = 0;
+        }
+        std::mem::take(&mut self.outcomes)
     }
 
     /// A marker has nothing that a sink could refuse, so the table is not what it should be: a person must see to it.

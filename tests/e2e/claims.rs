@@ -82,7 +82,7 @@ async fn a_copy_of_a_journal_that_is_started_beside_its_original_blocks_it_and_n
     let copied = copied.start().await;
     sends(&copied, "b", 10).await;
     copied.drained().await;
-    copied.said("this one is a copy", 1).await;
+    copied.said("by another process with a copy of this journal", 1).await;
     sends(&original, "c", 10).await;
     assert!(is_blocked(&original).await.contains("DELETE FROM report_nodes"));
     // The copy is taken out of the way; the original goes on where it stands.

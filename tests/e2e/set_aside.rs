@@ -6,6 +6,7 @@ use crate::limits::DEAD;
 use crate::support::http::{self, Answer};
 use crate::support::load::{Load, Plan};
 use crate::support::node::{A_WHILE, FOREBAY, Node, run};
+use crate::support::servers::{Kind, Server};
 use crate::support::wait::{eventually, same};
 
 async fn ask(node: &Node, method: &str, path: &str) -> Answer {
@@ -48,6 +49,25 @@ async fn waiting(node: &Node, id: &str) -> Vec<String> {
 
 async fn seqs(node: &Node, id: &str) -> Vec<u64> {
     node.stored().rows_of(id).await.expect("a sink").iter().map(|row| row.seq).collect()
+}
+
+/// Nobody else would ask whether the sink is back.
+#[tokio::test]
+async fn an_outage_ends_though_all_that_waited_for_the_sink_is_set_aside() {
+    let mut server = Server::start(Kind::MariaDb).await;
+    let node = Node::new().set("sink.url", server.url()).start().await;
+    let state = async |wanted: &str| {
+        let found = async || same(node.admin_json("/api/v1/status").await["sink"]["state"].clone(), json!(wanted));
+        eventually("the state of the sink", found).await;
+    };
+    state("up").await;
+    server.kill();
+    post(&node, "a", 1..=1, 0).await;
+    state("down").await;
+    assert_eq!(set_aside(&node, "a").await.status, 200);
+    server.restart().await;
+    state("up").await;
+    audit(&node, [0, 1, 0]).await;
 }
 
 /// What comes before the report that the sink fails over is a row by then, though their batch waits: it is left alone.

@@ -42,6 +42,7 @@ const PLANTS: &[&str] = &[
     "lose_unlisted",
     "take_any_id",
     "keep_what_is_free",
+    "trust_a_copy",
     "take_every_descriptor",
     "export_under_lock",
     "trust_the_path",

@@ -1,11 +1,11 @@
 //! One node writes as a `node_id` at a time: the claim, and what becomes of it when processes, journals and copies
 //! change.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use forebay::report::{Batch, JournalId, Owner, Position};
-use forebay::sink::{AnySink, Claim, Connection, Sink, SinkError, SinkState, Writer};
+use forebay::sink::{AnySink, Claim, Claimant, Connection, Sink, SinkError, SinkState, Writer};
 use mysql_async::prelude::Queryable;
 
 use super::sinks::{Rig, batch, report};
@@ -13,10 +13,46 @@ use super::support::servers::{Kind, Server, on_each_server};
 use super::{Class, outcome};
 
 /// What is in a journal's folder.
-#[derive(Clone)]
 struct Folder {
     id: u64,
     starts: u64,
+    claims: Arc<Mutex<[u64; 2]>>,
+}
+
+impl Folder {
+    fn new(id: u64) -> Self {
+        Self { id, starts: 0, claims: Arc::default() }
+    }
+
+    /// As it is on disk now.
+    fn copy(&self) -> Self {
+        Self { claims: Arc::new(Mutex::new(*self.claims.lock().expect("no panics"))), ..*self }
+    }
+}
+
+/// A journal that is open.
+struct Opened {
+    owner: Owner,
+    claims: Arc<Mutex<[u64; 2]>>,
+    renewed: Arc<AtomicU64>,
+}
+
+impl Claimant for Opened {
+    fn claims(&self) -> Option<[u64; 2]> {
+        Some(*self.claims.lock().expect("no panics"))
+    }
+
+    fn note(&self, found: u64) -> Result<[u64; 2], String> {
+        let claims = [found, self.owner.nonce];
+        *self.claims.lock().expect("no panics") = claims;
+        Ok(claims)
+    }
+
+    fn renew(&self) -> Result<Owner, String> {
+        let times = self.renewed.fetch_add(1, Ordering::Relaxed) + 1;
+        *self.claims.lock().expect("no panics") = [0, 0];
+        Ok(Owner { journal: JournalId(u64::MAX - self.owner.nonce % 1_000_003 - times), ..self.owner })
+    }
 }
 
 /// A process that has a journal open.
@@ -33,13 +69,9 @@ fn start(rig: &Rig, folder: &mut Folder) -> Process {
     let nonce = NONCE.fetch_add(1 << 32, Ordering::Relaxed);
     let owner = Owner { node_id: 1, journal: JournalId(folder.id), start: folder.starts, nonce };
     let renewed = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&renewed);
-    let renew = move || {
-        let times = counted.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Owner { journal: JournalId(u64::MAX - owner.nonce % 1_000_003 - times), ..owner })
-    };
+    let journal = Opened { owner, claims: Arc::clone(&folder.claims), renewed: Arc::clone(&renewed) };
     let sink = rig.sink();
-    sink.claim(Claim::new(owner, Box::new(renew)));
+    sink.claim(Claim::new(owner, Box::new(journal)));
     Process { sink: Arc::new(sink), renewed }
 }
 
@@ -71,7 +103,7 @@ impl Process {
 
 on_each_sink! {
     async fn a_process_that_starts_again_takes_over_at_once(rig) {
-        let mut folder = Folder { id: 7, starts: 0 };
+        let mut folder = Folder::new(7);
         for seq in 1..=3 {
             let process = start(&rig, &mut folder);
             process.stores(seq).await.expect("its own journal");
@@ -84,7 +116,7 @@ on_each_sink! {
     /// The default `node_id` is 1, for each of them.
     async fn a_second_node_of_one_node_id_is_blocked_until_the_row_is_deleted(rig) {
         let (first, second) =
-            (start(&rig, &mut Folder { id: 7, starts: 0 }), start(&rig, &mut Folder { id: 8, starts: 4 }));
+            (start(&rig, &mut Folder::new(7)), start(&rig, &mut Folder::new(8)));
         first.stores(1).await.expect("nobody has it");
         let said = second.is_blocked().await;
         for part in ["node_id 1", "0000000000000007", "node_id of its own", "DELETE FROM report_nodes WHERE node_id = 1"] {
@@ -102,7 +134,7 @@ on_each_sink! {
 
     /// A claim that somebody removed while its holder runs is the holder's again.
     async fn a_row_that_was_deleted_under_its_holder_is_made_again(rig) {
-        let process = start(&rig, &mut Folder { id: 7, starts: 0 });
+        let process = start(&rig, &mut Folder::new(7));
         let mut writer = process.writer(&rig);
         assert_eq!(writer.store(&[batch("a", vec![report(1, 1)])]).await, [outcome(1, 0, None)]);
         run(&rig, "DELETE FROM report_nodes").await;
@@ -112,10 +144,10 @@ on_each_sink! {
 
     /// The copy is started beside the original: it is a later start of one journal, for all that can be known.
     async fn a_copy_that_is_started_beside_its_original_blocks_that_one(rig) {
-        let mut folder = Folder { id: 7, starts: 0 };
+        let mut folder = Folder::new(7);
         let original = start(&rig, &mut folder);
         original.stores(1).await.expect("nobody has it");
-        let mut copied = folder.clone();
+        let mut copied = folder.copy();
         let copy = start(&rig, &mut copied);
         copy.stores(2).await.expect("a later start");
         let said = original.is_blocked().await;
@@ -129,8 +161,8 @@ on_each_sink! {
     }
 
     async fn a_copy_that_is_started_before_its_original_is_known_by_its_number(rig) {
-        let folder = Folder { id: 7, starts: 3 };
-        let (mut one, mut other) = (folder.clone(), folder);
+        let mut one = Folder::new(7);
+        let mut other = one.copy();
         let copy = start(&rig, &mut one);
         copy.stores(1).await.expect("nobody has it");
         let original = start(&rig, &mut other);
@@ -139,9 +171,30 @@ on_each_sink! {
         copy.is_blocked().await;
     }
 
+    /// What the copy has stored says nothing of what the original took meanwhile.
+    async fn an_original_that_comes_back_after_its_copy_counts_nothing_of_its_own_as_stored(rig) {
+        for (first, is_deleted) in [(1, false), (11, true)] {
+            let mut folder = Folder::new(7);
+            let original = start(&rig, &mut folder);
+            original.stores(first).await.expect("nobody has it");
+            let mut copied = folder.copy();
+            start(&rig, &mut copied).stores(first + 1).await.expect("a later start");
+            original.is_blocked().await;
+            // Killed, and at its next start it does not reach the sink: the one after that is later than its copy's.
+            start(&rig, &mut folder);
+            if is_deleted {
+                run(&rig, "DELETE FROM report_nodes").await;
+            }
+            let original = start(&rig, &mut folder);
+            original.stores(first + 2).await.expect("it gets a new id, and takes over");
+            assert_eq!(original.renewed.load(Ordering::Relaxed), 1, "is the row deleted: {is_deleted}");
+            run(&rig, "DELETE FROM report_nodes").await;
+        }
+    }
+
     async fn a_journal_that_was_restored_from_an_older_state_gets_a_new_id(rig) {
-        let mut folder = Folder { id: 7, starts: 0 };
-        let mut backup = folder.clone();
+        let mut folder = Folder::new(7);
+        let mut backup = folder.copy();
         for seq in 1..=3 {
             start(&rig, &mut folder).stores(seq).await.expect("its own journal");
         }
@@ -153,7 +206,7 @@ on_each_sink! {
     }
 
     async fn many_connections_of_a_process_have_one_claim(rig) {
-        let process = start(&rig, &mut Folder { id: 7, starts: 0 });
+        let process = start(&rig, &mut Folder::new(7));
         let (a, b, c, d) = tokio::join!(process.stores(1), process.stores(2), process.stores(3), process.stores(4));
         for stored in [a, b, c, d] {
             stored.expect("the claim is the process's");
@@ -162,7 +215,7 @@ on_each_sink! {
 
     /// A connection that was open when the claim was taken over stores nothing more.
     async fn a_connection_that_was_open_before_stores_nothing_once_another_has_the_claim(rig) {
-        let process = start(&rig, &mut Folder { id: 7, starts: 0 });
+        let process = start(&rig, &mut Folder::new(7));
         process.stores(1).await.expect("nobody has it");
         let mut connection = process.sink.connect().await.expect("the claim is held");
         run(&rig, "UPDATE report_nodes SET journal = '9', start = '1', nonce = '1'").await;
@@ -195,7 +248,7 @@ async fn run(rig: &Rig, statement: &str) {
 /// The claim is waited for: what its holder stores is committed before, or not at all.
 async fn a_transaction_that_is_under_way_is_ended_before_another_takes_its_claim(kind: Kind) {
     let rig = Rig::start(kind).await;
-    let mut folder = Folder { id: 7, starts: 0 };
+    let mut folder = Folder::new(7);
     let first = start(&rig, &mut folder);
     first.stores(1).await.expect("nobody has it");
     let server = rig.server.as_ref().expect("a server");
@@ -220,7 +273,7 @@ on_each_server!(a_transaction_that_is_under_way_is_ended_before_another_takes_it
 async fn transactions_around_the_packet_limit_are_stored_behind_their_guard(kind: Kind) {
     let server = Server::start_with(kind, &["--max-allowed-packet=16384"]).await;
     let rig = Rig::of(server);
-    let process = start(&rig, &mut Folder { id: 7, starts: 0 });
+    let process = start(&rig, &mut Folder::new(7));
     let mut writer = process.writer(&rig);
     for ids in 115..=150 {
         // Each id is about 100 bytes in the statement of the streams.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::bundle::{Heading, Spot};
+use super::claims::Claims;
 use super::entry;
 use super::error::JournalError;
 use super::identity::{Identity, Known};
@@ -55,6 +56,14 @@ impl Store {
     }
 
     pub(super) fn keep_identity(&self, _: &Identity) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    pub(super) fn claims(&self) -> Result<Option<Claims>, JournalError> {
+        Ok(None)
+    }
+
+    pub(super) fn keep_claims(&self, _: Claims) -> Result<(), JournalError> {
         Ok(())
     }
 

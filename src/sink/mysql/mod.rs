@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ struct Shared {
     skew: Skew,
     /// Whose batches are stored, where nobody claims a `node_id`.
     journal: OnceLock<JournalId>,
+    /// Whether a commit had no answer: it may be under way still.
+    unanswered: AtomicBool,
 }
 
 impl MysqlSink {
@@ -91,7 +93,8 @@ impl MysqlSink {
             .into();
         let (settings, inspected, claim) = (settings.clone(), AtomicBool::new(false), OnceLock::new());
         let (skew, journal) = (Skew::default(), OnceLock::new());
-        let shared = Shared { settings, inspected, writes, claim, skew, journal };
+        let unanswered = AtomicBool::new(false);
+        let shared = Shared { settings, inspected, writes, claim, skew, journal, unanswered };
         Ok(Self { opts, shared: Arc::new(shared) })
     }
 }
@@ -223,7 +226,10 @@ impl MysqlConnection {
         }
         self.read_totals(batches, &mut stored).await.map_err(SinkError::not_for_a_report)?;
         let committed = self.run("committing", "COMMIT").await.map_err(SinkError::not_for_a_report);
-        committed.map_err(StoreError::Unknown)?;
+        committed.map_err(|error| {
+            self.shared.unanswered.store(true, Ordering::Relaxed);
+            StoreError::Unknown(error)
+        })?;
         Ok(stored)
     }
 
@@ -233,13 +239,18 @@ impl MysqlConnection {
         let (Some(journal), Some(from), Some(to)) = (self.journal, tried.iter().min(), tried.iter().max()) else {
             return Ok(HashMap::new());
         };
-        // Ids are drained in their order: where all of them are new, one look between two keys says so, and no id has
-        // to be looked up.
-        sql::select_any_stream(&mut self.sql, &self.table, from, to);
-        if self.rows("looking for streams").await.map_err(SinkError::not_for_a_report)?.is_empty() {
-            return Ok(HashMap::new());
+        // A transaction whose commit had no answer may be under way: what it writes is waited for. Of those of earlier
+        // processes none is any more, since this one has the claim.
+        let waits = self.shared.unanswered.load(Ordering::Relaxed);
+        if !waits {
+            // Ids are drained in their order: where all of them are new, one look between two keys says so, and no id
+            // has to be looked up.
+            sql::select_any_stream(&mut self.sql, &self.table, from, to);
+            if self.rows("looking for streams").await.map_err(SinkError::not_for_a_report)?.is_empty() {
+                return Ok(HashMap::new());
+            }
         }
-        sql::select_settled(&mut self.sql, &self.table, tried);
+        sql::select_settled(&mut self.sql, &self.table, tried, waits);
         let rows = self.rows("reading what is settled").await.map_err(SinkError::not_for_a_report)?;
         let mark = |row: &Row| {
             let id = Id::new(&read::text(row, 0)?).ok()?;

@@ -82,15 +82,15 @@ pub fn select_any_stream(out: &mut Vec<u8>, table: &TableName, from: &Id, to: &I
     put(out, format_args!("SELECT 1 FROM `{}` WHERE id BETWEEN '{from}' AND '{to}' LIMIT 1", table.streams()));
 }
 
-/// The column `settled` of these ids.
-pub fn select_settled<'a>(out: &mut Vec<u8>, table: &TableName, ids: impl IntoIterator<Item = &'a Id>) {
+/// The column `settled` of these ids; where it `waits`, once nobody writes to them.
+pub fn select_settled<'a>(out: &mut Vec<u8>, table: &TableName, ids: impl IntoIterator<Item = &'a Id>, waits: bool) {
     out.clear();
     put(out, format_args!("SELECT id,settled FROM `{}` WHERE id IN (", table.streams()));
     for (count, id) in ids.into_iter().enumerate() {
         safe(out, if count > 0 { b",'" } else { b"'" }, id.as_bytes());
         out.push(b'\'');
     }
-    out.push(b')');
+    out.extend_from_slice(if waits { &b") LOCK IN SHARE MODE"[..] } else { b")" });
 }
 
 /// The keys of these that are there, with their digests, locked as they are.
