@@ -8,8 +8,8 @@ use crate::support::client::{Client, report};
 use crate::support::node::Node;
 
 const MEMORY: u64 = 512 << 20;
-/// Ids in one request.
-const AT_ONCE: u64 = 1_000;
+/// Ids in one request: so few that it is never in want of memory, see `server/budget.rs`.
+const AT_ONCE: u64 = 128;
 
 /// Reports of new ids until one is refused; how many were acknowledged, and the refusal.
 pub async fn ids_until_refused(node: &Node, most: u64) -> (u64, Value) {
