@@ -105,8 +105,8 @@ impl Claim {
                 tracing::warn!(
                     journal = %JournalId(row.journal),
                     renewed = %state.owner.journal,
-                    "node_id {} was claimed by another process with a copy of this journal (start {}, at {}), or the \
-                     journal was restored from an older state. It has a new id now, and takes the node_id over; what it \
+                    "node_id {} was claimed by another process with a copy of this journal (start {}, at {}), or it \
+                     was restored from an older state. It has a new id now, and takes the node_id over; what it \
                      holds is stored again, as duplicates where the sink has it",
                     state.owner.node_id,
                     row.start,
