@@ -105,6 +105,8 @@ impl Claims {
                 };
             }
             (At::Head(_) | At::Trailer, b'\n') => self.end_line(),
+            // There may be any number of them before a value.
+            (At::Head(_), b' ' | b'\t') if self.line.ends_with(b":") => {}
             (At::Head(_) | At::Trailer, _) if self.line.len() < KEPT_LINE => self.line.push(byte),
             _ => {}
         }
@@ -201,6 +203,13 @@ mod tests {
     fn what_a_trailer_says_is_of_no_head() {
         let after = format!("{HEAD}0\r\nContent-Length: 4000\r\n\r\nGET / HTTP/1.1\r\n\r\n{HEAD}65\r\n");
         assert!(exceeded(100, after.as_bytes()));
+    }
+
+    #[test]
+    fn a_head_may_have_any_number_of_blanks_before_a_value() {
+        let blanks = " \t".repeat(KEPT_LINE);
+        let head = format!("POST / HTTP/1.1\r\nTransfer-Encoding:{blanks}chunked\r\n\r\n65\r\n");
+        assert!(exceeded(100, head.as_bytes()));
     }
 
     const HEAD: &str = "POST /reports HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
