@@ -24,8 +24,8 @@ pub fn settle() {
         return;
     }
     let Ok(program) = std::env::current_exe() else { return };
-    // Where the loader was called with the program's name, it is the loader.
-    if program.file_name().is_none_or(|name| name.to_string_lossy().starts_with("ld")) {
+    // Where the loader was called with the program's name, that is the loader.
+    if program.file_name().is_none_or(|name| name.to_string_lossy().starts_with("ld-")) {
         return;
     }
     let mut arguments = std::env::args_os();

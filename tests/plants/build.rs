@@ -43,6 +43,7 @@ const PLANTS: &[&str] = &[
     "take_any_id",
     "keep_what_is_free",
     "trust_a_copy",
+    "forget_the_recalled",
     "take_every_descriptor",
     "export_under_lock",
     "trust_the_path",

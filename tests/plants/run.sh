@@ -72,6 +72,7 @@ mark_of_any_journal      | sink::sqlite::a_row_that_somebody_removed_does_not_co
 mark_passes_letters      | sink::sqlite::what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable | a mark passes a report that is neither a row nor a letter
 replay_all               | sink::sqlite::a_row_that_somebody_removed_does_not_come_back                 | a replay brings back what was removed
 store_unclaimed          | sink::claims::mariadb::a_connection_that_was_open_before_stores_nothing_once_another_has_the_claim | a transaction is committed though its node_id is anothers
+forget_the_recalled      | lib::sink::writer::tests::of_a_batch_that_is_recalled_it_is_known_what_is_stored_and_buried | a report that is a row is set aside
 trust_a_copy             | sink::claims::sqlite::an_original_that_comes_back_after_its_copy_counts_nothing_of_its_own_as_stored | the marks of a copy count for its original
 write_to_any_table       | sink::tables::tables_that_cannot_keep_the_promises_are_refused_with_the_statement_that_mends_them::mariadb | tables are written to whatever they are like
 up_while_it_refuses_all  | sink::classes::a_table_that_refuses_every_row_blocks_until_it_takes_one::mariadb | the state is up while every row is refused

@@ -266,3 +266,30 @@ async fn a_marker_that_is_refused_is_an_operators_matter() {
     assert_eq!(outcomes[0], Outcome { total: Some(99), ..Outcome::default() });
     assert!(health.retries(Class::Operator) > 0);
 }
+
+/// Keeps what cannot be stored, or fails to; from then on the sink fails over the fourth record.
+struct Buries(Arc<Script>, bool);
+
+impl Bury for Buries {
+    fn bury<'a>(&'a self, _: &'a Batch, refused: &'a [Refused]) -> BoxFuture<'a, Option<Burial>> {
+        *self.0.fails_over.lock().expect("no panic") = Some(Position(4));
+        let burial = Burial { new: refused.len() as u64, known: 0 };
+        Box::pin(std::future::ready(self.1.then_some(burial)))
+    }
+}
+
+/// An operator who then sets the first report that waits aside must not get one that is a row or a letter.
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_that_is_recalled_it_is_known_what_is_stored_and_buried() {
+    for buries in [true, false] {
+        let script = sink(&[]);
+        let mut writer = writer(&script, &Arc::default()).bury_with(Arc::new(Buries(Arc::clone(&script), buries)));
+        let batches = [batch("a", &[false, false, true, false])];
+        let until = tokio::time::timeout(LASTS_AFTER / 2, writer.store(&batches));
+        until.await.expect_err("it fails over the fourth, and is tried again");
+        let recalled = writer.recalled();
+        assert_eq!((recalled[0].inserted, recalled[0].buried.new), (2, u64::from(buries)));
+        assert_eq!(recalled[0].settled, if buries { 3 } else { 0 }, "it would pass a report that is nowhere");
+        assert_eq!(writer.recalled(), []);
+    }
+}
