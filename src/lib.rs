@@ -5,17 +5,17 @@
 pub mod access;
 pub mod admin;
 pub mod config;
-pub mod engine;
-pub mod flusher;
+pub mod drain;
+pub mod ingest;
 pub mod journal;
 pub mod metrics;
 pub mod net;
+mod node;
 pub mod panics;
 pub mod report;
-mod serve;
-pub mod server;
+pub mod service;
 pub mod sink;
 mod sync;
 pub mod trace;
 
-pub use serve::{FileFaults, Files, Reload, Signals, serve};
+pub use node::{FileFaults, Files, Reload, Signals, serve};
