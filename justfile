@@ -17,27 +17,27 @@ check:
 
 # All tests, or those that the arguments choose: `just test --test e2e poison`. Installs what they need.
 test *arguments:
-    tests/run.sh {{arguments}}
+    tests/run.sh {{ arguments }}
 
 # Injects every kind of fault and prints the table: `short` takes minutes, `long` hours, `table` prints what is known.
 prove form='short':
-    tests/prove.sh {{form}}
+    tests/prove.sh {{ form }}
 
 # Plants each fault, or those that are named, and shows which test finds it.
 plant *names:
-    tests/plants/run.sh {{names}}
+    tests/plants/run.sh {{ names }}
 
 # Model-checks the concurrent parts.
 models *arguments:
-    tests/models/run.sh {{arguments}}
+    tests/models/run.sh {{ arguments }}
 
 # Runs one fuzz target for some seconds: `just fuzz message 60`. Needs a nightly toolchain and cargo-fuzz.
 fuzz target seconds='20':
-    cargo +nightly fuzz run --sanitizer none {{target}} -- -max_total_time={{seconds}} -rss_limit_mb=2048
+    cargo +nightly fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }} -rss_limit_mb=2048
 
 # Runs one benchmark: `just bench peers --repeats 1`. Wants a machine that does nothing else.
 bench name *options:
-    cargo bench --bench {{name}} -- {{options}}
+    cargo bench --bench {{ name }} -- {{ options }}
 
 # Licences, banned crates and sources of all dependencies. Needs cargo-deny.
 deny:
