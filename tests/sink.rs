@@ -271,6 +271,10 @@ on_each_sink! {
         keys::a_row_that_somebody_removed_does_not_come_back(rig).await;
     }
 
+    async fn without_marks_a_removed_row_comes_back_and_older_marks_stay(rig) {
+        keys::without_marks_a_removed_row_comes_back_and_older_marks_stay(rig).await;
+    }
+
     async fn what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable(rig) {
         keys::what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable(rig).await;
     }

@@ -173,6 +173,8 @@ pub struct Sink {
     pub timeout: Duration,
     /// Whether to make the tables at start.
     pub create_tables: bool,
+    /// Whether the sink remembers what is settled, so that a row that somebody removes never comes back.
+    pub settled_marks: bool,
     /// Certificates in PEM of which one must have signed the server's; with it the connection is TLS. MySQL only.
     pub tls_ca: Option<PathBuf>,
     /// The client's own certificate, in PEM.

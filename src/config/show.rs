@@ -82,6 +82,7 @@ impl fmt::Display for Settings {
         writeln!(f, "max_bytes = {}", size(sink.max_bytes as u64))?;
         writeln!(f, "timeout = {}", duration(sink.timeout))?;
         writeln!(f, "create_tables = {}", sink.create_tables)?;
+        writeln!(f, "settled_marks = {}", sink.settled_marks)?;
         writeln!(f, "tls_ca = {}", file(sink.tls_ca.as_ref()))?;
         writeln!(f, "tls_cert = {}", file(sink.tls_cert.as_ref()))?;
         writeln!(f, "tls_key = {}", file(sink.tls_key.as_ref()))?;

@@ -9,7 +9,7 @@ use super::redact::{shown_message, shown_name};
 use super::values;
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 60] = [
+pub(super) const KEYS: [&str; 61] = [
     "node_id",
     "on_disconnect",
     "ingest.listen",
@@ -53,6 +53,7 @@ pub(super) const KEYS: [&str; 60] = [
     "sink.max_bytes",
     "sink.timeout",
     "sink.create_tables",
+    "sink.settled_marks",
     "sink.tls_ca",
     "sink.tls_cert",
     "sink.tls_key",

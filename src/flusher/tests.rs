@@ -145,6 +145,7 @@ impl Bench {
             max_bytes: LIMITS.max_bytes,
             timeout: Duration::from_secs(30),
             create_tables: true,
+            settled_marks: true,
             tls_ca: None,
             tls_cert: None,
             tls_key: None,

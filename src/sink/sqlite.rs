@@ -239,6 +239,7 @@ impl File {
                 claim::take(transaction, table, claim)?;
             }
             let journal = claim.map(|claim| claim.owner().journal).or(shared.journal.get().copied());
+            let journal = journal.filter(|_| shared.settings.settled_marks);
             let prepared = Statements::prepare(transaction, table, journal);
             prepared.map_err(|error| classify("preparing a transaction", error))?.store(batches)
         };

@@ -113,6 +113,21 @@ pub async fn a_row_that_somebody_removed_does_not_come_back(rig: Rig) {
     assert_eq!(rig.rows("a").await.len(), 4);
 }
 
+/// `settled_marks = false`: nothing is remembered, and a mark of before is neither looked at nor lost.
+pub async fn without_marks_a_removed_row_comes_back_and_older_marks_stay(mut rig: Rig) {
+    let marked = vec![report(1, 1), report(2, 2)];
+    assert_eq!(writer(&rig, 1, true).0.store(&[batch("a", marked.clone())]).await, [outcome(2, 0, None)]);
+    rig.settings.settled_marks = false;
+    assert_eq!(writer(&rig, 1, true).0.store(&[batch("a", vec![report(3, 3)])]).await, [outcome(1, 0, None)]);
+    rig.run("DELETE FROM reports").await;
+    let again = writer(&rig, 1, true).0.store(&[replayed("a", vec![report(2, 2), report(3, 3)])]).await;
+    assert_eq!(again, [outcome(2, 0, None)]);
+    rig.settings.settled_marks = true;
+    rig.run("DELETE FROM reports").await;
+    let again = writer(&rig, 1, true).0.store(&[replayed("a", vec![report(2, 2), report(3, 3)])]).await;
+    assert_eq!(again, [outcome(1, 1, None)], "up to position 2 it was settled with a mark");
+}
+
 /// The mark must not pass a report that is neither a row nor durable as a dead letter.
 pub async fn what_is_remembered_as_settled_never_passes_a_letter_that_is_not_durable(rig: Rig) {
     let records = || vec![report(1, 1), with_data(2, 2, "no JSON"), report(3, 3), with_data(4, 1, "7"), report(5, 5)];

@@ -220,6 +220,7 @@ pub fn settings(target: SinkTarget) -> config::Sink {
         max_bytes: 1 << 20,
         timeout: Duration::from_secs(30),
         create_tables: true,
+        settled_marks: true,
         tls_ca: None,
         tls_cert: None,
         tls_key: None,

@@ -39,7 +39,7 @@ mod segment;
 
 use frames::{Format, Found, Frames, Said};
 pub(in super::super) use segment::SEGMENT_BYTES;
-use segment::{fill, opened, reserve, whole};
+use segment::{fill, opened, read_whole, reserve};
 
 /// The folder, in that of the journal.
 pub(in super::super) const FOLDER: &str = "recent";
@@ -104,8 +104,9 @@ impl Recent {
         made.map_err(failed("make the folder"))?;
         let format = Format { seal: seal.clone(), header: of.map(Identity::encode).unwrap_or_default() };
         let (mut state, mut found) = (State::default(), Frames::new(format.clone()));
+        let mut bytes = Vec::new();
         for path in paths(&folder).map_err(failed("read the folder"))? {
-            let segment = read_segment(path, of, state.segments.len(), &mut found);
+            let segment = read_segment(path, of, state.segments.len(), &mut bytes, &mut found);
             state.segments.extend(segment.map_err(failed("read the segments in"))?);
         }
         found.in_order.sort_by_key(|frame| frame.said.number);
@@ -284,14 +285,15 @@ impl State {
     /// Puts zeros where frames lie that are not taken: they were never acknowledged, and must not seem to follow those
     /// that will be. Synced before anything is written.
     fn clear_the_rest(&mut self, found: &Frames, format: &Format) -> io::Result<()> {
-        let last = self.last.number;
+        let (last, mut bytes) = (self.last.number, Vec::new());
         for (number, segment) in self.segments.iter_mut().enumerate() {
             let taken = found.in_order.iter().rfind(|frame| frame.segment == number && frame.said.number <= last);
             segment.last = taken.map_or(0, |frame| frame.said.number);
             let end = taken.map_or(format.begins(), |frame| frame.at.end);
             let is_torn = found.numbers_in(number).any(|number| number > last);
             if (is_torn || self.current == Some(number)) && cfg!(not(forebay_plant = "keep_what_is_torn")) {
-                let rest = &whole(&segment.file)?[end..];
+                read_whole(&segment.file, &mut bytes)?;
+                let rest = &bytes[end..];
                 if rest.iter().any(|&byte| byte != 0) {
                     segment.file.write_all_at(&vec![0; rest.len()], end as u64)?;
                 }
@@ -384,16 +386,17 @@ fn read_segment(
     path: PathBuf,
     of: Option<&Identity>,
     segment: usize,
+    bytes: &mut Vec<u8>,
     found: &mut Frames,
 ) -> io::Result<Option<Segment>> {
     let file = opened(File::options().read(true).write(true).open(&path)?)?;
-    let bytes = whole(&file)?;
+    read_whole(&file, bytes)?;
     let header = Identity::decode(&bytes[..IDENTITY_BYTES]);
     if header.is_some_and(|header| of.is_some_and(|of| of.secret != header.secret)) {
         tracing::error!(path = %path.display(), "a file of another journal lies among the bundles of this; it is left out");
         return Ok(None);
     }
-    found.look_at(&bytes, segment);
+    found.look_at(bytes, segment);
     Ok(Some(Segment { file: Arc::new(file), path, last: 0 }))
 }
 
@@ -403,10 +406,10 @@ fn failed(folder: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Jour
 
 /// The last position that was given out, as far as any frame that is whole says it; else 0.
 pub(in super::super) fn stamp(dir: &Path, seal: &Seal) -> u64 {
-    let mut found = Frames::new(Format { seal: seal.clone(), header: Vec::new() });
+    let (mut found, mut bytes) = (Frames::new(Format { seal: seal.clone(), header: Vec::new() }), Vec::new());
     for path in paths(&dir.join(FOLDER)).unwrap_or_default() {
         // What cannot be read says nothing.
-        if let Ok(bytes) = File::open(path).and_then(|file| whole(&file)) {
+        if File::open(path).and_then(|file| read_whole(&file, &mut bytes)).is_ok() {
             found.look_at(&bytes, 0);
         }
     }

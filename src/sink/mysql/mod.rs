@@ -216,7 +216,7 @@ impl MysqlConnection {
             Stored { inserted, duplicates, total: None }
         });
         let mut stored: Vec<_> = stored.collect();
-        let journal = self.journal;
+        let journal = self.marks_of();
         let rows = order.iter().filter_map(|i| StreamRow::of(&rest[*i], inserted[*i], journal)).collect::<Vec<_>>();
         if !rows.is_empty() {
             sql::upsert_streams(&mut self.sql, &self.table, &rows);
@@ -233,10 +233,15 @@ impl MysqlConnection {
         Ok(stored)
     }
 
+    /// The journal whose marks are written and looked at.
+    fn marks_of(&self) -> Option<JournalId> {
+        self.journal.filter(|_| self.shared.settings.settled_marks)
+    }
+
     /// Up to where this journal has settled those ids whose records somebody may have tried to store before.
     async fn read_marks(&mut self, batches: &[Batch]) -> Result<HashMap<Id, Position>, SinkError> {
         let tried: Vec<_> = batches.iter().filter(|batch| may_be_settled(batch)).map(|batch| &batch.id).collect();
-        let (Some(journal), Some(from), Some(to)) = (self.journal, tried.iter().min(), tried.iter().max()) else {
+        let (Some(journal), Some(from), Some(to)) = (self.marks_of(), tried.iter().min(), tried.iter().max()) else {
             return Ok(HashMap::new());
         };
         // A transaction whose commit had no answer may be under way: what it writes is waited for. Of those of earlier

@@ -34,8 +34,12 @@ pub fn insert_reports<'a>(out: &mut Vec<u8>, table: &TableName, rows: impl IntoI
 /// One statement that brings the streams up to date. The order of its assignments matters: each sees those before it.
 pub fn upsert_streams(out: &mut Vec<u8>, table: &TableName, rows: &[StreamRow<'_>]) {
     out.clear();
-    let streams = table.streams();
-    put(out, format_args!("INSERT INTO `{streams}` (id,state,reports,first_at,last_at,state_position,settled) VALUES"));
+    let (streams, has_marks) = (table.streams(), rows.iter().any(|row| row.settled_by.is_some()));
+    let settled = if has_marks { ",settled" } else { "" };
+    put(
+        out,
+        format_args!("INSERT INTO `{streams}` (id,state,reports,first_at,last_at,state_position{settled}) VALUES"),
+    );
     for (count, row) in rows.iter().enumerate() {
         if count > 0 {
             out.push(b',');
@@ -53,7 +57,8 @@ pub fn upsert_streams(out: &mut Vec<u8>, table: &TableName, rows: &[StreamRow<'_
         integer(out, b",", row.state_position.0);
         match row.settled_by {
             Some(journal) => hex(out, b",0x", &mark(journal, row.position)),
-            None => out.extend_from_slice(b",NULL"),
+            None if has_marks => out.extend_from_slice(b",NULL"),
+            None => {}
         }
         out.push(b')');
     }
@@ -61,15 +66,17 @@ pub fn upsert_streams(out: &mut Vec<u8>, table: &TableName, rows: &[StreamRow<'_
         b" ON DUPLICATE KEY UPDATE reports=reports+VALUES(reports),\
         first_at=LEAST(first_at,VALUES(first_at)),last_at=GREATEST(last_at,VALUES(last_at)),\
         state=IF(VALUES(state_position)>state_position,VALUES(state),state),\
-        state_position=GREATEST(state_position,VALUES(state_position)),settled=",
+        state_position=GREATEST(state_position,VALUES(state_position))",
     );
-    out.extend_from_slice(REMEMBER);
+    if has_marks {
+        out.extend_from_slice(REMEMBER);
+    }
 }
 
 /// The new value of `settled`, as of [`crate::sink::mark`]: nearly always the one mark that is there goes on. The id of
 /// a journal is found at the beginning of a mark alone: elsewhere its eight random bytes come up by no chance worth a
 /// statement.
-const REMEMBER: &[u8] = b"CASE WHEN VALUES(settled) IS NULL THEN settled \
+const REMEMBER: &[u8] = b",settled=CASE WHEN VALUES(settled) IS NULL THEN settled \
     WHEN settled IS NULL OR LENGTH(settled)=16 AND LEFT(settled,8)=LEFT(VALUES(settled),8) THEN VALUES(settled) \
     WHEN LOCATE(LEFT(VALUES(settled),8),settled)%16=1 THEN CONCAT(VALUES(settled),\
         LEFT(settled,LOCATE(LEFT(VALUES(settled),8),settled)-1),\

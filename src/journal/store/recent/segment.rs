@@ -35,9 +35,10 @@ pub(super) fn reserve(file: &File) -> io::Result<bool> {
     }
 }
 
-/// The bytes of a segment, and zeros behind the end of its file.
-pub(super) fn whole(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; SEGMENT_BYTES];
+/// Reads a segment into `bytes`, with zeros behind the end of its file. One buffer serves for many segments: one of its
+/// size that is taken anew each time is pages that the system has to clear.
+pub(super) fn read_whole(file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    bytes.resize(SEGMENT_BYTES, 0);
     let mut read = 0;
     while read < bytes.len() {
         match file.read_at(&mut bytes[read..], read as u64)? {
@@ -45,5 +46,6 @@ pub(super) fn whole(file: &File) -> io::Result<Vec<u8>> {
             more => read += more,
         }
     }
-    Ok(bytes)
+    bytes[read..].fill(0);
+    Ok(())
 }
