@@ -10,9 +10,9 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use forebay::config::{Flags, Settings, Sources};
-use forebay::service::Service;
 use forebay::journal::{Answer, Append, Content, Drained, Outlet, ReplyTo};
 use forebay::report::{Draft, Id, Marker};
+use forebay::service::Service;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 

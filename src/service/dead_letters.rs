@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 use crate::config;
 use crate::journal::{DeadLetter, Journal, JournalError, Revision};
 use crate::report::{Batch, Body, Id, LetterKey, LetterKind, Position, Record};
-use crate::sink::{AnySink, Class, Connection, Refused, Sink, SinkError, StoreError, Stored};
+use crate::sink::{AnySink, Class, Refused, SinkError, StoreError, Stored, Writer};
 
 /// Letters that a retry reads at a time, and how many may be reading at a time: each letter is up to 100 KiB.
 const MAX_READ: usize = 200;
@@ -17,7 +17,7 @@ const MAX_READING: usize = 4;
 #[derive(Clone)]
 pub struct DeadLetters {
     journal: Journal,
-    sink: Arc<AnySink>,
+    writer: Arc<Writer<AnySink>>,
     max_rows: usize,
     max_bytes: usize,
     /// One retry at a time, so that each letter is counted as what became of it.
@@ -70,11 +70,11 @@ pub enum RetryError {
 }
 
 impl DeadLetters {
-    pub(super) fn new(journal: &Journal, sink: &Arc<AnySink>, settings: &config::Sink) -> Self {
-        let (journal, sink) = (journal.clone(), Arc::clone(sink));
+    pub(super) fn new(journal: &Journal, writer: Writer<AnySink>, settings: &config::Sink) -> Self {
+        let (journal, writer) = (journal.clone(), Arc::new(writer));
         let (max_rows, max_bytes) = (settings.max_rows.min(MAX_READ), settings.max_bytes);
         let reading = Arc::new(Semaphore::new(MAX_READING));
-        Self { journal, sink, max_rows, max_bytes, turn: Arc::default(), reading }
+        Self { journal, writer, max_rows, max_bytes, turn: Arc::default(), reading }
     }
 
     /// Up to `limit` of them in order of key, those behind `after`, of one id or of all, of one
@@ -188,9 +188,9 @@ impl DeadLetters {
         }
     }
 
-    /// One transaction on a connection of its own: those of the drainers may be waiting out an outage.
+    /// One transaction, by turns with the drainers, which hold no connection while they wait out an outage.
     async fn store(&self, letters: &[DeadLetter]) -> Result<Vec<Stored>, StoreError> {
-        self.sink.connect().await?.store(&batches(letters)).await
+        self.writer.store_once(&batches(letters)).await
     }
 
     /// Which letter of an id was new is not known where only some were: new ones are counted first, the sums are right.

@@ -58,7 +58,7 @@ pub struct Status {
     pub audit: Audit,
 }
 
-/// Why an service did not start.
+/// Why a service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The journal cannot be used.
@@ -81,21 +81,16 @@ impl Service {
         let journal = open_journal(settings, &flushers, &metrics).await?;
         let renewable = claim(&sink, &journal);
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
-        let dead_letters = DeadLetters::new(&journal, &sink, &settings.sink);
+        let writers = writers(settings, &sink, &health);
+        let dead_letters = DeadLetters::new(&journal, writers[0].another(), &settings.sink);
         let streams = Streams::new(&journal, &flushers, &health, settings.sink.timeout);
         let drain = settings.shutdown.drain;
         let service = Self { journal, flushers, sink, health, metrics, dead_letters, streams, drain, renewable };
-        service.start_draining(settings);
+        service.start_draining(settings, writers);
         Ok(service)
     }
 
-    fn start_draining(&self, settings: &Settings) {
-        let writers = match settings.sink.target {
-            // It has one writer at a time.
-            SinkTarget::Sqlite(_) => 1,
-            SinkTarget::Mysql(_) => settings.sink.connections,
-        };
-        let writers = Writer::several(&self.sink, &self.health, writers);
+    fn start_draining(&self, settings: &Settings, writers: Vec<Writer<AnySink>>) {
         let limits = Limits {
             catch_up_batch: settings.flush.catch_up_batch.min(settings.sink.max_rows),
             max_rows: settings.sink.max_rows,
@@ -240,6 +235,16 @@ impl Service {
         *renewable.lock().unwrap_or_else(PoisonError::into_inner) = None;
         journal.close()
     }
+}
+
+/// A writer for each drainer, over connections that they share; at least one.
+fn writers(settings: &Settings, sink: &Arc<AnySink>, health: &Arc<Health>) -> Vec<Writer<AnySink>> {
+    let count = match settings.sink.target {
+        // It has one writer at a time.
+        SinkTarget::Sqlite(_) => 1,
+        SinkTarget::Mysql(_) => settings.sink.connections,
+    };
+    Writer::several(sink, health, count)
 }
 
 /// Lets the sink write as the node that has this journal open.

@@ -20,6 +20,8 @@ use crate::metrics::Metrics;
 use crate::report::{Batch, Holder, Id, LetterKind, Position};
 use crate::trace;
 
+mod once;
+
 /// The first and the longest delay before a transaction that met a transient error is sent again.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
