@@ -32,6 +32,8 @@ mod bundle;
 mod claims;
 mod commit;
 mod dead_letters;
+#[cfg(all(test, not(feature = "models")))]
+mod engine;
 mod entry;
 mod error;
 mod identity;

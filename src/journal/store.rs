@@ -420,7 +420,7 @@ pub(super) fn known(dir: &Path) -> Result<Known, JournalError> {
     Known::of(dir).map_err(|source| JournalError::Folder { path: path(), action: "read the file", source })
 }
 
-fn owned(pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Vec<u8>, Bytes), JournalError> {
+pub(super) fn owned(pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Vec<u8>, Bytes), JournalError> {
     let (key, value) = pair.map_err(JournalError::storage("read entries"))?;
     Ok((key.to_vec(), Bytes::from_owner(value)))
 }
@@ -457,7 +457,7 @@ fn lane_number(name: &[u8]) -> Option<Lane> {
     std::str::from_utf8(name).ok()?.strip_prefix("lane-")?.parse().ok()
 }
 
-fn open_error(dir: &Path, error: sled::Error) -> JournalError {
+pub(super) fn open_error(dir: &Path, error: sled::Error) -> JournalError {
     match &error {
         sled::Error::Io(e) if e.kind() == io::ErrorKind::WouldBlock || e.to_string().contains("lock") => {
             JournalError::InUse { path: dir.to_owned() }
@@ -468,7 +468,7 @@ fn open_error(dir: &Path, error: sled::Error) -> JournalError {
 
 /// A kill while sled writes a snapshot leaves a file that makes the next open report corruption; it holds nothing that
 /// the log does not. Nor does a `conf` without a log: sled makes it first, and the first start was cut off there.
-fn remove_half_made_files(dir: &Path) -> io::Result<()> {
+pub(super) fn remove_half_made_files(dir: &Path) -> io::Result<()> {
     for file in fs::read_dir(dir)? {
         let file = file?;
         let name = file.file_name();
@@ -485,7 +485,7 @@ fn remove_half_made_files(dir: &Path) -> io::Result<()> {
 }
 
 /// sled syncs neither its `conf` nor any folder; a power cut could leave a journal without a name.
-fn sync_names(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
     for name in ["conf", "db", "blobs", "synced", identity::FILE, claims::FILE, recent::FOLDER, "."] {
         let path = dir.join(name);
         if path.exists() {

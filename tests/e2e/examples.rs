@@ -18,8 +18,9 @@ async fn the_client_that_resends_is_exact_over_kill_nine() {
     node.change("ingest.listen", node.ingest().to_string());
     let url = format!("ws://{}/ws", node.ingest());
     let client = tokio::spawn(async move { resend::report(&url, "resent", 20_000).await });
-    for _ in 0..3 {
+    for kill in 0..3 {
         tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(kill > 0 || !client.is_finished(), "the first kill came too late");
         node.kill();
         node.restart().await;
     }
