@@ -116,7 +116,7 @@ impl Presence {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pending of an append that comes from outside of the connections that stand for its id: `None` where none does.
+    /// An append from outside of the connections that report for its id: `None` where none does.
     pub(super) fn pending(&self, id: &Id, done: bool) -> Option<PendingAppend> {
         self.streams().get(id).map(|ById(of_id)| PendingAppend::new(of_id, done))
     }
@@ -207,9 +207,9 @@ impl Attendance {
         }
     }
 
-    /// The connection is over and appends no more; its pending are resolved. `mark` gets the ids that are owed a marker,
-    /// some at a time, and must append at once: while it runs no id comes back, so that a marker never follows a report
-    /// of a later connection.
+    /// The connection is over and appends no more; all of its appends are answered. `mark` gets the ids that are owed
+    /// a marker, some at a time, and must append at once: while it runs no id comes back, so that a marker never
+    /// follows a report of a later connection.
     pub(super) fn leave(mut self, mut mark: impl FnMut(&[Id])) {
         let mut reported = std::mem::take(&mut self.ids).into_iter();
         let mut owed = Vec::new();

@@ -99,7 +99,7 @@ async fn a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_not
         node.drained().await;
     }
     let retried = http::post(node.admin(), "/api/v1/dead-letters/taken~0~1/retry", "text/plain", "").await;
-    assert_eq!((retried.status, &retried.json()["refused"]), (200, &1.into()), "{}", retried.text());
+    assert_eq!(retried.status, 409, "it is refused for what it is: {}", retried.text());
     // The test reads as the same user.
     server.run(&["ALTER USER app@'127.0.0.1' WITH MAX_USER_CONNECTIONS 0", "FLUSH USER_RESOURCES"]).await;
     let verdict = ledger.settle(&node).await;
