@@ -169,13 +169,11 @@ impl Filesystem for Served {
         _flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        if parent != new_parent {
-            return reply.error(Errno::EXDEV);
-        }
         match self.with(|state| named(state, parent, name)) {
             Ok(node) => {
                 let (from, to) = (name.to_owned(), new_name.to_owned());
-                self.perform(request, Op::Rename { folder: parent.0, from, to, node }, reply);
+                let op = Op::Rename { folder: parent.0, from, to_folder: new_parent.0, to, node };
+                self.perform(request, op, reply);
             }
             Err(error) => reply.error(error),
         }

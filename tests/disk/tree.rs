@@ -120,10 +120,9 @@ impl Tree {
         match op {
             Op::Make { folder, name, node, .. } => drop(self.entries(*folder).insert(name.clone(), *node)),
             Op::Remove { folder, name } => drop(self.entries(*folder).remove(name)),
-            Op::Rename { folder, from, to, node } => {
-                let entries = self.entries(*folder);
-                entries.remove(from);
-                entries.insert(to.clone(), *node);
+            Op::Rename { folder, from, to_folder, to, node } => {
+                self.entries(*folder).remove(from);
+                self.entries(*to_folder).insert(to.clone(), *node);
             }
             Op::Write { file, offset, bytes } => self.content(*file).write(*offset, bytes),
             Op::Resize { file, size } => self.content(*file).resize(*size),
