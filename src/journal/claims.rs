@@ -12,11 +12,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::files::CLAIMS as FILE;
 use super::identity::put;
 use super::seal::{Magic, Seal};
 
-/// The file in the journal's folder.
-pub(super) const FILE: &str = "claims";
 const CLAIMS: Magic = *b"FBC";
 
 /// Nonces of the rows that may be this journal's.

@@ -1,7 +1,7 @@
 //! What can go wrong with the journal.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::report::LetterKey;
 
@@ -25,6 +25,17 @@ pub enum JournalError {
     InUse {
         /// The folder.
         path: PathBuf,
+    },
+    /// It cannot be looked into where it cannot be written.
+    #[error(
+        "the journal at {path} cannot be written ({source}), and its storage writes when it opens the files; copy the \
+         folder, and look into the copy"
+    )]
+    ReadOnly {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
     },
     /// The storage below failed. After a write or a sync this is final: nothing is acknowledged any more.
     #[error("the journal cannot {action}: {source}")]
@@ -77,6 +88,18 @@ impl JournalError {
             Self::Damaged(_) => true,
             Self::Storage { source, .. } => !matches!(source, sled::Error::Io(_)),
             _ => false,
+        }
+    }
+
+    /// What the system said, where the journal in `dir` may not be written.
+    pub(super) fn or_read_only(self, dir: &Path) -> Self {
+        match self {
+            Self::Folder { source, .. } | Self::Storage { source: sled::Error::Io(source), .. }
+                if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                Self::ReadOnly { path: dir.to_owned(), source }
+            }
+            error => error,
         }
     }
 

@@ -19,16 +19,13 @@ use std::path::Path;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::files::{self, HALF_MADE, IDENTITY as FILE};
 use super::log;
 use super::private;
 use super::seal::{HEADER_BYTES, Magic, Seal};
 use super::store::recent;
 use crate::report::JournalId;
 
-/// The file in the journal's folder.
-pub(super) const FILE: &str = "identity";
-/// What stands behind the name of a file while it is written, before the number of the process that writes it.
-pub(super) const HALF_MADE: &str = ".new-";
 /// What the file begins with, behind its version.
 const IDENTITY: Magic = *b"FBI";
 /// Bytes of the secret.
@@ -155,7 +152,7 @@ impl Known {
         let copy = Identity::decode(&log::identity_copy(dir));
         let mut said: Vec<Identity> = file.into_iter().chain(copy).collect();
         let (mut segments, first) = (recent::headers(dir)?, said.len());
-        let is_empty = segments.is_empty() && !dir.join("db").exists();
+        let is_empty = segments.is_empty() && !dir.join(files::DB).exists();
         said.extend(segments.drain(..).filter_map(|header| Identity::decode(&header)));
         let votes = |of: &Identity| said.iter().filter(|other| other.secret == of.secret).count();
         // Where as many say the one as the other, the first holds.

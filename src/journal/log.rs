@@ -22,6 +22,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::error::JournalError;
+use super::files;
 use super::identity::IDENTITY_BYTES;
 use super::positions::MAX_FOUND;
 use super::seal::{HEADER_BYTES, Magic, Seal, body_length};
@@ -43,9 +44,7 @@ const STAMP_MESSAGE_BYTES: usize = 256;
 /// What a stamp begins with, behind its version.
 const STAMP: Magic = *b"FBT";
 const STAMP_BYTES: usize = HEADER_BYTES + 8;
-/// The file beside the log that says how far it was synced, and behind that who the journal is.
-const SYNCED_FILE: &str = "synced";
-/// Where a copy of the identity begins in it: not in the sector that is written again and again.
+/// Where a copy of the identity begins in the file `synced`: not in the sector that is written again and again.
 const IDENTITY_OFFSET: u64 = 4096;
 
 /// A part of the log that sled would skip without a word.
@@ -66,7 +65,8 @@ pub(super) struct Synced {
 
 impl Synced {
     pub(super) fn open(dir: &Path, seal: &Seal) -> io::Result<Self> {
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(dir.join(SYNCED_FILE))?;
+        let file =
+            File::options().write(true).create(true).truncate(false).mode(0o600).open(dir.join(files::SYNCED))?;
         Ok(Self { file, seal: seal.clone() })
     }
 
@@ -98,12 +98,12 @@ pub(super) fn synced_bundle(dir: &Path, seal: &Seal) -> u64 {
 
 /// The bytes where the copy of the identity is.
 pub(super) fn identity_copy(dir: &Path) -> Vec<u8> {
-    let bytes = fs::read(dir.join(SYNCED_FILE)).unwrap_or_default();
+    let bytes = fs::read(dir.join(files::SYNCED)).unwrap_or_default();
     bytes.get(IDENTITY_OFFSET as usize..).and_then(|copy| copy.get(..IDENTITY_BYTES)).unwrap_or_default().to_vec()
 }
 
 fn noted(dir: &Path, seal: &Seal, at: usize) -> u64 {
-    let bytes = fs::read(dir.join(SYNCED_FILE)).unwrap_or_default();
+    let bytes = fs::read(dir.join(files::SYNCED)).unwrap_or_default();
     bytes.get(at..at + STAMP_BYTES).and_then(|value| stamped(seal, value)).unwrap_or(0)
 }
 
@@ -139,7 +139,7 @@ pub(super) fn inspect(dir: &Path, seal: &Seal) -> Result<Vec<Hole>, JournalError
 /// # Errors
 /// [`JournalError::InUse`], and when the file cannot be opened.
 pub(super) fn lock(dir: &Path) -> Result<Option<File>, JournalError> {
-    let path = dir.join("db");
+    let path = dir.join(files::DB);
     match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(JournalError::Folder { path, action: "open the file", source }),
@@ -153,14 +153,14 @@ pub(super) fn lock(dir: &Path) -> Result<Option<File>, JournalError> {
 /// Where the log ends in the file `db`.
 #[cfg(test)]
 pub(super) fn end(dir: &Path, seal: &Seal) -> io::Result<u64> {
-    let file = File::open(dir.join("db"))?;
+    let file = File::open(dir.join(files::DB))?;
     let mut log = Log::of(file, seal);
     log.read_headers()?;
     log.walk(snapshot(dir)? / SEGMENT * SEGMENT)
 }
 
 fn find_holes(dir: &Path, seal: &Seal) -> io::Result<Vec<Hole>> {
-    let file = match File::open(dir.join("db")) {
+    let file = match File::open(dir.join(files::DB)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let what = "the file is missing, and something was synced to it".to_owned();
             return Ok(if synced(dir, seal) > 0 { vec![Hole { offset: 0, what }] } else { Vec::new() });

@@ -14,13 +14,15 @@
 //! 10. An id is in the index from its first append until it is drained and quiet, and holds a lane from when something
 //!     of it has moved into one until then.
 //! 11. An entry that moves from a bundle into a lane is durable there before it leaves the bundle.
+//! 12. Nothing in the folder is read or changed before it is locked (`lock.rs`), and nothing outside of it is changed.
 //!
 //! # On disk
 //! The files in `recent` hold what each commit wrote, a bundle of entries (`bundle.rs`, `store/recent.rs`). sled has
 //! the rest, in trees: `lane-0000` … the entries that wait for long, by id (`entry.rs`); `dead` dead letters
 //! (`dead_letters.rs`); `damaged` what was set aside (`set_aside.rs`); `paused` the ids that are not drained
 //! (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`). All values are sealed (`seal.rs`), and `identity` has
-//! what they are sealed with (`identity.rs`).
+//! what they are sealed with (`identity.rs`). `lock` is locked while it is open, and `damaged-N` has files that were
+//! moved aside (`place.rs`).
 //!
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
@@ -32,12 +34,15 @@ mod bundle;
 mod claims;
 mod commit;
 mod dead_letters;
+mod earlier;
 mod entry;
 mod error;
+mod files;
 mod identity;
 mod index;
 mod lanes;
 mod limits;
+mod lock;
 mod log;
 #[cfg(all(test, feature = "models"))]
 mod models;
@@ -45,6 +50,7 @@ pub mod offline;
 mod owner;
 mod pauses;
 mod peek;
+mod place;
 mod positions;
 mod private;
 mod progress;
@@ -102,6 +108,7 @@ use commit::Committer;
 use identity::Identity;
 use index::Index;
 use limits::Limits;
+use lock::Lock;
 use owner::Held;
 use positions::Positions;
 use queue::{Command, Queue};
@@ -160,6 +167,8 @@ struct Shared {
     failure: watch::Sender<Option<Arc<JournalError>>>,
     /// The answer to a question that looks at every stream.
     oldest: Mutex<Option<(Instant, Option<Instant>)>>,
+    /// Let go of once the store is closed: fields are dropped in this order.
+    _lock: Lock,
 }
 
 /// Opens the trees and reads them.
@@ -181,7 +190,7 @@ fn mend(settings: &config::Journal, identity: &Identity) -> Result<bool, Journal
     if cfg!(forebay_plant = "open_without_looking") {
         return Ok(false);
     }
-    // Held while the log is read.
+    // Held while the log is read: a process of an earlier version has no other lock.
     let _locked = log::lock(&settings.dir)?;
     let seal = Seal::of(&identity.secret);
     match log::inspect(&settings.dir, &seal)?.first() {
@@ -222,6 +231,7 @@ impl Opened {
     /// # Errors
     /// When the folder or the storage cannot be used; not for damaged entries, which are set aside.
     pub fn open(settings: &config::Journal, around: Surroundings, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
+        let lock = Lock::take(&settings.dir)?;
         salvage::finish_interrupted(&settings.dir)?;
         private::protect(&settings.dir)?;
         let identity = upgrade::identify(settings)?;
@@ -269,6 +279,7 @@ impl Opened {
             stopping: AtomicBool::new(false),
             failure: watch::Sender::new(None),
             oldest: Mutex::new(None),
+            _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared), positions, bundles })
     }

@@ -12,12 +12,13 @@ use super::entry::{self, ENTRY, Entry};
 use super::error::{Damage, JournalError};
 use super::identity::{Identity, Known};
 use super::lanes;
+use super::lock::Lock;
 use super::log::{self, Hole};
 use super::seal::{HEADER_BYTES, MAX_BODY_BYTES, Seal, body_length};
 use super::set_aside::SetAside;
 use super::store::{self, Store};
 use super::value::Value;
-use super::{dead_letters, dead_letters::LETTER, guarded, pauses};
+use super::{dead_letters, dead_letters::LETTER, files, guarded, pauses, place};
 use crate::report::{Id, Position};
 
 /// How much of a file is read at a time; more than any value has.
@@ -58,10 +59,14 @@ impl Examined {
 /// # Errors
 /// When there is no journal, a node has it open, a file cannot be read, or `each` fails.
 pub fn examine(dir: &Path, mut each: impl FnMut(Value) -> Result<(), JournalError>) -> Result<Examined, JournalError> {
-    let Some(locked) = log::lock(dir)? else {
+    let failed = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
+    let Some(_lock) = Lock::of_existing(dir)? else {
         let source = io::Error::new(io::ErrorKind::NotFound, "there is no journal in it");
-        return Err(JournalError::Folder { path: dir.to_owned(), action: "read the file db", source });
+        return Err(failed("look into")(source));
     };
+    place::finish_moves(dir).map_err(|error| error.or_read_only(dir))?;
+    // Held while the log is read: a process of an earlier version has no other lock.
+    let locked = log::lock(dir)?;
     let identity = match store::known(dir)? {
         Known::Sealed(identity) => Some(identity),
         Known::New | Known::Unsealed => None,
@@ -73,7 +78,7 @@ pub fn examine(dir: &Path, mut each: impl FnMut(Value) -> Result<(), JournalErro
         match guarded(|| check_trees(dir, identity.as_ref(), &mut examined)) {
             Ok(store) => return read_trees(&store, each).map(|()| examined),
             Err(error) if error.is_damage() => examined.unreadable = Some(error.to_string()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.or_read_only(dir)),
         }
     }
     let mut found = HashSet::new();
@@ -178,13 +183,13 @@ pub(super) fn search(
     mut each: impl FnMut(Value) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
     let folder = |source| JournalError::Folder { path: dir.to_owned(), action: "search", source };
-    let mut files = vec![dir.join("db")];
+    let mut paths = vec![dir.join(files::DB)];
     // Bundles, and pages that sled kept in files of their own.
-    for folder in [store::recent::FOLDER, "blobs"] {
+    for folder in [files::RECENT, files::BLOBS] {
         let found = fs::read_dir(dir.join(folder)).into_iter().flatten();
-        files.extend(found.filter_map(Result::ok).map(|file| file.path()));
+        paths.extend(found.filter_map(Result::ok).map(|file| file.path()));
     }
-    for file in files {
+    for file in paths {
         match File::open(&file) {
             Ok(file) => search_file(file, seal, &mut each).map_err(folder)??,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::log::Op;
 
 /// Bytes of a page.
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 
 /// The number of the root folder.
 pub const ROOT: u64 = 1;
@@ -98,6 +98,14 @@ impl Tree {
             Some(Node::Folder(entries)) => Some(entries),
             _ => None,
         }
+    }
+
+    /// The number of what this path names, from the root on.
+    pub fn find(&self, path: &Path) -> u64 {
+        path.iter().fold(ROOT, |folder, name| {
+            let found = self.folder(folder).and_then(|entries| entries.get(name));
+            *found.unwrap_or_else(|| panic!("{} is not there", path.display()))
+        })
     }
 
     fn entries(&mut self, folder: u64) -> &mut BTreeMap<OsString, u64> {

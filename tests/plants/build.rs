@@ -12,6 +12,8 @@ const PLANTS: &[&str] = &[
     "marker_overtakes",
     "read_before_sync",
     "open_without_looking",
+    "lock_nothing",
+    "take_what_is_half_made",
     "count_twice",
     "bury_on_unknown",
     "retry_for_ever",

@@ -30,6 +30,7 @@ use bytes::Bytes;
 
 use super::super::bundle::Heading;
 use super::super::error::JournalError;
+use super::super::files;
 use super::super::identity::{IDENTITY_BYTES, Identity};
 use super::super::private;
 use super::super::seal::Seal;
@@ -42,7 +43,7 @@ pub(in super::super) use segment::SEGMENT_BYTES;
 use segment::{fill, opened, read_whole, reserve};
 
 /// The folder, in that of the journal.
-pub(in super::super) const FOLDER: &str = "recent";
+pub(in super::super) const FOLDER: &str = files::RECENT;
 /// Where the last segment had at least so many, a commit that needs a new one fills it with zeros. That costs some
 /// milliseconds once; without, each sync of what is written for the first time takes 0.1 ms longer.
 const FEW_FRAMES: u64 = 128;
