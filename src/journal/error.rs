@@ -91,6 +91,11 @@ impl JournalError {
         }
     }
 
+    /// Whether the system said it, of a file or a folder.
+    pub(super) fn is_of_system(&self) -> bool {
+        matches!(self, Self::Folder { .. } | Self::Storage { source: sled::Error::Io(_), .. })
+    }
+
     /// What the system said, where the journal in `dir` may not be written.
     pub(super) fn or_read_only(self, dir: &Path) -> Self {
         match self {
@@ -115,6 +120,9 @@ pub enum Damage {
     /// Too short for a header, or its length is not what the header says.
     #[error("its length is wrong")]
     Length,
+    /// The disk does not give it back.
+    #[error("the disk does not give it back")]
+    Unreadable,
     /// A version that this program does not know.
     #[error("its format has version {0}, which this version of Forebay does not know")]
     Version(u8),

@@ -60,6 +60,19 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// All files of the journal in `dir`, those in its folders of files among them.
+pub(super) fn all(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in own(dir)? {
+        if path.is_dir() {
+            files.extend(names(&path)?.into_iter().map(|name| path.join(name)));
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
 /// A kill while sled writes a snapshot leaves a file that makes the next open report corruption; it holds nothing that
 /// the log does not. Nor does a `conf` without a log: sled makes it first, and the first start was cut off there.
 pub(super) fn remove_half_made(dir: &Path) -> io::Result<()> {

@@ -24,6 +24,7 @@ use super::log;
 use super::private;
 use super::seal::{HEADER_BYTES, Magic, Seal};
 use super::store::recent;
+use super::unreadable::{self, Parts};
 use crate::report::JournalId;
 
 /// What the file begins with, behind its version.
@@ -90,16 +91,13 @@ impl Identity {
         }
     }
 
-    /// The one of the journal in `dir`; none where the file is missing or damaged.
+    /// The one of the journal in `dir`; none where the file is missing or damaged, or the disk does not give it back.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file may not be read.
     fn read(dir: &Path) -> io::Result<Option<Self>> {
-        match fs::read(dir.join(FILE)) {
-            Ok(bytes) => Ok(Self::decode(&bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let bytes = unreadable::read(&dir.join(FILE), &mut Parts::new())?;
+        Ok(Self::decode(&bytes))
     }
 
     /// Stores it in the folder of its journal, durably.
@@ -146,7 +144,7 @@ impl Known {
     /// Asks the file, its copy and the segments of bundles in `dir`.
     ///
     /// # Errors
-    /// When one of them is there and cannot be read.
+    /// When one of them may not be read.
     pub(super) fn of(dir: &Path) -> io::Result<Self> {
         let file = Identity::read(dir)?;
         let copy = Identity::decode(&log::identity_copy(dir));

@@ -10,6 +10,7 @@
 //! 6. Dead letters are synced before the entry that they come from is truncated.
 //! 7. A damaged entry is never handed out; it is set aside under its lane and key, and logged.
 //! 8. Files that cannot be opened are moved aside, and every entry that is whole in them is taken over (`salvage.rs`).
+//!    What the disk does not give back is damage like any other (`unreadable.rs`).
 //! 9. A paused id is so on disk before anybody is told, and nothing of it is drained that was not on its way before.
 //! 10. An id is in the index from its first append until it is drained and quiet, and holds a lane from when something
 //!     of it has moved into one until then.
@@ -69,6 +70,7 @@ mod stream;
 #[cfg(all(test, not(feature = "models")))]
 mod tests;
 mod together;
+mod unreadable;
 mod upgrade;
 mod value;
 
@@ -193,10 +195,8 @@ fn mend(settings: &config::Journal, identity: &Identity) -> Result<bool, Journal
     // Held while the log is read: a process of an earlier version has no other lock.
     let _locked = log::lock(&settings.dir)?;
     let seal = Seal::of(&identity.secret);
-    match log::inspect(&settings.dir, &seal)?.first() {
-        Some(hole) => {
-            salvage::salvage(settings, &JournalError::Damaged(hole.to_string()), &seal, identity).map(|()| true)
-        }
+    match log::as_damage(&log::inspect(&settings.dir, &seal)?) {
+        Some(why) => salvage::salvage(settings, &why, &seal, identity).map(|()| true),
         None => Ok(false),
     }
 }
@@ -235,16 +235,18 @@ impl Opened {
         salvage::finish_interrupted(&settings.dir)?;
         private::protect(&settings.dir)?;
         let identity = upgrade::identify(settings)?;
+        salvage::set_small_files_aside(&settings.dir, &identity)?;
         if mend(settings, &identity)? {
             metrics.salvages.add(1);
         }
         let (store, found) = match open_and_recover(settings, &identity) {
-            Err(error) if error.is_damage() => {
-                salvage::salvage(settings, &error, &Seal::of(&identity.secret), &identity)?;
+            Ok(opened) => opened,
+            Err(error) => {
+                let why = unreadable::as_damage(&settings.dir, error)?;
+                salvage::salvage(settings, &why, &Seal::of(&identity.secret), &identity)?;
                 metrics.salvages.add(1);
                 reopen_and_recover(settings, &identity)?
             }
-            opened => opened?,
         };
         let held = Held::count_start(&store, identity)?;
         let mut positions = Positions::new(store.stamp()?, found.highest);

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::log::{self, Hole};
 use super::seal::{HEADER_BYTES, MAX_BODY_BYTES, Seal, body_length};
 use super::set_aside::SetAside;
 use super::store::{self, Store};
+use super::unreadable::{self, Parts};
 use super::value::Value;
 use super::{dead_letters, dead_letters::LETTER, files, guarded, pauses, place};
 use crate::report::{Id, Position};
@@ -73,12 +74,16 @@ pub fn examine(dir: &Path, mut each: impl FnMut(Value) -> Result<(), JournalErro
     };
     let seal = identity.as_ref().map_or_else(Seal::none, |identity| Seal::of(&identity.secret));
     let mut examined = Examined { holes: log::inspect(dir, &seal)?, ..Examined::default() };
+    let small = unreadable::small_files(dir).map_err(failed("read the small files of"))?;
+    examined.damaged.extend(small.into_iter().map(|file| (file.name, Damage::Unreadable)));
     if examined.holes.is_empty() {
         drop(locked);
         match guarded(|| check_trees(dir, identity.as_ref(), &mut examined)) {
             Ok(store) => return read_trees(&store, each).map(|()| examined),
-            Err(error) if error.is_damage() => examined.unreadable = Some(error.to_string()),
-            Err(error) => return Err(error.or_read_only(dir)),
+            Err(error) => {
+                let why = unreadable::as_damage(dir, error).map_err(|error| error.or_read_only(dir))?;
+                examined.unreadable = Some(why.to_string());
+            }
         }
     }
     let mut found = HashSet::new();
@@ -199,15 +204,20 @@ pub(super) fn search(
     Ok(())
 }
 
-/// Searches a file from its first byte to its last.
+/// Searches a file from its first byte to its last; what the disk does not give back has no value in it.
 fn search_file(
-    mut file: File,
+    file: File,
     seal: &Seal,
     each: &mut impl FnMut(Value) -> Result<(), JournalError>,
 ) -> io::Result<Result<(), JournalError>> {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut at) = (Vec::new(), 0);
+    let length = file.metadata()?.len();
     loop {
-        let read = Read::by_ref(&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
+        let begun = bytes.len();
+        bytes.resize(begun + CHUNK_BYTES.min((length - at) as usize), 0);
+        let read = unreadable::read_at(&file, &mut bytes[begun..], at, &mut Parts::new())?;
+        bytes.truncate(begun + read);
+        at += read as u64;
         let is_last = read == 0;
         match search_bytes(&bytes, is_last, seal, each) {
             Ok(searched) => bytes.drain(..searched),

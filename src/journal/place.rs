@@ -120,8 +120,20 @@ fn move_new_in(dir: &Path, from: &Path) -> io::Result<()> {
     files::sync_folder(dir)
 }
 
+/// Moves one file of the journal aside.
+///
+/// # Errors
+/// When it cannot be moved.
+pub(super) fn set_file_aside(dir: &Path, name: &str, aside: &str) -> io::Result<()> {
+    let folder = dir.join(aside);
+    private::make_folder(&folder)?;
+    fs::rename(dir.join(name), folder.join(name))?;
+    files::sync_folder(&folder)?;
+    files::sync_folder(dir)
+}
+
 /// The name of a new folder for what is damaged.
-fn next_aside(dir: &Path) -> io::Result<String> {
+pub(super) fn next_aside(dir: &Path) -> io::Result<String> {
     let names = files::names(dir)?;
     let last = names.iter().filter_map(|name| name.strip_prefix(DAMAGED)?.parse::<u32>().ok()).max();
     Ok(format!("{DAMAGED}{}", last.unwrap_or(0).saturating_add(1)))

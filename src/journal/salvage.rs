@@ -17,7 +17,7 @@ use super::positions::MAX_FOUND;
 use super::seal::Seal;
 use super::store::{Store, recent};
 use super::value::Value;
-use super::{earlier, log, offline};
+use super::{earlier, files, log, offline, unreadable};
 use crate::config;
 use crate::report::Position;
 
@@ -77,6 +77,27 @@ fn copy(settings: &config::Journal, from: &Seal, into: &Identity) -> Result<(u64
 pub(super) fn finish_interrupted(dir: &Path) -> Result<(), JournalError> {
     place::finish(dir)?;
     earlier::remove_leftovers(dir).map_err(failed(dir, "remove what a salvage left beside"))
+}
+
+/// Sets small files aside of which the disk does not give back a part, and writes the identity anew; the others are
+/// made as the journal goes on.
+///
+/// # Errors
+/// When they cannot be moved or written.
+pub(super) fn set_small_files_aside(dir: &Path, identity: &Identity) -> Result<(), JournalError> {
+    let found = unreadable::small_files(dir).map_err(failed(dir, "read the small files of"))?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let aside = place::next_aside(dir).map_err(failed(dir, "look into"))?;
+    for file in found {
+        tracing::error!(file = file.name, aside, "{file}; the file is set aside, and made anew");
+        place::set_file_aside(dir, &file.name, &aside).map_err(failed(dir, "set aside a file of"))?;
+        if file.name == files::IDENTITY {
+            identity.write(dir).map_err(failed(dir, "write the identity of"))?;
+        }
+    }
+    Ok(())
 }
 
 fn failed(dir: &Path, action: &'static str) -> impl FnOnce(io::Error) -> JournalError {

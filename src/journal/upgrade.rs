@@ -7,7 +7,7 @@ use super::place::{self, Old};
 use super::salvage::{self, Copied};
 use super::seal::Seal;
 use super::store::{self, Store};
-use super::{guarded, log, offline, pauses};
+use super::{guarded, log, offline, pauses, unreadable};
 use crate::config;
 use crate::report::Position;
 
@@ -35,8 +35,11 @@ fn upgrade(settings: &config::Journal, identity: &Identity) -> Result<(), Journa
         return salvage::salvage(settings, &why, &Seal::none(), identity);
     }
     match guarded(|| copy(settings, identity)) {
-        Err(error) if error.is_damage() => salvage::salvage(settings, &error, &Seal::none(), identity),
-        copied => place::take(&settings.dir, copied?),
+        Ok(old) => place::take(&settings.dir, old),
+        Err(error) => {
+            let why = unreadable::as_damage(&settings.dir, error)?;
+            salvage::salvage(settings, &why, &Seal::none(), identity)
+        }
     }
 }
 
@@ -44,8 +47,7 @@ fn upgrade(settings: &config::Journal, identity: &Identity) -> Result<(), Journa
 fn holes(settings: &config::Journal) -> Result<Option<JournalError>, JournalError> {
     // Held while the log is read.
     let _locked = log::lock(&settings.dir)?;
-    let holes = log::inspect(&settings.dir, &Seal::none())?;
-    Ok(holes.first().map(|hole| JournalError::Damaged(hole.to_string())))
+    Ok(log::as_damage(&log::inspect(&settings.dir, &Seal::none())?))
 }
 
 /// Copies all that lives into a new journal in the folder of the old one; what becomes of the old one.

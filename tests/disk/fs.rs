@@ -190,8 +190,13 @@ impl Filesystem for Served {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let bytes = self.with(|state| state.live.content(node.0).read(offset, size.into()));
-        reply.data(&bytes);
+        let read = |state: &mut State| {
+            state.can_read(node.0, offset, size.into()).then(|| state.live.content(node.0).read(offset, size.into()))
+        };
+        match self.with(read) {
+            Some(bytes) => reply.data(&bytes),
+            None => reply.error(Errno::EIO),
+        }
     }
 
     fn write(

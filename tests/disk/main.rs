@@ -21,3 +21,4 @@ mod kills;
 mod places;
 mod power;
 mod salvage;
+mod sectors;
