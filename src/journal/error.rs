@@ -37,6 +37,11 @@ pub enum JournalError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The storage below cannot be opened under such a clock. The files are left as they are.
+    #[error(
+        "the system's clock stands before 1970, where the journal cannot be opened; set the clock, and start again"
+    )]
+    Clock,
     /// The storage below failed. After a write or a sync this is final: nothing is acknowledged any more.
     #[error("the journal cannot {action}: {source}")]
     Storage {

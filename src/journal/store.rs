@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -73,8 +74,7 @@ impl Store {
         let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
         private::make_folder(dir).map_err(folder("make the folder"))?;
         files::remove_half_made(dir).map_err(folder("remove half-made files"))?;
-        let config =
-            sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
+        let config = config()?.path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
         let db = config.open().map_err(|e| open_error(dir, e))?;
         // Behind sled's lock: it writes, too.
         let recent = Recent::open(dir, log::synced_bundle(dir, &seal), &seal, identity)?;
@@ -456,6 +456,14 @@ fn take_over_bundles(db: &sled::Db, recent: &Recent) -> Result<(), JournalError>
 
 fn lane_number(name: &[u8]) -> Option<Lane> {
     std::str::from_utf8(name).ok()?.strip_prefix("lane-")?.parse().ok()
+}
+
+/// sled's settings, which take the time.
+fn config() -> Result<sled::Config, JournalError> {
+    if SystemTime::now() < SystemTime::UNIX_EPOCH && cfg!(not(forebay_plant = "blame_the_files")) {
+        return Err(JournalError::Clock);
+    }
+    Ok(sled::Config::new())
 }
 
 fn open_error(dir: &Path, error: sled::Error) -> JournalError {

@@ -9,6 +9,7 @@ use forebay::journal::Seal;
 use serde_json::{Value, json};
 
 use crate::limits::DEAD;
+use crate::positions::libfaketime;
 use crate::support::client::Client;
 use crate::support::http;
 use crate::support::node::{FOREBAY, Node, Output, run, without_settings};
@@ -153,6 +154,25 @@ async fn a_second_node_leaves_a_live_journal_alone_whatever_it_looks_like() {
     node.change("sink.url", format!("sqlite:{}", node.sqlite_file().display()));
     node.restart().await;
     assert_eq!(node.drained().await["stored"], 2);
+}
+
+/// The storage panics under such a clock, which was once taken for damage.
+#[tokio::test]
+async fn a_clock_before_1970_is_no_damage() {
+    let Some(library) = libfaketime() else {
+        println!("skipped: libfaketime is not installed");
+        return;
+    };
+    let mut node = with_backlog(true).await;
+    let preload = format!("LD_PRELOAD={}", library.display());
+    node.under(&["env", &preload, "FAKETIME=-30000d", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
+    assert_eq!(node.launch_to_die().await.code(), Some(1));
+    assert!(node.stderr().contains("clock stands before 1970"), "{}", node.stderr());
+    node.under(&[]);
+    node.change("sink.url", format!("sqlite:{}", node.sqlite_file().display()));
+    node.restart().await;
+    assert_eq!(node.drained().await["stored"], 60);
+    assert!(!node.stderr().contains("is damaged") && !node.journal().join("damaged-1").exists());
 }
 
 /// What the storage itself would skip without a word: all of it.

@@ -14,6 +14,7 @@ const PLANTS: &[&str] = &[
     "open_without_looking",
     "lock_nothing",
     "take_what_is_half_made",
+    "blame_the_files",
     "count_twice",
     "bury_on_unknown",
     "retry_for_ever",
