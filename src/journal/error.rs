@@ -96,9 +96,12 @@ impl JournalError {
         }
     }
 
-    /// Whether the system said it, of a file or a folder.
-    pub(super) fn is_of_system(&self) -> bool {
-        matches!(self, Self::Folder { .. } | Self::Storage { source: sled::Error::Io(_), .. })
+    /// What the system said of a file or a folder.
+    pub(super) fn of_system(&self) -> Option<&io::Error> {
+        match self {
+            Self::Folder { source, .. } | Self::Storage { source: sled::Error::Io(source), .. } => Some(source),
+            _ => None,
+        }
     }
 
     /// What the system said, where the journal in `dir` may not be written.

@@ -111,7 +111,8 @@ pub(super) fn as_damage(dir: &Path, error: JournalError) -> Result<JournalError,
     if error.is_damage() {
         return Ok(error);
     }
-    if !error.is_of_system() {
+    // sled may have lost the number of the system's error.
+    if !error.of_system().is_some_and(|said| is_of_disk(said) || said.raw_os_error().is_none()) {
         return Err(error);
     }
     let found = match find(dir) {
