@@ -1,4 +1,4 @@
-//! The admin API on a real socket, over a real engine.
+//! The admin API on a real socket, over a real service.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forebay::admin::Admin;
 use forebay::config::{Settings, SinkTarget};
-use forebay::engine::Engine;
+use forebay::service::Service;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 struct Node {
     address: SocketAddr,
-    engine: Engine,
+    service: Service,
     stopping: CancellationToken,
     _dir: tempfile::TempDir,
 }
@@ -30,11 +30,11 @@ async fn node() -> Node {
     settings.sink.target = SinkTarget::Sqlite(dir.path().join("reports.db"));
     settings.admin.listen = any;
     let admin = Admin::bind(&settings, Arc::default(), None).await.expect("port 0 is free");
-    let engine = Engine::open(&settings).await.expect("an empty journal opens");
+    let service = Service::open(&settings).await.expect("an empty journal opens");
     let (address, stopping) = (admin.local_addr(), CancellationToken::new());
     let connections = Arc::new(AtomicUsize::new(3));
-    tokio::spawn(admin.run(engine.clone(), connections, stopping.clone(), CancellationToken::new()));
-    Node { address, engine, stopping, _dir: dir }
+    tokio::spawn(admin.run(service.clone(), connections, stopping.clone(), CancellationToken::new()));
+    Node { address, service, stopping, _dir: dir }
 }
 
 impl Node {
@@ -79,7 +79,7 @@ async fn a_stopping_node_is_healthy_but_not_ready() {
     assert_eq!((code, &problem["status"], &problem["detail"]), (503, &json!(503), &json!("the node is stopping")));
     assert!(head.contains("content-type: application/problem+json"));
     assert_eq!(node.get("/healthz").await.0, 200);
-    node.engine.shut_down().await.expect("the last sync works");
+    node.service.shut_down().await.expect("the last sync works");
 }
 
 #[tokio::test]

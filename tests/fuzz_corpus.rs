@@ -40,5 +40,5 @@ fn every_session_of_the_corpus_holds() {
 
 #[test]
 fn every_history_of_the_corpus_holds() {
-    replay("engine", harness::engine);
+    replay("service", harness::service);
 }

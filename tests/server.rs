@@ -1,4 +1,4 @@
-//! The listener on a real socket, over a real engine. What is drained, and where to, is not looked at here.
+//! The listener on a real socket, over a real service. What is drained, and where to, is not looked at here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tokio_util::sync::CancellationToken;
 
 use forebay::config::{OnDisconnect, Settings, SinkTarget};
-use forebay::engine::Engine;
-use forebay::server::Server;
+use forebay::ingest::Server;
+use forebay::service::Service;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Node {
     address: SocketAddr,
-    engine: Engine,
+    service: Service,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     dir: tempfile::TempDir,
@@ -58,10 +58,10 @@ async fn node(change: impl FnOnce(&mut Settings)) -> Node {
     let mut settings = settings(dir.path());
     change(&mut settings);
     let server = Server::bind(&settings, Arc::default(), None).await.expect("port 0 is free");
-    let engine = Engine::open(&settings).await.expect("an empty journal opens");
+    let service = Service::open(&settings).await.expect("an empty journal opens");
     let (address, stop) = (server.local_addr(), CancellationToken::new());
-    let serving = tokio::spawn(server.run(engine.clone(), stop.clone()));
-    Node { address, engine, stop, serving, dir }
+    let serving = tokio::spawn(server.run(service.clone(), stop.clone()));
+    Node { address, service, stop, serving, dir }
 }
 
 impl Node {
@@ -90,7 +90,7 @@ impl Node {
     async fn states(self) -> Vec<(String, String, i64)> {
         self.stop.cancel();
         within(self.serving).await.expect("the server ends");
-        self.engine.shut_down().await.expect("the last sync works");
+        self.service.shut_down().await.expect("the last sync works");
         let database = rusqlite::Connection::open(self.dir.path().join("reports.db")).expect("the sink");
         let mut rows = database.prepare("SELECT id, state, reports FROM report_streams ORDER BY id").expect("a table");
         let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("rows");

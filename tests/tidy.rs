@@ -19,11 +19,11 @@ const FLOORS: &[(&str, u8)] = &[
     ("net", 1),
     ("journal", 1),
     ("sink", 1),
-    ("flusher", 2),
-    ("engine", 3),
-    ("server", 4),
+    ("drain", 2),
+    ("service", 3),
+    ("ingest", 4),
     ("admin", 4),
-    ("serve", 5),
+    ("node", 5),
     ("commands", 6),
 ];
 
@@ -277,10 +277,10 @@ fn what_can_fail_says_why_it_cannot() {
 #[test]
 fn the_reader_of_sources_sees_what_it_should() {
     let source = |text: &str| Source { path: PathBuf::new(), room: None, text: text.to_owned() };
-    let text = "use crate::{journal::{entry, sink}, report::Id, config};\n// crate::admin\nlet x = \"crate::server\"; \
-                crate::engine::open();\n#[cfg(test)]\nmod tests { use crate::commands; }\n";
+    let text = "use crate::{journal::{entry, sink}, report::Id, config};\n// crate::admin\nlet x = \"crate::ingest\"; \
+                crate::service::open();\n#[cfg(test)]\nmod tests { use crate::commands; }\n";
     let named: Vec<String> = source(text).rooms_named().into_iter().collect();
-    assert_eq!(named, ["config", "engine", "journal", "report"]);
+    assert_eq!(named, ["config", "journal", "report", "service"]);
     let strings = r##"a '"' b "x \" y" c r#"z " z"# d '\'' e r#type // f"##;
     let code = without_comments_and_strings(strings);
     assert_eq!(code.split_whitespace().collect::<Vec<_>>(), ["a", "b", "c", "d", "e", "r#type"]);

@@ -45,7 +45,7 @@ pub fn forged(input: &[u8]) {
     let Op::Report { id, seq, time, code, data } = message.op else { return };
     let data = data.map(|data| Bytes::copy_from_slice(data.as_bytes()));
     let draft = Draft { seq, time, code, peer: Some([127, 0, 0, 1].into()), data };
-    let folder = tempfile::Builder::new().prefix("forebay-forged-").tempdir_in(super::engine::memory());
+    let folder = tempfile::Builder::new().prefix("forebay-forged-").tempdir_in(super::service::memory());
     let folder = folder.expect("a folder");
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
 
@@ -65,7 +65,7 @@ pub fn forged(input: &[u8]) {
         })
     };
     (0..WAITING).for_each(|seq| drop(append(&journal, victim, vec![long(seq)])));
-    super::engine::copy_journal(&first, &second);
+    super::service::copy_journal(&first, &second);
     journal.stop().expect("a sound journal");
 
     let journal = open(&second);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay::config::{Ingest, Settings};
+use forebay::ingest::alone;
 use forebay::report::{Number, Op, Parsed, Refusal, Rejected, parse, reply};
-use forebay::server::alone;
 use serde_json::value::RawValue;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;

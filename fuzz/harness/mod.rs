@@ -2,17 +2,17 @@
 //! corpora without a fuzzer.
 
 mod config;
-mod engine;
 mod entry;
 mod forged;
 mod frames;
 mod message;
+mod service;
 mod stand_ins;
 mod wire;
 
 pub use config::config;
-pub use engine::engine;
 pub use entry::entry;
 pub use forged::forged;
 pub use frames::frames;
 pub use message::message;
+pub use service::service;

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
+use forebay::ingest::Backend;
 use forebay::journal::{Ack, Answer, Append, Content, Drained, ReplyTo};
 use forebay::report::{Id, Marker, Position, Refusal};
-use forebay::server::Keeper;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -178,7 +178,7 @@ impl StandIn {
     }
 }
 
-impl Keeper for StandIn {
+impl Backend for StandIn {
     async fn reserve(&self, bytes: usize) {
         assert!(bytes > 0);
         if self.commits == Commits::Later {

@@ -91,7 +91,7 @@ pub(super) async fn list(
 ) -> Result<Json<Page>, Problem> {
     let limit = page_limit(limit.as_deref())?;
     let after = parsed_or_empty::<Key>("after", after.as_deref())?.map(|Key(after)| after);
-    let found = node.engine.dead_letters().damaged(after, limit + 1).await;
+    let found = node.service.dead_letters().damaged(after, limit + 1).await;
     let mut found = found.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let has_more = found.len() > limit;
     found.truncate(limit);

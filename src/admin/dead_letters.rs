@@ -16,9 +16,9 @@ use super::openapi::{AfterText, IdText, KeyText};
 use super::problem::{BadRequest, Conflict, NotFound, Unavailable, Unreadable};
 use super::view::{instant, raw_json};
 use super::{Node, Problem};
-use crate::engine::{DeadLetters, Retried, RetryError};
 use crate::journal::{DeadLetter, JournalError};
 use crate::report::{Holder, Id, LetterKey, LetterKind};
+use crate::service::{DeadLetters, Retried, RetryError};
 
 /// Letters that an export reads at a time.
 const EXPORT_PAGE: usize = 200;
@@ -143,7 +143,7 @@ pub(super) async fn list(
     let limit = page_limit(limit.as_deref())?;
     let after = parsed_or_empty::<LetterKey>("after", after.as_deref())?;
     let (id, kind) = (parsed::<Id>("id", id.as_deref())?, kind.as_deref().map(kind_named).transpose()?);
-    let letters = node.engine.dead_letters();
+    let letters = node.service.dead_letters();
     let mut letters = letters.list(id, kind, after, limit + 1).await.map_err(unreadable)?;
     let has_more = letters.len() > limit;
     letters.truncate(limit);
@@ -165,7 +165,7 @@ pub(super) async fn export(
     Asked(OfId { id }): Asked<OfId>,
 ) -> Result<Response, Problem> {
     let lines =
-        Lines { letters: node.engine.dead_letters().clone(), of: parsed::<Id>("id", id.as_deref())?, after: None };
+        Lines { letters: node.service.dead_letters().clone(), of: parsed::<Id>("id", id.as_deref())?, after: None };
     let stream = futures_util::stream::try_unfold(lines, Lines::next);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
 }
@@ -184,7 +184,7 @@ pub(super) async fn show(
     Named(key): Named<LetterKey>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<LetterView>, Problem> {
-    let letter = node.engine.dead_letters().get(key).await.map_err(unreadable)?;
+    let letter = node.service.dead_letters().get(key).await.map_err(unreadable)?;
     let letter = letter.ok_or_else(|| not_there(key))?;
     Ok(Json(LetterView::new(&letter, true)))
 }
@@ -203,7 +203,7 @@ pub(super) async fn discard(
     Named(key): Named<LetterKey>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<Discarded>, Problem> {
-    let was_there = node.engine.dead_letters().discard(key).await.map_err(not_tried)?;
+    let was_there = node.service.dead_letters().discard(key).await.map_err(not_tried)?;
     if was_there { Ok(Json(Discarded { discarded: 1 })) } else { Err(not_there(key)) }
 }
 
@@ -221,7 +221,7 @@ pub(super) async fn retry(
     Named(key): Named<LetterKey>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<RetriedView>, Problem> {
-    let retried = node.engine.dead_letters().retry(key).await.map_err(not_tried)?;
+    let retried = node.service.dead_letters().retry(key).await.map_err(not_tried)?;
     match retried.last_refusal {
         Some((_, error)) => Err(Problem::new(StatusCode::CONFLICT, format!("the sink refuses it again: {error}"))),
         None => Ok(Json(RetriedView::new(retried))),
@@ -241,7 +241,7 @@ pub(super) async fn retry_all(
     State(node): State<Arc<Node>>,
     Asked(OfId { id }): Asked<OfId>,
 ) -> Result<Json<RetriedView>, Problem> {
-    let retried = node.engine.dead_letters().retry_all(parsed::<Id>("id", id.as_deref())?).await.map_err(not_tried)?;
+    let retried = node.service.dead_letters().retry_all(parsed::<Id>("id", id.as_deref())?).await.map_err(not_tried)?;
     Ok(Json(RetriedView::new(retried)))
 }
 

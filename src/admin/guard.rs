@@ -13,7 +13,7 @@ use crate::net;
 
 /// Refuses requests to another host, from a page of another site, or without the token that the route wants.
 pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
-    let intruders = &node.engine.metrics().admin_intruders;
+    let intruders = &node.service.metrics().admin_intruders;
     if let Some((status, detail)) = net::undecoded(request.headers()) {
         return Problem::new(status, detail).into_response();
     }

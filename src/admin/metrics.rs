@@ -22,7 +22,7 @@ pub(super) async fn page(State(node): State<Arc<Node>>, headers: HeaderMap) -> i
     let format = Format::accepted(accept);
     // It asks file systems.
     let page = tokio::task::spawn_blocking(move || {
-        let reading = node.engine.reading();
+        let reading = node.service.reading();
         let reading = Reading {
             version: env!("CARGO_PKG_VERSION"),
             node_id: node.node_id,
@@ -30,7 +30,7 @@ pub(super) async fn page(State(node): State<Arc<Node>>, headers: HeaderMap) -> i
             connections: node.connections.load(Ordering::Relaxed) as u64,
             ..reading
         };
-        node.engine.metrics().page(reading, format)
+        node.service.metrics().page(reading, format)
     });
     ([(header::CONTENT_TYPE, format.content_type())], page.await.expect("a page is written without a panic"))
 }

@@ -1,9 +1,9 @@
 //! The admin listener: health, readiness and figures, for operators and their tools.
 //!
-//! Duty: answers questions about the engine over HTTP; every error is `application/problem+json` (RFC 9457).
+//! Duty: answers questions about the service over HTTP; every error is `application/problem+json` (RFC 9457).
 //!
 //! Invariants:
-//! 1. A status and the audit in it come from one snapshot of the engine.
+//! 1. A status and the audit in it come from one snapshot of the service.
 //! 2. On a loopback address only requests whose `Host` is this machine's are served, so that a page of another site
 //!    cannot ask through a name that it points here (DNS rebinding); beyond loopback those of `allowed_hosts`, and all
 //!    where there are none and a token is asked for.
@@ -49,8 +49,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, Hosts};
 use crate::config::{self, Settings};
-use crate::engine::Engine;
 use crate::net::{self, Accepted, Caller, Caps, Opening, Terms, Tls};
+use crate::service::Service;
 
 use problem::Problem;
 
@@ -79,7 +79,7 @@ struct Peer(IpAddr);
 
 /// What every handler knows.
 pub(crate) struct Node {
-    engine: Engine,
+    service: Service,
     node_id: u16,
     access: Arc<Access>,
     started: Instant,
@@ -121,7 +121,7 @@ impl Admin {
     /// `connections` is the number of open ingest connections.
     pub async fn run(
         self,
-        engine: Engine,
+        service: Service,
         connections: Arc<AtomicUsize>,
         stopping: CancellationToken,
         stop: CancellationToken,
@@ -129,8 +129,9 @@ impl Admin {
         let Self { listener, local_addr: listen, node_id, access, tls, caps, allowed_hosts } = self;
         let (started, events) = (Instant::now(), events::Events::default());
         let ending = stop.clone();
-        let (hosts, metrics) = (Hosts::new(listen), Arc::clone(engine.metrics()));
-        let node = Node { engine, node_id, access, started, hosts, allowed_hosts, connections, stopping, stop, events };
+        let (hosts, metrics) = (Hosts::new(listen), Arc::clone(service.metrics()));
+        let node =
+            Node { service, node_id, access, started, hosts, allowed_hosts, connections, stopping, stop, events };
         let node = Arc::new(node);
         let service = TowerToHyperService::new(router(Arc::clone(&node)));
         let tracker = TaskTracker::new();

@@ -14,8 +14,8 @@ use super::openapi::IdText;
 use super::problem::{BadRequest, Conflict, Unavailable, Unreadable};
 use super::{Node, Peer, Problem};
 use crate::access::Grant;
-use crate::engine::{MAX_WHY_BYTES, SetAsideError};
 use crate::report::Id;
+use crate::service::{MAX_WHY_BYTES, SetAsideError};
 
 /// What it takes.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -52,7 +52,7 @@ pub(super) async fn set_aside(
         Some(name) => format!("token {name:?} from {peer}"),
         None => format!("an operator at {peer}"),
     };
-    let letter = node.engine.streams().set_aside(&id, &who, &reason).await.map_err(|error| {
+    let letter = node.service.streams().set_aside(&id, &who, &reason).await.map_err(|error| {
         let status = match error {
             SetAsideError::Nothing(_) => StatusCode::CONFLICT,
             SetAsideError::OnItsWay(_) | SetAsideError::Stopping => StatusCode::SERVICE_UNAVAILABLE,

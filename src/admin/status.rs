@@ -12,8 +12,8 @@ use super::asked::{Asked, Nothing};
 use super::problem::{BadRequest, Unavailable};
 use super::view::{instant, seconds};
 use super::{Node, Problem};
-use crate::engine::Status;
 use crate::metrics::Audit;
+use crate::service::Status;
 
 /// `GET /healthz`: 200 while the process serves. Like `/readyz` it takes whatever query a prober adds.
 #[utoipa::path(
@@ -37,7 +37,7 @@ pub(super) async fn healthy() -> &'static str {
     )
 )]
 pub(super) async fn ready(State(node): State<Arc<Node>>) -> Result<&'static str, Problem> {
-    match node.why_not_ready(node.engine.not_ready()) {
+    match node.why_not_ready(node.service.not_ready()) {
         None => Ok("ready\n"),
         Some(reason) => Err(Problem::unavailable(reason)),
     }
@@ -62,19 +62,19 @@ pub(super) async fn status(State(node): State<Arc<Node>>, Asked(Nothing {}): Ask
     responses((status = 200, description = "Where every report is, as one snapshot", body = AuditView), BadRequest)
 )]
 pub(super) async fn audit(State(node): State<Arc<Node>>, Asked(Nothing {}): Asked<Nothing>) -> Json<AuditView> {
-    Json(AuditView::new(node.engine.audit()))
+    Json(AuditView::new(node.service.audit()))
 }
 
 impl Node {
     /// How the node stands. Looks at every id, so away from the tasks that must not wait.
     pub(super) async fn status(self: &Arc<Self>) -> StatusView {
         let node = Arc::clone(self);
-        let view = move || StatusView::new(&node, node.engine.status());
+        let view = move || StatusView::new(&node, node.service.status());
         tokio::task::spawn_blocking(view).await.expect("looking at the node does not panic")
     }
 
-    fn why_not_ready(&self, engine: Option<String>) -> Option<String> {
-        if self.stopping.is_cancelled() { Some("the node is stopping".to_owned()) } else { engine }
+    fn why_not_ready(&self, service: Option<String>) -> Option<String> {
+        if self.stopping.is_cancelled() { Some("the node is stopping".to_owned()) } else { service }
     }
 }
 

@@ -15,9 +15,9 @@ use super::openapi::IdText;
 use super::problem::{BadRequest, Conflict, Unavailable, Unreadable};
 use super::view::{instant, raw_json, seconds};
 use super::{Node, Problem};
-use crate::engine::{Busy, Cursor, Listing, Order, Paused, StreamStatus};
 use crate::journal::{JournalError, LastBatch, LastError, PauseError};
 use crate::report::{Id, Key, Position, Report};
+use crate::service::{Busy, Cursor, Listing, Order, Paused, StreamStatus};
 
 /// What the list takes.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -156,7 +156,7 @@ pub(super) async fn list(
     let prefix = prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
     let listing = Listing { order, limit, after: after.map(|after| after.place), prefix };
     let page =
-        node.engine.streams().list(listing).await.map_err(|busy: Busy| Problem::unavailable(busy.to_string()))?;
+        node.service.streams().list(listing).await.map_err(|busy: Busy| Problem::unavailable(busy.to_string()))?;
     let streams = page.streams.into_iter().map(StreamView::new).collect();
     Ok(Json(StreamsPage { streams, next: page.next.map(|next| next.to_string()), total: page.total }))
 }
@@ -175,7 +175,7 @@ pub(super) async fn show(
     Named(id): Named<Id>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Json<StreamView> {
-    Json(StreamView::new(node.engine.streams().get(&id)))
+    Json(StreamView::new(node.service.streams().get(&id)))
 }
 
 /// `GET /api/v1/streams/{id}/reports?limit=&after=`
@@ -194,7 +194,7 @@ pub(super) async fn reports(
 ) -> Result<Json<QueuedPage>, Problem> {
     let limit = page_limit(query.limit.as_deref())?;
     let after = parsed_or_empty::<PositionText>("after", query.after.as_deref())?.map(|after| after.0);
-    let peeked = node.engine.streams().peek(id, after, limit).await.map_err(unreadable)?;
+    let peeked = node.service.streams().peek(id, after, limit).await.map_err(unreadable)?;
     let reports = peeked.reports.iter().map(|(position, report)| QueuedView::new(id, *position, report)).collect();
     Ok(Json(QueuedPage { reports, next: peeked.next.map(|position| position.0.to_string()) }))
 }
@@ -213,7 +213,7 @@ pub(super) async fn flush(
     Named(id): Named<Id>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<StreamView>, Problem> {
-    let flushed = node.engine.streams().flush(&id);
+    let flushed = node.service.streams().flush(&id);
     let status = flushed.map_err(|paused: Paused| Problem::new(StatusCode::CONFLICT, paused.to_string()))?;
     Ok(Json(StreamView::new(status)))
 }
@@ -253,7 +253,7 @@ pub(super) async fn resume(
 }
 
 async fn set_paused(node: &Node, id: Id, paused: bool) -> Result<Json<StreamView>, Problem> {
-    let changed = node.engine.streams().set_paused(&id, paused).await;
+    let changed = node.service.streams().set_paused(&id, paused).await;
     let status = changed.map_err(|error| {
         let status = match error {
             PauseError::TooMany => StatusCode::CONFLICT,

@@ -55,7 +55,7 @@ pub struct Ack {
 
 impl Ack {
     /// What the journal would answer a report or marker that it kept at `position`. For what stands in for the journal
-    /// in a test; `tests/tidy.rs` keeps it out of the engine.
+    /// in a test; `tests/tidy.rs` keeps it out of the service.
     pub fn made_up(content: &Content, node_id: u16, position: Position) -> Self {
         Self::of(content, node_id, position)
     }

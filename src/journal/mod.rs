@@ -36,6 +36,8 @@ mod claims;
 mod commit;
 mod dead_letters;
 mod earlier;
+#[cfg(all(test, not(feature = "models")))]
+mod engine;
 mod entry;
 mod error;
 mod files;

@@ -421,7 +421,7 @@ pub(super) fn known(dir: &Path) -> Result<Known, JournalError> {
     Known::of(dir).map_err(|source| JournalError::Folder { path: path(), action: "read the file", source })
 }
 
-fn owned(pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Vec<u8>, Bytes), JournalError> {
+pub(super) fn owned(pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<(Vec<u8>, Bytes), JournalError> {
     let (key, value) = pair.map_err(JournalError::storage("read entries"))?;
     Ok((key.to_vec(), Bytes::from_owner(value)))
 }
@@ -459,14 +459,14 @@ fn lane_number(name: &[u8]) -> Option<Lane> {
 }
 
 /// sled's settings, which take the time.
-fn config() -> Result<sled::Config, JournalError> {
+pub(super) fn config() -> Result<sled::Config, JournalError> {
     if SystemTime::now() < SystemTime::UNIX_EPOCH && cfg!(not(forebay_plant = "blame_the_files")) {
         return Err(JournalError::Clock);
     }
     Ok(sled::Config::new())
 }
 
-fn open_error(dir: &Path, error: sled::Error) -> JournalError {
+pub(super) fn open_error(dir: &Path, error: sled::Error) -> JournalError {
     match &error {
         sled::Error::Io(e) if e.kind() == io::ErrorKind::WouldBlock || e.to_string().contains("lock") => {
             JournalError::InUse { path: dir.to_owned() }

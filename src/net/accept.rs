@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::caps::{Caps, Full, Place, Seat};
+use super::caps::{AddressSlot, Caps, Full, Place};
 use super::http::{SEALED, problem_body};
 use super::reserve;
 
@@ -46,7 +46,7 @@ pub struct Accepted {
     /// Who that is.
     pub caller: Caller,
     /// Its place, and what counts for its address.
-    pub place: (Place, Option<Seat>),
+    pub place: (Place, Option<AddressSlot>),
 }
 
 /// Why a connection is not served.
@@ -108,12 +108,12 @@ pub async fn accept_all(
     }
 }
 
-fn admit(caps: &Arc<Caps>, peer: IpAddr, caller: Caller) -> Result<(Place, Option<Seat>), Refusal> {
+fn admit(caps: &Arc<Caps>, peer: IpAddr, caller: Caller) -> Result<(Place, Option<AddressSlot>), Refusal> {
     let place = caps.enter().map_err(Refusal::Full)?;
     match caller {
-        Caller::Client => Ok((place, Some(caps.seat(peer).map_err(Refusal::Full)?))),
+        Caller::Client => Ok((place, Some(caps.slot(peer).map_err(Refusal::Full)?))),
         Caller::Proxy if cfg!(forebay_plant = "count_the_proxy") => {
-            Ok((place, Some(caps.seat(peer).map_err(Refusal::Full)?)))
+            Ok((place, Some(caps.slot(peer).map_err(Refusal::Full)?)))
         }
         // However many clients a proxy has, it is one address.
         Caller::Proxy => Ok((place, None)),

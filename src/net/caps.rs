@@ -36,7 +36,7 @@ pub struct Place {
 
 /// What counts for an address; free again when this is dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct AddressSlot {
     caps: Arc<Caps>,
     address: IpAddr,
 }
@@ -68,7 +68,7 @@ impl Caps {
     ///
     /// # Errors
     /// Where the address has as many as it may.
-    pub fn seat(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, Full> {
+    pub fn slot(self: &Arc<Self>, peer: IpAddr) -> Result<AddressSlot, Full> {
         let address = holder(peer);
         let mut open = self.open();
         let here = open.by_address.get(&address).copied().unwrap_or_default();
@@ -76,7 +76,7 @@ impl Caps {
             return Err(Full::Address);
         }
         open.by_address.insert(address, here + 1);
-        Ok(Seat { caps: Arc::clone(self), address })
+        Ok(AddressSlot { caps: Arc::clone(self), address })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -90,7 +90,7 @@ impl Drop for Place {
     }
 }
 
-impl Drop for Seat {
+impl Drop for AddressSlot {
     fn drop(&mut self) {
         let mut open = self.caps.open();
         if let Some(here) = open.by_address.get_mut(&self.address) {
@@ -122,13 +122,13 @@ mod tests {
     fn places_are_bounded_in_all_and_for_an_address_and_come_back() {
         let caps = Caps::new(3, 2);
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(address);
-        let first = (caps.enter().expect("room"), caps.seat(a).expect("room"));
-        let _second = (caps.enter().expect("room"), caps.seat(a).expect("room"));
-        assert_eq!(caps.seat(a).err(), Some(Full::Address));
-        let third = (caps.enter().expect("room"), caps.seat(b).expect("room"));
+        let first = (caps.enter().expect("room"), caps.slot(a).expect("room"));
+        let _second = (caps.enter().expect("room"), caps.slot(a).expect("room"));
+        assert_eq!(caps.slot(a).err(), Some(Full::Address));
+        let third = (caps.enter().expect("room"), caps.slot(b).expect("room"));
         assert_eq!(caps.enter().err(), Some(Full::All));
         drop((first, third));
-        let _again = (caps.enter().expect("room"), caps.seat(a).expect("room"));
+        let _again = (caps.enter().expect("room"), caps.slot(a).expect("room"));
         caps.change(2, 2);
         assert_eq!(caps.enter().err(), Some(Full::All));
     }
@@ -136,9 +136,9 @@ mod tests {
     #[test]
     fn an_address_that_left_or_was_refused_is_forgotten() {
         let caps = Caps::new(9, 1);
-        drop((caps.enter(), caps.seat(address("192.0.2.1"))));
+        drop((caps.enter(), caps.slot(address("192.0.2.1"))));
         caps.change(9, 0);
-        assert_eq!(caps.seat(address("192.0.2.2")).err(), Some(Full::Address));
+        assert_eq!(caps.slot(address("192.0.2.2")).err(), Some(Full::Address));
         let open = caps.open.lock().expect("nobody panicked");
         assert_eq!((open.all, open.by_address.len()), (0, 0));
     }
@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn a_network_of_ipv6_is_one_address() {
         let caps = Caps::new(9, 1);
-        let _first = caps.seat(address("2001:db8::1")).expect("room");
-        assert_eq!(caps.seat(address("2001:db8::ffff:1")).err(), Some(Full::Address));
-        let _other = caps.seat(address("2001:db8:0:1::1")).expect("room");
+        let _first = caps.slot(address("2001:db8::1")).expect("room");
+        assert_eq!(caps.slot(address("2001:db8::ffff:1")).err(), Some(Full::Address));
+        let _other = caps.slot(address("2001:db8:0:1::1")).expect("room");
     }
 }

@@ -27,7 +27,7 @@ mod tls;
 mod validity;
 
 pub use accept::{Accepted, Caller, Refusal, accept_all, refuse};
-pub use caps::{Caps, Place, Seat};
+pub use caps::{AddressSlot, Caps, Place};
 pub use departure::Departure;
 pub use forwarded::{Unreadable, client, is_by_header};
 pub use http::{SEALED, Terms, problem_body, serve, undecoded};

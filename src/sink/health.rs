@@ -77,8 +77,8 @@ struct View {
     /// Code of the error and whether the log has it: an outage that the next connection ends is not worth an error.
     code: Option<u32>,
     announced: bool,
-    /// How many hold a [`Lasting`], and when the log had a line of one.
-    lasting: usize,
+    /// How many hold a [`StickyError`], and when the log had a line of one.
+    sticky: usize,
     said_lasting: Option<Instant>,
     /// What is said of a server that allows fewer connections than are wanted.
     fewer: Option<String>,
@@ -111,7 +111,7 @@ impl Health {
             entered: Instant::now(),
             code: None,
             announced: false,
-            lasting: 0,
+            sticky: 0,
             said_lasting: None,
             fewer: None,
             all_refused_since: None,
@@ -232,9 +232,9 @@ impl Health {
 
     /// An error over one transaction that does not go away soon, while the sink takes others; `id` is the one whose
     /// batch it is. It is seen until all that hold one have dropped it. At most one a second is logged.
-    pub(super) fn lasts(health: &Arc<Self>, id: Option<&Id>, error: SinkError) -> Lasting {
+    pub(super) fn lasts(health: &Arc<Self>, id: Option<&Id>, error: SinkError) -> StickyError {
         health.view.send_modify(|view| {
-            view.lasting += 1;
+            view.sticky += 1;
             view.status.last_error = Some(error.message.clone());
             if view.said_lasting.is_none_or(|said| said.elapsed() >= BETWEEN_LINES) {
                 view.said_lasting = Some(Instant::now());
@@ -247,14 +247,14 @@ impl Health {
                 announce_failure(SinkState::Blocked, &error);
             }
         });
-        Lasting { health: Arc::clone(health), error }
+        StickyError { health: Arc::clone(health), error }
     }
 
     /// The server allows only so many of the connections that are wanted; those work. One line of the log tells of it.
-    pub(super) fn has_fewer_connections(&self, error: &SinkError, seats: usize, wanted: usize) {
+    pub(super) fn has_fewer_connections(&self, error: &SinkError, slots: usize, wanted: usize) {
         self.view.send_modify(|view| {
             let remedy = "raise what the server allows, or lower sink.connections";
-            let said = view.fewer.replace(format!("{error}; going on with {seats} of {wanted} connections: {remedy}"));
+            let said = view.fewer.replace(format!("{error}; going on with {slots} of {wanted} connections: {remedy}"));
             if said.is_none() {
                 tracing::warn!(
                     error = %error,
@@ -284,37 +284,37 @@ impl Health {
 }
 
 /// An error over one transaction is seen for as long as this is held.
-pub struct Lasting {
+pub struct StickyError {
     health: Arc<Health>,
     error: SinkError,
 }
 
-impl Lasting {
+impl StickyError {
     /// The error.
     pub fn error(&self) -> &SinkError {
         &self.error
     }
 }
 
-impl fmt::Debug for Lasting {
+impl fmt::Debug for StickyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lasting").field(&self.error).finish()
+        f.debug_tuple("StickyError").field(&self.error).finish()
     }
 }
 
-impl PartialEq for Lasting {
+impl PartialEq for StickyError {
     fn eq(&self, other: &Self) -> bool {
         self.error == other.error
     }
 }
 
-impl Eq for Lasting {}
+impl Eq for StickyError {}
 
-impl Drop for Lasting {
+impl Drop for StickyError {
     fn drop(&mut self) {
         self.health.view.send_modify(|view| {
-            view.lasting -= 1;
-            if view.lasting > 0 {
+            view.sticky -= 1;
+            if view.sticky > 0 {
                 return;
             }
             view.all_refused_since = None;

@@ -43,11 +43,11 @@ pub mod writer;
 
 pub use claim::{Claim, Claimant};
 pub use error::{Class, SinkError};
-pub use health::{Health, HealthStatus, Lasting, SinkState};
+pub use health::{Health, HealthStatus, SinkState, StickyError};
 pub use mysql::MysqlSink;
 pub use schema::ddl;
 pub use sqlite::SqliteSink;
-pub use writer::{Burial, Bury, Doubt, Outcome, Refused, Writer};
+pub use writer::{Burial, Bury, Granularity, Outcome, Refused, Writer};
 
 /// What became of one batch within a committed transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The connections that the writers of a sink share, and how many of them there may be.
 //!
-//! A writer has a seat while it works, and a connection with it: one that is idle, or a new one. A server may allow
-//! fewer connections than there are seats. Where it refuses one while others of the pool are open, that seat goes, and
-//! the writers take turns on those that are left; after a growing delay a seat is tried again. Where it refuses the
+//! A writer has a slot while it works, and a connection with it: one that is idle, or a new one. A server may allow
+//! fewer connections than there are slots. Where it refuses one while others of the pool are open, that slot goes, and
+//! the writers take turns on those that are left; after a growing delay a slot is tried again. Where it refuses the
 //! only one, that is an outage as any other.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ const MORE_LONGEST: Duration = Duration::from_secs(300);
 
 /// What the writers of a sink have together.
 pub(super) struct Pool<C> {
-    /// The seats that nobody has.
+    /// The slots that nobody has.
     free: Arc<Semaphore>,
     health: Arc<Health>,
     state: Mutex<State<C>>,
@@ -33,7 +33,7 @@ struct State<C> {
     /// Open ones, idle or not, and those that are being opened.
     open: usize,
     opening: usize,
-    /// As many seats as there are writers.
+    /// As many slots as there are writers.
     wanted: usize,
     /// While the server allows fewer.
     fewer: Option<Fewer>,
@@ -42,24 +42,24 @@ struct State<C> {
 /// What is known of a server that allows fewer connections than are wanted.
 struct Fewer {
     error: SinkError,
-    /// All seats, taken or free; at least one.
-    seats: usize,
-    /// When a seat more is tried, and whether one is to be tried now.
+    /// All slots, taken or free; at least one.
+    slots: usize,
+    /// When a slot more is tried, and whether one is to be tried now.
     more_at: Instant,
     delays: Backoff,
     is_more_due: bool,
 }
 
 /// A place to work for one writer.
-pub(super) struct Seat<C> {
+pub(super) struct PoolSlot<C> {
     pool: Arc<Pool<C>>,
-    /// It is closed before somebody else has the seat.
+    /// It is closed before somebody else has the slot.
     connection: Link<C>,
-    /// None once the seat was given up.
+    /// None once the slot was given up.
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// What a seat has.
+/// What a slot has.
 enum Link<C> {
     None,
     Opening,
@@ -73,14 +73,14 @@ impl<C> Pool<C> {
         Arc::new(Self { free: Arc::new(Semaphore::new(writers)), health, state: Mutex::new(state) })
     }
 
-    /// Waits for a seat; with a connection where one is idle, unless it is to be a new one.
-    pub(super) async fn seat(self: &Arc<Self>, is_new: bool) -> Seat<C> {
+    /// Waits for a slot; with a connection where one is idle, unless it is to be a new one.
+    pub(super) async fn slot(self: &Arc<Self>, is_new: bool) -> PoolSlot<C> {
         if self.state().wants_more() {
             self.free.add_permits(1);
         }
         let permit = Arc::clone(&self.free).acquire_owned().await.expect("the semaphore is never closed");
         let connection = self.state().take_idle(is_new).map_or(Link::None, Link::Open);
-        Seat { pool: Arc::clone(self), connection, permit: Some(permit) }
+        PoolSlot { pool: Arc::clone(self), connection, permit: Some(permit) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<C>> {
@@ -89,13 +89,13 @@ impl<C> Pool<C> {
 }
 
 impl<C> State<C> {
-    /// Whether one seat more is to be tried; notes that it is.
+    /// Whether one slot more is to be tried; notes that it is.
     fn wants_more(&mut self) -> bool {
         let (now, wanted) = (Instant::now(), self.wanted);
-        let Some(fewer) = self.fewer.as_mut().filter(|fewer| fewer.seats < wanted && fewer.more_at <= now) else {
+        let Some(fewer) = self.fewer.as_mut().filter(|fewer| fewer.slots < wanted && fewer.more_at <= now) else {
             return false;
         };
-        fewer.seats += 1;
+        fewer.slots += 1;
         fewer.is_more_due = true;
         fewer.more_at = now + fewer.delays.delay(jitter());
         true
@@ -108,13 +108,13 @@ impl<C> State<C> {
 
     /// Tells an operator, once some connection works.
     fn say_fewer(&self, health: &Health) {
-        if let Some(Fewer { error, seats, .. }) = self.fewer.as_ref().filter(|_| self.open > 0) {
-            health.has_fewer_connections(error, *seats, self.wanted);
+        if let Some(Fewer { error, slots, .. }) = self.fewer.as_ref().filter(|_| self.open > 0) {
+            health.has_fewer_connections(error, *slots, self.wanted);
         }
     }
 }
 
-impl<C> Seat<C> {
+impl<C> PoolSlot<C> {
     /// The connection, if it has one.
     pub(super) fn connection(&mut self) -> Option<&mut C> {
         match &mut self.connection {
@@ -126,7 +126,7 @@ impl<C> Seat<C> {
     /// Opens a connection for it.
     ///
     /// # Errors
-    /// Why there is none. [`Seat::is_given_up`] then says whether others go on without it.
+    /// Why there is none. [`PoolSlot::is_given_up`] then says whether others go on without it.
     pub(super) async fn open(&mut self, connect: impl Future<Output = Result<C, SinkError>>) -> Result<(), SinkError> {
         self.pool.state().opening += 1;
         self.connection = Link::Opening;
@@ -141,7 +141,7 @@ impl<C> Seat<C> {
         if let Some(fewer) = &mut state.fewer {
             fewer.delays.reset();
             fewer.more_at = Instant::now() + fewer.delays.delay(jitter());
-            if fewer.seats == state.wanted {
+            if fewer.slots == state.wanted {
                 state.fewer = None;
                 pool.health.has_all_connections();
             }
@@ -154,11 +154,11 @@ impl<C> Seat<C> {
         if !error.is_of_too_many_connections() || cfg!(forebay_plant = "every_connection_or_none") {
             return;
         }
-        let (seats, wanted) = (state.fewer.as_ref().map_or(state.wanted, |fewer| fewer.seats), state.wanted);
-        if state.open + state.opening == 0 || seats == 1 {
+        let (slots, wanted) = (state.fewer.as_ref().map_or(state.wanted, |fewer| fewer.slots), state.wanted);
+        if state.open + state.opening == 0 || slots == 1 {
             // Whatever it allows later, it is more than none.
             state.fewer = None;
-            self.pool.free.add_permits(wanted - seats);
+            self.pool.free.add_permits(wanted - slots);
             return self.pool.health.has_all_connections();
         }
         if let Some(permit) = self.permit.take() {
@@ -167,18 +167,18 @@ impl<C> Seat<C> {
         let fewer = state.fewer.get_or_insert_with(|| {
             let mut delays = Backoff::new(MORE_FIRST, MORE_LONGEST);
             let more_at = Instant::now() + delays.delay(jitter());
-            Fewer { error: error.clone(), seats, more_at, delays, is_more_due: false }
+            Fewer { error: error.clone(), slots, more_at, delays, is_more_due: false }
         });
-        fewer.seats -= 1;
+        fewer.slots -= 1;
         state.say_fewer(&self.pool.health);
     }
 
-    /// Whether the server allows fewer connections than there are seats, and this one went.
+    /// Whether the server allows fewer connections than there are slots, and this one went.
     pub(super) fn is_given_up(&self) -> bool {
         self.permit.is_none()
     }
 
-    /// Leaves the connection to whoever has a seat next.
+    /// Leaves the connection to whoever has a slot next.
     pub(super) fn keep(&mut self) {
         if let Link::Open(connection) = std::mem::replace(&mut self.connection, Link::None) {
             self.pool.state().idle.push(connection);
@@ -186,7 +186,7 @@ impl<C> Seat<C> {
     }
 }
 
-impl<C> Drop for Seat<C> {
+impl<C> Drop for PoolSlot<C> {
     fn drop(&mut self) {
         let mut state = self.pool.state();
         match self.connection {
@@ -217,34 +217,34 @@ mod tests {
         Err(SinkError::mysql("connecting", 1226, "User 'app' has exceeded the 'max_user_connections' resource"))
     }
 
-    /// A seat, if one is free.
-    fn at_once(pool: &Arc<Pool<()>>) -> Option<Seat<()>> {
-        match pin!(pool.seat(false)).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(seat) => Some(seat),
+    /// A slot, if one is free.
+    fn at_once(pool: &Arc<Pool<()>>) -> Option<PoolSlot<()>> {
+        match pin!(pool.slot(false)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(slot) => Some(slot),
             Poll::Pending => None,
         }
     }
 
-    /// Whether the next seat comes with a connection that was idle; it is left to others again.
+    /// Whether the next slot comes with a connection that was idle; it is left to others again.
     fn has_idle(pool: &Arc<Pool<()>>) -> bool {
-        let mut seat = at_once(pool).expect("one is free");
-        let is_idle = seat.connection().is_some();
-        seat.keep();
+        let mut slot = at_once(pool).expect("one is free");
+        let is_idle = slot.connection().is_some();
+        slot.keep();
         is_idle
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_seat_goes_with_a_connection_that_is_refused_and_comes_back_after_a_growing_delay() {
+    async fn a_slot_goes_with_a_connection_that_is_refused_and_comes_back_after_a_growing_delay() {
         let (pool, health) = pool(3);
         let [mut first, mut second, mut third] =
-            [pool.seat(false).await, pool.seat(false).await, pool.seat(false).await];
+            [pool.slot(false).await, pool.slot(false).await, pool.slot(false).await];
         first.open(ready(Ok(()))).await.expect("it works");
         second.open(ready(Ok(()))).await.expect("it works");
         third.open(ready(refused())).await.expect_err("it is refused");
         assert!(third.is_given_up());
         drop(third);
         assert!(health.status().last_error.is_some_and(|said| said.contains("2 of 3")));
-        assert!(at_once(&pool).is_none(), "two seats are taken, and there is no third");
+        assert!(at_once(&pool).is_none(), "two slots are taken, and there is no third");
         first.keep();
         drop(first);
         for longest in [MORE_FIRST, MORE_FIRST * 2, MORE_FIRST * 4] {
@@ -263,12 +263,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_the_only_connection_is_refused_all_seats_stay() {
+    async fn where_the_only_connection_is_refused_all_slots_stay() {
         let (pool, health) = pool(3);
         for _ in 0..3 {
-            let mut seat = pool.seat(false).await;
-            seat.open(ready(refused())).await.expect_err("it is refused");
-            assert!(!seat.is_given_up());
+            let mut slot = pool.slot(false).await;
+            slot.open(ready(refused())).await.expect_err("it is refused");
+            assert!(!slot.is_given_up());
         }
         assert_eq!(health.status().last_error, None, "that is the writer's to say");
         assert!([at_once(&pool), at_once(&pool), at_once(&pool)].iter().all(Option::is_some));
@@ -280,14 +280,14 @@ mod tests {
         for works in [true, false] {
             let (pool, health) = pool(3);
             let [mut first, mut second, mut third] =
-                [pool.seat(false).await, pool.seat(false).await, pool.seat(false).await];
+                [pool.slot(false).await, pool.slot(false).await, pool.slot(false).await];
             let (tell, told) = oneshot::channel();
             {
                 let mut opening = pin!(first.open(async { told.await.expect("it is told") }));
                 assert!(opening.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-                for seat in [&mut second, &mut third] {
-                    seat.open(ready(refused())).await.expect_err("it is refused");
-                    assert!(seat.is_given_up());
+                for slot in [&mut second, &mut third] {
+                    slot.open(ready(refused())).await.expect_err("it is refused");
+                    assert!(slot.is_given_up());
                 }
                 assert_eq!(health.status().last_error, None, "none works yet");
                 tell.send(if works { Ok(()) } else { refused() }).expect("it listens");
@@ -297,7 +297,7 @@ mod tests {
             assert_eq!(health.status().last_error.is_some_and(|said| said.contains("1 of 3")), works);
             drop((second, third));
             assert_eq!(
-                [at_once(&pool), at_once(&pool)].iter().filter(|seat| seat.is_some()).count(),
+                [at_once(&pool), at_once(&pool)].iter().filter(|slot| slot.is_some()).count(),
                 if works { 0 } else { 2 }
             );
         }
@@ -307,15 +307,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_dropped_counts_no_more() {
         let (pool, _) = pool(2);
-        let mut connected = pool.seat(false).await;
+        let mut connected = pool.slot(false).await;
         connected.open(ready(Ok(()))).await.expect("it works");
-        let mut connecting = pool.seat(false).await;
+        let mut connecting = pool.slot(false).await;
         assert!(
             pin!(connecting.open(std::future::pending())).poll(&mut Context::from_waker(Waker::noop())).is_pending()
         );
         drop((connected, connecting));
-        let mut seat = pool.seat(false).await;
-        seat.open(ready(refused())).await.expect_err("it is refused");
-        assert!(!seat.is_given_up(), "no other is open");
+        let mut slot = pool.slot(false).await;
+        slot.open(ready(refused())).await.expect_err("it is refused");
+        assert!(!slot.is_given_up(), "no other is open");
     }
 }

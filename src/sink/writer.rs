@@ -12,13 +12,15 @@ use tracing::Instrument as _;
 use tracing::field::{Empty, display};
 
 use super::backoff::{Backoff, jitter};
-use super::health::{Health, Lasting, Turn};
-use super::pool::{Pool, Seat};
+use super::health::{Health, StickyError, Turn};
+use super::pool::{Pool, PoolSlot};
 use super::split::{Piece, part};
 use super::{Class, Connection, Sink, SinkError, StoreError, Stored, Taken};
 use crate::metrics::Metrics;
 use crate::report::{Batch, Holder, Id, LetterKind, Position};
 use crate::trace;
+
+mod once;
 
 /// The first and the longest delay before a transaction that met a transient error is sent again.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
@@ -42,7 +44,7 @@ pub struct Outcome {
     pub buried: Burial,
     /// The sink keeps failing over this batch alone: it is neither stored nor refused, or not all of it, and is to be
     /// stored again later, all of it. To be held until then, so that an operator sees why.
-    pub put_back: Option<Arc<Lasting>>,
+    pub put_back: Option<Arc<StickyError>>,
     /// Of a batch that is put back, or was recalled: how many of its first records are in the sink or dead letters all
     /// the same.
     pub settled: usize,
@@ -99,12 +101,12 @@ pub struct Writer<S: Sink> {
     trying: Arc<AtomicBool>,
 }
 
-/// How much is known against the batches that are to be stored.
+/// Into how small parts a transaction is cut over which the sink keeps failing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
-    /// Nothing.
-    None,
-    /// The sink failed over them before: what fails is put back at once, so that nobody waits for it.
+pub enum Granularity {
+    /// Not at all at first: it is tried again, and after a while batch by batch.
+    Transaction,
+    /// The sink failed over these batches before: a batch that fails is put back at once, so that nobody waits for it.
     Batch,
     /// It did so again and again: one of their records may be the cause, so all before it are stored without it.
     Record,
@@ -129,7 +131,7 @@ enum GivenUp {
     /// The sink has other reports under these keys.
     Taken(Vec<Taken>),
     /// It keeps failing and the sink is there: one of its rows may be the cause.
-    Lasting(SinkError),
+    Sticky(SinkError),
 }
 
 impl<S: Sink> Writer<S> {
@@ -198,12 +200,12 @@ impl<S: Sink> Writer<S> {
     /// sink, though it is there, keeps failing over: that one alone is put back. Dropping the future cancels it and
     /// drops the connection; what was under way may then be stored or not, and storing it again changes nothing.
     pub async fn store(&mut self, batches: &[Batch]) -> Vec<Outcome> {
-        self.store_in_doubt(batches, Doubt::None).await
+        self.store_again(batches, Granularity::Transaction).await
     }
 
     /// The same for batches that were put back before.
-    pub async fn store_in_doubt(&mut self, batches: &[Batch], doubt: Doubt) -> Vec<Outcome> {
-        let mut doubtful = doubt != Doubt::None;
+    pub async fn store_again(&mut self, batches: &[Batch], granularity: Granularity) -> Vec<Outcome> {
+        let mut is_retry = granularity != Granularity::Transaction;
         self.tried.clear();
         self.outcomes = vec![Outcome::default(); batches.len()];
         let whole = Piece::Batches(0..batches.len());
@@ -228,7 +230,7 @@ impl<S: Sink> Writer<S> {
                     continue;
                 }
             };
-            match self.commit(given, doubtful).await {
+            match self.commit(given, is_retry).await {
                 Ok(stored) => {
                     // As long as the rest is not stored, none of it is settled.
                     if !pieces.is_empty() {
@@ -248,9 +250,9 @@ impl<S: Sink> Writer<S> {
                         pieces.push(Piece::Refused(batch, vec![Refused::because(index, poison.into())]));
                     }
                 },
-                Err(GivenUp::Lasting(error)) => {
-                    doubtful |= !error.is_too_slow();
-                    let parts = if doubt == Doubt::Record || error.is_too_slow() {
+                Err(GivenUp::Sticky(error)) => {
+                    is_retry |= !error.is_too_slow();
+                    let parts = if granularity == Granularity::Record || error.is_too_slow() {
                         piece.split(batches)
                     } else {
                         piece.split_batches()
@@ -262,8 +264,8 @@ impl<S: Sink> Writer<S> {
                             self.outcomes[batch].settled = settled;
                             // What comes after it in its id must not be stored before it.
                             pieces.retain(|piece| piece.first().0 != batch);
-                            let lasting = Health::lasts(&self.health, Some(&batches[batch].id), error);
-                            self.outcomes[batch].put_back = Some(Arc::new(lasting));
+                            let sticky = Health::lasts(&self.health, Some(&batches[batch].id), error);
+                            self.outcomes[batch].put_back = Some(Arc::new(sticky));
                         }
                     }
                 }
@@ -283,13 +285,13 @@ impl<S: Sink> Writer<S> {
     }
 
     /// Commits these batches in one transaction, however long it takes, unless a row may be what it fails over. A
-    /// doubtful transaction is tried once; none is given up without a batch.
-    async fn commit(&mut self, batches: &[Batch], doubtful: bool) -> Result<Vec<Stored>, GivenUp> {
+    /// is_retry transaction is tried once; none is given up without a batch.
+    async fn commit(&mut self, batches: &[Batch], is_retry: bool) -> Result<Vec<Stored>, GivenUp> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         let mut failing_since = None;
         let mut is_lost = false;
         let health = Arc::clone(&self.health);
-        let mut lasting = None;
+        let mut sticky = None;
         loop {
             let mut probing = match health.turn().await {
                 Turn::Open => None,
@@ -302,14 +304,14 @@ impl<S: Sink> Writer<S> {
                 }
             };
             // Where one that was open has failed, the next tells whether it was that one alone.
-            let mut seat = self.pool.seat(is_lost).await;
-            let tried = self.attempt(&mut seat, batches, probing.is_some()).await;
-            if seat.is_given_up() {
+            let mut slot = self.pool.slot(is_lost).await;
+            let tried = self.attempt(&mut slot, batches, probing.is_some()).await;
+            if slot.is_given_up() {
                 is_lost = false;
                 // The others have a connection, and one of them leaves it to this writer when it is done.
                 continue;
             }
-            drop(seat);
+            drop(slot);
             let failure = match tried {
                 Ok(stored) => {
                     health.works();
@@ -342,14 +344,14 @@ impl<S: Sink> Writer<S> {
                 health.took_probe();
                 probing.iter_mut().for_each(|delays| delays.reset());
             }
-            let may_be_a_rows = error.class == Class::Transient || error.class == Class::Outage && (probed || doubtful);
+            let may_be_a_rows = error.class == Class::Transient || error.class == Class::Outage && (probed || is_retry);
             failing_since = may_be_a_rows.then(|| failing_since.unwrap_or_else(Instant::now));
             // What the server gave too little time for is tried in parts, at once.
             let lasts =
-                error.is_too_slow() || failing_since.is_some_and(|since| doubtful || since.elapsed() >= LASTS_AFTER);
+                error.is_too_slow() || failing_since.is_some_and(|since| is_retry || since.elapsed() >= LASTS_AFTER);
             if lasts && !batches.is_empty() && cfg!(not(forebay_plant = "retry_for_ever")) {
                 health.count(error.class);
-                return Err(GivenUp::Lasting(error));
+                return Err(GivenUp::Sticky(error));
             }
             if error.class != Class::Transient {
                 health.fails(&error, !stale);
@@ -357,7 +359,7 @@ impl<S: Sink> Writer<S> {
             }
             health.count(error.class);
             if lasts {
-                let _ = lasting.insert(Health::lasts(&health, None, error));
+                let _ = sticky.insert(Health::lasts(&health, None, error));
             }
             // A prober waits before its next question anyway.
             if probing.is_none() {
@@ -369,7 +371,7 @@ impl<S: Sink> Writer<S> {
     /// One try, with what became of it in a span: class and code, never the server's words, which may quote a row.
     async fn attempt(
         &self,
-        seat: &mut Seat<S::Connection>,
+        slot: &mut PoolSlot<S::Connection>,
         batches: &[Batch],
         probe: bool,
     ) -> Result<Vec<Stored>, Failure> {
@@ -383,7 +385,7 @@ impl<S: Sink> Writer<S> {
             error.type = Empty,
         );
         self.trying.store(true, Ordering::SeqCst);
-        let tried = self.try_once(seat, batches, probe).instrument(span.clone()).await;
+        let tried = self.try_once(slot, batches, probe).instrument(span.clone()).await;
         self.trying.store(false, Ordering::SeqCst);
         if let Some(error) = tried.as_ref().err().and_then(|failure| failure.error.failure()) {
             span.record("otel.status_code", "ERROR").record("error.type", error.class.name());
@@ -394,20 +396,20 @@ impl<S: Sink> Writer<S> {
         tried
     }
 
-    /// The connection goes with its seat, unless it is kept: so a future that is dropped drops it.
+    /// The connection goes with its slot, unless it is kept: so a future that is dropped drops it.
     async fn try_once(
         &self,
-        seat: &mut Seat<S::Connection>,
+        slot: &mut PoolSlot<S::Connection>,
         batches: &[Batch],
         probe: bool,
     ) -> Result<Vec<Stored>, Failure> {
-        let stale = seat.connection().is_some();
+        let stale = slot.connection().is_some();
         let fail =
             |error: SinkError| Failure { error: error.not_for_a_report().into(), stale, kept: false, probed: false };
         if !stale {
-            seat.open(self.sink.connect()).await.map_err(fail)?;
+            slot.open(self.sink.connect()).await.map_err(fail)?;
         }
-        let connection = seat.connection().expect("it has one, or it was just opened");
+        let connection = slot.connection().expect("it has one, or it was just opened");
         if probe || batches.is_empty() {
             connection.probe().await.map_err(fail)?;
         }
@@ -418,7 +420,7 @@ impl<S: Sink> Writer<S> {
         };
         let kept = connection.usable();
         if kept {
-            seat.keep();
+            slot.keep();
         }
         outcome.map_err(|error| Failure { error, stale, kept, probed: probe })
     }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay::config::{Settings, Sources};
-use forebay::engine::Engine;
 use forebay::journal::{Answer, Append, Content, Drained, Entry, Outlet, ReplyTo, Seal, Value};
 use forebay::report::{self, Body, Draft, Echo, Id, Number, Position, Record, Report, reply};
+use forebay::service::Service;
 use serde::Serialize;
 use support::message::{self, FIRST_SEQ, MESSAGE_BYTES};
 use support::options::{Known, Options};
@@ -146,21 +146,21 @@ fn entry(reports: usize) -> Entry {
     }
 }
 
-/// Commits of an engine whose sink is not there, on the disk of the build.
+/// Commits of a service whose sink is not there, on the disk of the build.
 async fn commits(time: Duration) -> Vec<Figure> {
     let folder = folder("micro-");
     let file = format!("journal.dir = {:?}\nsink.url = {:?}\n", folder.path(), support::node::DEAD_SINK);
     let sources = Sources { file: Some(("micro".to_owned(), file)), variables: Vec::new(), flags: Default::default() };
     let mut settings = Settings::load(&sources).expect("the settings are in order");
     settings.shutdown.drain = Duration::ZERO;
-    let engine = Engine::open(&settings).await.expect("a new journal opens");
+    let service = Service::open(&settings).await.expect("a new journal opens");
     let mut figures = Vec::new();
     for waiting in WAITING {
         let start = Instant::now();
         let mut times = Vec::new();
         while start.elapsed() < time {
             let began = Instant::now();
-            commit(&engine, waiting).await;
+            commit(&service, waiting).await;
             times.push(u32::try_from(began.elapsed().as_nanos()).unwrap_or(u32::MAX));
         }
         times.sort_unstable();
@@ -171,13 +171,13 @@ async fn commits(time: Duration) -> Vec<Figure> {
             reports: waiting,
         });
     }
-    engine.shut_down().await.expect("the journal is well");
-    engine.close().expect("the journal closes");
+    service.shut_down().await.expect("the journal is well");
+    service.close().expect("the journal closes");
     figures
 }
 
 /// Appends a report to each of so many ids, each for a connection of its own, and waits until all are durable.
-async fn commit(engine: &Engine, waiting: usize) {
+async fn commit(service: &Service, waiting: usize) {
     let left = Arc::new(AtomicUsize::new(waiting));
     let append = |number: usize| {
         let outlet = Arc::new(Connection { left: Arc::clone(&left), waits: std::thread::current() });
@@ -196,8 +196,8 @@ async fn commit(engine: &Engine, waiting: usize) {
     };
     // All at once, so that they are one commit.
     let appends = (0..waiting).map(append).collect();
-    engine.reserve(waiting * MESSAGE_BYTES).await;
-    engine.append(appends, waiting * MESSAGE_BYTES);
+    service.reserve(waiting * MESSAGE_BYTES).await;
+    service.append(appends, waiting * MESSAGE_BYTES);
     while left.load(Ordering::Acquire) > 0 {
         std::thread::park();
     }

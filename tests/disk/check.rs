@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use forebay::config::{Settings, SinkTarget};
-use forebay::engine::Engine;
+use forebay::service::Service;
 
 use crate::script::{DATA, LANES, poison};
 use crate::support::ledger::{Ledger, Verdict};
@@ -50,7 +50,7 @@ impl Bench {
     }
 }
 
-/// Starts an engine on a node's folder, lets it drain, stops it, and reads the sink.
+/// Starts a service on a node's folder, lets it drain, stops it, and reads the sink.
 pub async fn drain(data: &Path, ledger: &Ledger) -> Result<Outcome, String> {
     let file = data.join("reports.db");
     let mut settings = Settings::default();
@@ -62,7 +62,7 @@ pub async fn drain(data: &Path, ledger: &Ledger) -> Result<Outcome, String> {
     settings.sink.target = SinkTarget::Sqlite(file.clone());
     settings.shutdown.drain = PATIENCE;
     let since = std::time::Instant::now();
-    let engine = Engine::open(&settings).await.map_err(|error| format!("the node does not start: {error}"))?;
+    let service = Service::open(&settings).await.map_err(|error| format!("the node does not start: {error}"))?;
     // The sink makes its tables when it is first used: at the start, whatever there is to drain.
     let stored = Stored::Sqlite(file.clone());
     while let Err(error) = stored.streams().await {
@@ -71,12 +71,12 @@ pub async fn drain(data: &Path, ledger: &Ledger) -> Result<Outcome, String> {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    engine.shut_down().await.map_err(|error| format!("the node does not stop: {error}"))?;
-    let audit = engine.audit();
+    service.shut_down().await.map_err(|error| format!("the node does not stop: {error}"))?;
+    let audit = service.audit();
     if audit.backlog != 0 || !audit.balanced() {
         return Err(format!("it did not drain: {audit:?}"));
     }
-    drop(engine);
+    drop(service);
     Ok(Outcome { verdict: compare(ledger, file, audit.dead).await?, salvaged: was_salvaged(data) })
 }
 

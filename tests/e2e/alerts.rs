@@ -322,8 +322,8 @@ fn alerts(rules: &str) -> Vec<&str> {
 #[test]
 fn every_alert_is_in_the_runbook_and_fires_in_a_test() {
     let rules = text("forebay.rules.yml");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
-    let runbook = std::fs::read_to_string(path).expect("docs/operations.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md");
+    let runbook = std::fs::read_to_string(path).expect("docs/runbook.md");
     let row = |line: &'_ str| Some(line.strip_prefix("| `Forebay")?.split_once('`')?.0.to_owned());
     let explained: Vec<String> = runbook.lines().filter_map(row).map(|name| format!("Forebay{name}")).collect();
     assert_eq!(explained, alerts(&rules));

@@ -11,7 +11,7 @@ use crate::support::node::Node;
 use crate::support::wait::{eventually, same, within};
 
 const EVENTS: &str = "/api/v1/events";
-/// As docs/operations.md has it.
+/// As docs/admin-api.md has it.
 const MAX_SUBSCRIBERS: usize = 64;
 
 /// One who listens.

@@ -22,6 +22,7 @@ mod edges;
 mod errors;
 mod events;
 mod exactly_once;
+mod examples;
 mod flushing;
 mod forged;
 mod frames;

@@ -1,13 +1,13 @@
-//! The engine with its journal and a real sink, by random operations against a model: appends, markers, drains,
+//! The service with its journal and a real sink, by random operations against a model: appends, markers, drains,
 //! truncations, dead letters that are tried again or discarded, kills and restarts. The model and all that is done are
-//! those of the fuzz target `engine` (`fuzz/harness/engine`).
+//! those of the fuzz target `service` (`fuzz/harness/service`).
 //!
 //! Each case has a seed, which a failure names: `FOREBAY_SEED=N FOREBAY_MODEL_CASES=1` runs that case again. The
 //! seed says what is done, not when the threads of the node get on. `FOREBAY_PROVE=long` runs more cases.
 
-#[path = "../../fuzz/harness/engine/mod.rs"]
+#[path = "../../fuzz/harness/service/mod.rs"]
 #[allow(dead_code, reason = "the fuzz target uses the rest")]
-mod engine;
+mod service;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -37,19 +37,19 @@ fn case(seed: u64, proof: &mut Proof) -> Result<(), String> {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
-    let step = any::<[u8; engine::STEP_BYTES]>();
-    let inputs = (any::<u8>(), proptest::collection::vec(step, 1..=engine::MAX_STEPS));
+    let step = any::<[u8; service::STEP_BYTES]>();
+    let inputs = (any::<u8>(), proptest::collection::vec(step, 1..=service::MAX_STEPS));
     let inputs = inputs.prop_map(|(setup, steps)| [&[setup][..], &steps.concat()].concat());
     let first = RefCell::new(None);
     let run = |input: Vec<u8>| {
-        let findings = engine::run(&input);
+        let findings = service::run(&input);
         first.borrow_mut().get_or_insert_with(|| findings.clone());
-        prop_assert!(findings.none(), "{:#?}\n{:#?}", findings, engine::decode(&input));
+        prop_assert!(findings.none(), "{:#?}\n{:#?}", findings, service::decode(&input));
         Ok(())
     };
     let told = |error| format!("FOREBAY_SEED={seed} FOREBAY_MODEL_CASES=1 runs this case again: {error}");
     let outcome = TestRunner::new_with_rng(config, rng).run(&inputs, run).map_err(told);
-    if let Some(engine::Findings { faults, acknowledged, lost, doubled, wrong }) = first.into_inner() {
+    if let Some(service::Findings { faults, acknowledged, lost, doubled, wrong }) = first.into_inner() {
         let acked = acknowledged as usize;
         proof.verdict(faults, &Verdict { acked, lost, doubled, unknown: wrong, ..Verdict::default() });
     }

@@ -138,7 +138,7 @@ on_each_server!(a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doub
 async fn a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing(kind: Kind) {
     let mut bench = Bench::start(kind, "30s").await;
     let packets = bench.drain(&[]).await;
-    let mut proof = Proof::on(kind, "kill -9 of the node with a transaction in doubt");
+    let mut proof = Proof::on(kind, "kill -9 of the node with a transaction in granularity");
     let rules = each(Counts::default(), packets, &[Fault::Silence], 10);
     let mut injected = 0;
     for rule in rules {

@@ -3,6 +3,7 @@
 use mysql_async::{Conn, Opts, OptsBuilder};
 
 use crate::support::client::Client;
+use crate::support::http;
 use crate::support::load::Load;
 use crate::support::metrics::Page;
 use crate::support::node::{Node, run};
@@ -90,6 +91,15 @@ async fn a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_not
     let said = status["sink"]["last_error"].as_str().unwrap_or_default();
     assert!(status["sink"]["state"] == "up" && said.contains("sink.connections"), "{status}");
     let ledger = load.finish().await;
+    // The connections that the server allows are all the node's: a retry takes its turn on them. Its report stays a
+    // dead letter, for what it is.
+    let mut client = Client::connect(node.ingest()).await;
+    for data in ["1", "2"] {
+        client.report("taken", 1, data).await;
+        node.drained().await;
+    }
+    let retried = http::post(node.admin(), "/api/v1/dead-letters/taken~0~1/retry", "text/plain", "").await;
+    assert_eq!(retried.status, 409, "it is refused for what it is: {}", retried.text());
     // The test reads as the same user.
     server.run(&["ALTER USER app@'127.0.0.1' WITH MAX_USER_CONNECTIONS 0", "FLUSH USER_RESOURCES"]).await;
     let verdict = ledger.settle(&node).await;

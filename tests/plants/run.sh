@@ -43,18 +43,18 @@ refuse_silently          | lib::journal::tests::an_id_past_its_backlog_is_refuse
 trust_the_bytes          | lib::journal::tests::a_damaged_entry_is_set_aside_by_name_and_the_rest_is_served | a checksum that is not looked at
 forget_the_dead          | lib::journal::tests::damage_that_appears_while_running_is_set_aside_and_the_audit_balances | the audit leaves out what is dead
 lose_a_wake_up           | models::journal::models::what_is_pushed_is_taken_in_order_and_never_left_waiting | the commit thread sleeps over a command
-leave_in_commit          | models::flusher::models::an_id_that_returns_while_it_is_drained_or_leaves_is_stored_in_order | an id leaves while a commit works on it
-let_an_id_return_unseen  | models::flusher::models::an_id_that_returns_while_it_is_drained_or_leaves_is_stored_in_order | an id that has only appends on their way is left to nobody
-note_too_late            | models::flusher::models::a_marker_that_comes_while_the_flusher_looks_is_not_overlooked | a flusher says what it waits for after it looked
+leave_in_commit          | models::drain::models::an_id_that_returns_while_it_is_drained_or_leaves_is_stored_in_order | an id leaves while a commit works on it
+let_an_id_return_unseen  | models::drain::models::an_id_that_returns_while_it_is_drained_or_leaves_is_stored_in_order | an id that has only appends on their way is left to nobody
+note_too_late            | models::drain::models::a_marker_that_comes_while_the_flusher_looks_is_not_overlooked | a flusher says what it waits for after it looked
 refuse_in_an_outage      | e2e::limits::a_sink_that_is_down_stops_neither_start_nor_acks               | a sink that is down stops the acks
 go_on_after_failed_sync  | e2e::durable::no_ack_comes_after_a_sync_that_failed_and_the_node_ends_with_an_error | a failed sync counts as one
 trust_the_path           | sink::files::what_waits_for_the_lock_of_a_compaction_is_stored_in_the_compacted_file      | a commit into a file that was moved over is believed
 begin_anew               | e2e::moves::a_file_that_is_moved_away_under_load_is_waited_for_and_nothing_is_lost      | an empty file takes the place of one that was moved away
 any_log                  | sink::files::a_file_beside_a_wal_of_another_state_is_refused_and_not_served             | a -wal is laid over whatever it lies beside
-slow_ones_stay           | lib::server::budget::tests::a_slow_one_is_wanted_once_others_wait           | who takes memory slowly keeps it from all others
-hold_what_comes          | lib::server::budget::tests::what_is_small_is_never_in_want                  | replies are not counted
-ids_without_end          | lib::server::presence::tests::all_connections_together_have_one_too_and_give_it_back | ids of connections have no limit
-dones_without_end        | lib::server::dones::tests::nobody_gets_more_than_half_of_what_is_left       | dones that wait have no limit
+slow_ones_stay           | lib::ingest::budget::tests::a_slow_one_is_wanted_once_others_wait           | who takes memory slowly keeps it from all others
+hold_what_comes          | lib::ingest::budget::tests::what_is_small_is_never_in_want                  | replies are not counted
+ids_without_end          | lib::ingest::presence::tests::all_connections_together_have_one_too_and_give_it_back | ids of connections have no limit
+dones_without_end        | lib::ingest::dones::tests::nobody_gets_more_than_half_of_what_is_left       | dones that wait have no limit
 serve_any_host           | e2e::edges::a_page_that_pointed_its_name_here_writes_no_report                  | a page that points its name here writes reports
 serve_what_cannot_be_read | e2e::edges::a_host_that_cannot_be_read_or_is_there_twice_or_not_is_refused_by_both_listeners | a host that cannot be read counts as none
 take_what_is_not_decoded | e2e::edges::a_body_in_an_encoding_that_is_not_decoded_is_refused             | a body is taken in an encoding that nobody undid
@@ -80,9 +80,9 @@ trust_a_copy             | sink::claims::sqlite::an_original_that_comes_back_aft
 write_to_any_table       | sink::tables::tables_that_cannot_keep_the_promises_are_refused_with_the_statement_that_mends_them::mariadb | tables are written to whatever they are like
 up_while_it_refuses_all  | sink::classes::a_table_that_refuses_every_row_blocks_until_it_takes_one::mariadb | the state is up while every row is refused
 trust_the_driver         | sink::hostile::a_server_that_answers_what_none_should_is_an_error_and_no_panic            | a panic of the driver ends the node
-inflate_to_the_end       | lib::server::post::body::tests::what_gzip_made_is_inflated_up_to_the_limit_and_nothing_else | what is inflated has no limit
+inflate_to_the_end       | lib::ingest::post::body::tests::what_gzip_made_is_inflated_up_to_the_limit_and_nothing_else | what is inflated has no limit
 keep_some                | e2e::post::all_of_an_atomic_request_is_kept_or_none_of_it                   | an atomic request is kept in part
-tell_the_withdrawn       | lib::server::outbox::tests::who_is_withdrawn_is_told_of_nothing_that_comes_later | a withdrawn token is told of what is drained
+tell_the_withdrawn       | lib::ingest::outbox::tests::who_is_withdrawn_is_told_of_nothing_that_comes_later | a withdrawn token is told of what is drained
 serve_the_withdrawn      | e2e::reload::the_socket_of_a_withdrawn_token_is_closed_and_told_nothing_more | the socket of a withdrawn token stays open
 wait_for_who_left        | e2e::edges::who_leaves_is_waited_for_no_more_and_what_it_held_is_free_again  | a request waits though its client is gone
 answer_at_once           | e2e::post::a_request_waits_for_its_dones_and_no_longer_than_it_says         | a request that asks to wait does not

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use forebay::config::SinkTarget;
-use forebay::sink::{Doubt, Sink, SinkState};
+use forebay::sink::{Granularity, Sink, SinkState};
 
 use super::sinks::{Rig, batch, report};
 use super::support::servers::{Kind, Server, on_each_server};
@@ -59,7 +59,7 @@ async fn is_blocked_by(rig: &Rig, code: u32) {
     assert!(outcomes.iter().all(|outcome| outcome.put_back.is_some() && outcome.refused.is_empty()), "{outcomes:?}");
     let blocked = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
-            let held = writer.store_in_doubt(&batches, Doubt::Batch).await;
+            let held = writer.store_again(&batches, Granularity::Batch).await;
             let status = rig.health.status();
             if status.state == SinkState::Blocked {
                 return (status, held);
@@ -91,7 +91,7 @@ async fn a_table_that_refuses_every_row_blocks_until_it_takes_one(kind: Kind) {
         rig.server().run(make).await;
         is_blocked_by(&rig, code).await;
         rig.server().run(&[mend]).await;
-        let stored = rig.writer().store_in_doubt(&[batch("a", vec![report(1, 1)])], Doubt::Batch).await;
+        let stored = rig.writer().store_again(&[batch("a", vec![report(1, 1)])], Granularity::Batch).await;
         assert_eq!(stored, [outcome(1, 0, None)], "{code}");
         assert_eq!((rig.health.status().state, rig.health.status().last_error), (SinkState::Up, None), "{code}");
     }
@@ -111,7 +111,7 @@ async fn a_row_that_is_refused_while_others_are_stored_leaves_the_sink_up() {
     let mut held = writer.store(&[batch("bad", vec![report(1, 1)])]).await;
     for seq in 1.. {
         writer.store(&[batch("good", vec![report(seq, seq)])]).await;
-        let again = writer.store_in_doubt(&[batch("bad", vec![report(1, 1)])], Doubt::Batch).await;
+        let again = writer.store_again(&[batch("bad", vec![report(1, 1)])], Granularity::Batch).await;
         assert_eq!(rig.health.status().state, SinkState::Up);
         held = again;
         if begun.elapsed() > Duration::from_secs(5) {

@@ -242,10 +242,13 @@ async fn a_total_that_is_no_number_of_rows_holds_up_its_own_id_and_says_how_to_m
     let done = |id: &str, at| batch(id, vec![report(at, at), marker(at + 1, Marker::Done)]);
     let outcomes = writer.store(&[done("bad", 10), done("good", 20)]).await;
     assert_eq!(outcomes[1], outcome(1, 0, Some(2)));
-    let lasting = outcomes[0].put_back.as_ref().expect("its id waits").error();
-    assert!(lasting.message.contains("UPDATE `report_streams`"), "{lasting}");
+    let sticky = outcomes[0].put_back.as_ref().expect("its id waits").error();
+    assert!(sticky.message.contains("UPDATE `report_streams`"), "{sticky}");
     assert_eq!(rig.health.status().state, SinkState::Up);
     rig.server().run(&["UPDATE report_streams SET reports = 1 WHERE id = 'bad'"]).await;
-    assert_eq!(writer.store_in_doubt(&[done("bad", 10)], forebay::sink::Doubt::Batch).await, [outcome(1, 0, Some(2))]);
+    assert_eq!(
+        writer.store_again(&[done("bad", 10)], forebay::sink::Granularity::Batch).await,
+        [outcome(1, 0, Some(2))]
+    );
 }
 on_each_server!(a_total_that_is_no_number_of_rows_holds_up_its_own_id_and_says_how_to_mend_it);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use forebay::report::{Batch, JournalId, LetterKind, Marker, Number, Position, Record, Report};
 use forebay::sink::{
-    AnyConnection, AnySink, Burial, Bury, Class, Connection, Doubt, Outcome, Refused, Sink, SinkError, StoreError,
-    Stored, Writer,
+    AnyConnection, AnySink, Burial, Bury, Class, Connection, Granularity, Outcome, Refused, Sink, SinkError,
+    StoreError, Stored, Writer,
 };
 use futures_util::future::BoxFuture;
 
@@ -99,7 +99,7 @@ pub async fn a_row_that_somebody_removed_does_not_come_back(rig: Rig) {
     let again = writer(&rig, 1, true).0.store(&[replayed("a", longer.clone())]).await;
     assert_eq!(again, [outcome(1, 5, Some(6))]);
     assert_eq!(
-        writer(&rig, 1, true).0.store_in_doubt(&[replayed("a", longer)], Doubt::Batch).await,
+        writer(&rig, 1, true).0.store_again(&[replayed("a", longer)], Granularity::Batch).await,
         [outcome(0, 6, Some(6))]
     );
     assert_eq!(rig.rows("a").await.len(), 1);
@@ -207,7 +207,7 @@ pub async fn only_what_was_sent_and_may_be_stored_can_be_a_repetition(rig: Rig) 
     assert_eq!(writer(&rig, 1, true).0.store(&others).await, vec![outcome(2, 0, None); 4]);
 
     let put_back = [batch("a", vec![numbered(1, 3, "3")])];
-    assert_eq!(writer(&rig, 2, true).0.store_in_doubt(&put_back, Doubt::Batch).await, [outcome(1, 0, None)]);
+    assert_eq!(writer(&rig, 2, true).0.store_again(&put_back, Granularity::Batch).await, [outcome(1, 0, None)]);
 
     // What is refused parts them: the first of `b` is sent alone, and what becomes of it is not known.
     let sink = rig.sink();

@@ -6,7 +6,7 @@
 //! 1. The page needs no other host, and its policy lets it reach none; no script of its own is inline.
 //! 2. A browser asks whether a file has changed and gets it only if so: a new version of the program is a new page.
 //!
-//! Does not know: the engine. The page asks the admin API like any other client, with the operator's token.
+//! Does not know: the service. The page asks the admin API like any other client, with the operator's token.
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};

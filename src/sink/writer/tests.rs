@@ -156,10 +156,10 @@ async fn a_code_that_nobody_knows_is_never_poison_and_holds_up_its_own_id_only()
         let status = health.status();
         assert_eq!(status.state, SinkState::Up);
         assert!(status.last_error.is_some(), "that others succeed must not hide it");
-        outcomes[1] = writer.store_in_doubt(&batches[1..2], Doubt::Batch).await.remove(0);
+        outcomes[1] = writer.store_again(&batches[1..2], Granularity::Batch).await.remove(0);
     }
     *script.refuses.lock().expect("no panic") = None;
-    outcomes[1] = writer.store_in_doubt(&batches[1..2], Doubt::Batch).await.remove(0);
+    outcomes[1] = writer.store_again(&batches[1..2], Granularity::Batch).await.remove(0);
     assert_eq!((outcomes[1].inserted, outcomes[1].refused.len(), outcomes[1].put_back.is_some()), (1, 1, false));
     assert_eq!(health.status().last_error, None);
 }
@@ -186,9 +186,9 @@ async fn a_record_that_the_sink_never_takes_holds_up_only_what_comes_after_it() 
     let health: Arc<Health> = Arc::default();
     let mut writer = writer(&script, &health);
     let batches = [batch("a", &[false; 9])];
-    let whole = writer.store_in_doubt(&batches, Doubt::Batch).await;
+    let whole = writer.store_again(&batches, Granularity::Batch).await;
     assert_eq!((whole[0].inserted, whole[0].put_back.is_some()), (0, true), "{whole:?}");
-    let parted = writer.store_in_doubt(&batches, Doubt::Record).await;
+    let parted = writer.store_again(&batches, Granularity::Record).await;
     assert_eq!((parted[0].inserted, parted[0].put_back.is_some()), (5, true), "{parted:?}");
     let committed = script.committed.lock().expect("no panic").clone();
     assert_eq!(committed, (1..=5).map(|at| (batches[0].id, Position(at))).collect::<Vec<_>>());
