@@ -66,12 +66,15 @@ struct Model {
     stamp: Position,
 }
 
+/// Opens an engine anew, from its files or from what was left in memory.
+type Reopen<E> = fn(&Bench<E>, Option<E>, &mut Taken<<E as Engine>::Places>) -> (E, <E as Engine>::Writer);
+
 /// An engine, opened, and how it is opened again.
 struct Bench<E: Engine> {
     dir: TempDir,
     engine: Option<(E, E::Writer)>,
     places: HashMap<Id, E::Places>,
-    reopen: fn(&Bench<E>, Option<E>, &mut Taken<E::Places>) -> (E, E::Writer),
+    reopen: Reopen<E>,
     /// What a crash would leave.
     crash: fn(&Bench<E>) -> (TempDir, Option<E>),
     /// Makes the next sync one that is refused; none for an engine whose syncs end well or finally.
