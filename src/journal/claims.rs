@@ -8,30 +8,27 @@
 //!
 //! It is written before the row is, so the row has one of the two, however the process ends.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::files::CLAIMS as FILE;
 use super::identity::put;
 use super::seal::{Magic, Seal};
+use super::unreadable::{self, Parts};
 
-/// The file in the journal's folder.
-pub(super) const FILE: &str = "claims";
 const CLAIMS: Magic = *b"FBC";
 
 /// Nonces of the rows that may be this journal's.
 pub type Claims = [u64; 2];
 
-/// What the journal in `dir` knows of its claims; `None` where it is of a version that kept none, or was damaged.
+/// What the journal in `dir` knows of its claims; `None` where it is of a version that kept none, or was damaged, or
+/// the disk does not give the file back.
 ///
 /// # Errors
-/// When the file is there and cannot be read.
+/// When the file may not be read.
 pub(super) fn read(dir: &Path) -> io::Result<Option<Claims>> {
-    match fs::read(dir.join(FILE)) {
-        Ok(bytes) => Ok(decode(&bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    let bytes = unreadable::read(&dir.join(FILE), &mut Parts::new())?;
+    Ok(decode(&bytes))
 }
 
 /// Keeps them, durably.
@@ -51,6 +48,8 @@ fn decode(bytes: &[u8]) -> Option<Claims> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

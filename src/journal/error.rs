@@ -1,7 +1,7 @@
 //! What can go wrong with the journal.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::report::LetterKey;
 
@@ -26,6 +26,22 @@ pub enum JournalError {
         /// The folder.
         path: PathBuf,
     },
+    /// It cannot be looked into where it cannot be written.
+    #[error(
+        "the journal at {path} cannot be written ({source}), and its storage writes when it opens the files; copy the \
+         folder, and look into the copy"
+    )]
+    ReadOnly {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The storage below cannot be opened under such a clock. The files are left as they are.
+    #[error(
+        "the system's clock stands before 1970, where the journal cannot be opened; set the clock, and start again"
+    )]
+    Clock,
     /// The storage below failed. After a write or a sync this is final: nothing is acknowledged any more.
     #[error("the journal cannot {action}: {source}")]
     Storage {
@@ -80,6 +96,26 @@ impl JournalError {
         }
     }
 
+    /// What the system said of a file or a folder.
+    pub(super) fn of_system(&self) -> Option<&io::Error> {
+        match self {
+            Self::Folder { source, .. } | Self::Storage { source: sled::Error::Io(source), .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// What the system said, where the journal in `dir` may not be written.
+    pub(super) fn or_read_only(self, dir: &Path) -> Self {
+        match self {
+            Self::Folder { source, .. } | Self::Storage { source: sled::Error::Io(source), .. }
+                if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                Self::ReadOnly { path: dir.to_owned(), source }
+            }
+            error => error,
+        }
+    }
+
     /// An error of the storage, with what was tried.
     pub(super) fn storage(action: &'static str) -> impl FnOnce(sled::Error) -> Self {
         move |source| Self::Storage { action, source }
@@ -92,6 +128,9 @@ pub enum Damage {
     /// Too short for a header, or its length is not what the header says.
     #[error("its length is wrong")]
     Length,
+    /// The disk does not give it back.
+    #[error("the disk does not give it back")]
+    Unreadable,
     /// A version that this program does not know.
     #[error("its format has version {0}, which this version of Forebay does not know")]
     Version(u8),

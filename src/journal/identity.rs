@@ -19,16 +19,14 @@ use std::path::Path;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::files::{self, HALF_MADE, IDENTITY as FILE};
 use super::log;
 use super::private;
 use super::seal::{HEADER_BYTES, Magic, Seal};
 use super::store::recent;
+use super::unreadable::{self, Parts};
 use crate::report::JournalId;
 
-/// The file in the journal's folder.
-pub(super) const FILE: &str = "identity";
-/// What stands behind the name of a file while it is written, before the number of the process that writes it.
-pub(super) const HALF_MADE: &str = ".new-";
 /// What the file begins with, behind its version.
 const IDENTITY: Magic = *b"FBI";
 /// Bytes of the secret.
@@ -93,16 +91,13 @@ impl Identity {
         }
     }
 
-    /// The one of the journal in `dir`; none where the file is missing or damaged.
+    /// The one of the journal in `dir`; none where the file is missing or damaged, or the disk does not give it back.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file may not be read.
     fn read(dir: &Path) -> io::Result<Option<Self>> {
-        match fs::read(dir.join(FILE)) {
-            Ok(bytes) => Ok(Self::decode(&bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let bytes = unreadable::read(&dir.join(FILE), &mut Parts::new())?;
+        Ok(Self::decode(&bytes))
     }
 
     /// Stores it in the folder of its journal, durably.
@@ -149,13 +144,13 @@ impl Known {
     /// Asks the file, its copy and the segments of bundles in `dir`.
     ///
     /// # Errors
-    /// When one of them is there and cannot be read.
+    /// When one of them may not be read.
     pub(super) fn of(dir: &Path) -> io::Result<Self> {
         let file = Identity::read(dir)?;
         let copy = Identity::decode(&log::identity_copy(dir));
         let mut said: Vec<Identity> = file.into_iter().chain(copy).collect();
         let (mut segments, first) = (recent::headers(dir)?, said.len());
-        let is_empty = segments.is_empty() && !dir.join("db").exists();
+        let is_empty = segments.is_empty() && !dir.join(files::DB).exists();
         said.extend(segments.drain(..).filter_map(|header| Identity::decode(&header)));
         let votes = |of: &Identity| said.iter().filter(|other| other.secret == of.secret).count();
         // Where as many say the one as the other, the first holds.

@@ -22,9 +22,11 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::error::JournalError;
+use super::files;
 use super::identity::IDENTITY_BYTES;
 use super::positions::MAX_FOUND;
 use super::seal::{HEADER_BYTES, Magic, Seal, body_length};
+use super::unreadable::{self, Parts};
 
 /// sled keeps a page of more than a quarter of a segment in a file of its own, which it never syncs.
 pub(super) const SEGMENT_BYTES: usize = 8 << 20;
@@ -37,15 +39,15 @@ const CAP: u8 = 2;
 const HIGHEST_KIND: u8 = 11;
 /// How far ahead of the newest segment one may be that is just being written over an old one.
 const SEGMENTS_AHEAD: u64 = 64;
+/// Holes that are named in one error.
+const MOST_NAMED: usize = 8;
 /// Longer messages have no stamp: its tree has one key.
 const STAMP_MESSAGE_BYTES: usize = 256;
 
 /// What a stamp begins with, behind its version.
 const STAMP: Magic = *b"FBT";
 const STAMP_BYTES: usize = HEADER_BYTES + 8;
-/// The file beside the log that says how far it was synced, and behind that who the journal is.
-const SYNCED_FILE: &str = "synced";
-/// Where a copy of the identity begins in it: not in the sector that is written again and again.
+/// Where a copy of the identity begins in the file `synced`: not in the sector that is written again and again.
 const IDENTITY_OFFSET: u64 = 4096;
 
 /// A part of the log that sled would skip without a word.
@@ -66,7 +68,8 @@ pub(super) struct Synced {
 
 impl Synced {
     pub(super) fn open(dir: &Path, seal: &Seal) -> io::Result<Self> {
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(dir.join(SYNCED_FILE))?;
+        let file =
+            File::options().write(true).create(true).truncate(false).mode(0o600).open(dir.join(files::SYNCED))?;
         Ok(Self { file, seal: seal.clone() })
     }
 
@@ -98,13 +101,18 @@ pub(super) fn synced_bundle(dir: &Path, seal: &Seal) -> u64 {
 
 /// The bytes where the copy of the identity is.
 pub(super) fn identity_copy(dir: &Path) -> Vec<u8> {
-    let bytes = fs::read(dir.join(SYNCED_FILE)).unwrap_or_default();
+    let bytes = noted_bytes(dir);
     bytes.get(IDENTITY_OFFSET as usize..).and_then(|copy| copy.get(..IDENTITY_BYTES)).unwrap_or_default().to_vec()
 }
 
 fn noted(dir: &Path, seal: &Seal, at: usize) -> u64 {
-    let bytes = fs::read(dir.join(SYNCED_FILE)).unwrap_or_default();
+    let bytes = noted_bytes(dir);
     bytes.get(at..at + STAMP_BYTES).and_then(|value| stamped(seal, value)).unwrap_or(0)
+}
+
+/// The file `synced`. What cannot be read says nothing.
+fn noted_bytes(dir: &Path) -> Vec<u8> {
+    unreadable::read(&dir.join(files::SYNCED), &mut Parts::new()).unwrap_or_default()
 }
 
 /// The stamp of a commit whose last position this is.
@@ -134,12 +142,21 @@ pub(super) fn inspect(dir: &Path, seal: &Seal) -> Result<Vec<Hole>, JournalError
     })
 }
 
+/// The holes as damage, if there are any.
+pub(super) fn as_damage(holes: &[Hole]) -> Option<JournalError> {
+    let mut named: Vec<_> = holes.iter().take(MOST_NAMED).map(Hole::to_string).collect();
+    if holes.len() > MOST_NAMED {
+        named.push(format!("and {} more", holes.len() - MOST_NAMED));
+    }
+    (!holes.is_empty()).then(|| JournalError::Damaged(named.join("; ")))
+}
+
 /// Takes sled's own lock, so that nobody writes the log while it is read; `None` where there is no log yet.
 ///
 /// # Errors
 /// [`JournalError::InUse`], and when the file cannot be opened.
 pub(super) fn lock(dir: &Path) -> Result<Option<File>, JournalError> {
-    let path = dir.join("db");
+    let path = dir.join(files::DB);
     match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(JournalError::Folder { path, action: "open the file", source }),
@@ -153,14 +170,14 @@ pub(super) fn lock(dir: &Path) -> Result<Option<File>, JournalError> {
 /// Where the log ends in the file `db`.
 #[cfg(test)]
 pub(super) fn end(dir: &Path, seal: &Seal) -> io::Result<u64> {
-    let file = File::open(dir.join("db"))?;
+    let file = File::open(dir.join(files::DB))?;
     let mut log = Log::of(file, seal);
     log.read_headers()?;
     log.walk(snapshot(dir)? / SEGMENT * SEGMENT)
 }
 
 fn find_holes(dir: &Path, seal: &Seal) -> io::Result<Vec<Hole>> {
-    let file = match File::open(dir.join("db")) {
+    let file = match File::open(dir.join(files::DB)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let what = "the file is missing, and something was synced to it".to_owned();
             return Ok(if synced(dir, seal) > 0 { vec![Hole { offset: 0, what }] } else { Vec::new() });
@@ -181,7 +198,9 @@ fn find_holes(dir: &Path, seal: &Seal) -> io::Result<Vec<Hole>> {
         let what = format!("what was synced last (position {synced}) is missing: the log's end is damaged or cut off");
         log.holes.push(Hole { offset: end, what });
     }
-    log.holes.sort_unstable_by_key(|hole| hole.offset);
+    // The end of a log, and a header that is searched behind, are read twice.
+    log.holes.sort_unstable_by(|one, other| (one.offset, &one.what).cmp(&(other.offset, &other.what)));
+    log.holes.dedup();
     Ok(log.holes)
 }
 
@@ -220,7 +239,7 @@ impl Log {
         let length = self.file.metadata()?.len();
         for offset in (0..length).step_by(SEGMENT_BYTES) {
             let mut bytes = [0; SEGMENT_HEADER_BYTES];
-            read_up_to(&self.file, &mut bytes, offset)?;
+            unreadable::read_at(&self.file, &mut bytes, offset, &mut Parts::new())?;
             let Some((lsn, stable)) = segment_header(&bytes) else {
                 self.nameless.push(offset);
                 continue;
@@ -284,25 +303,16 @@ impl Log {
         Ok(())
     }
 
-    /// The bytes of a segment; zeros behind the end of the file.
-    fn segment(&self, offset: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; SEGMENT_BYTES];
-        read_up_to(&self.file, &mut bytes, offset)?;
+    /// The bytes of a segment; zeros behind the end of the file, and where it cannot be read.
+    fn segment(&mut self, offset: u64) -> io::Result<Vec<u8>> {
+        let (mut bytes, mut parts) = (vec![0; SEGMENT_BYTES], Parts::new());
+        unreadable::read_at(&self.file, &mut bytes, offset, &mut parts)?;
+        self.holes.extend(parts.into_iter().map(|part| {
+            let what = format!("the disk does not give back {} bytes", part.end - part.start);
+            Hole { offset: part.start, what }
+        }));
         Ok(bytes)
     }
-}
-
-/// Reads what there is, and leaves the rest of `bytes` as it is.
-fn read_up_to(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let read = file.read_at(bytes, offset)?;
-        if read == 0 {
-            break;
-        }
-        bytes = &mut bytes[read..];
-        offset += read as u64;
-    }
-    Ok(())
 }
 
 /// The log sequence numbers (first, stable) of a segment.

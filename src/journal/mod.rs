@@ -10,17 +10,20 @@
 //! 6. Dead letters are synced before the entry that they come from is truncated.
 //! 7. A damaged entry is never handed out; it is set aside under its lane and key, and logged.
 //! 8. Files that cannot be opened are moved aside, and every entry that is whole in them is taken over (`salvage.rs`).
+//!    What the disk does not give back is damage like any other (`unreadable.rs`).
 //! 9. A paused id is so on disk before anybody is told, and nothing of it is drained that was not on its way before.
 //! 10. An id is in the index from its first append until it is drained and quiet, and holds a lane from when something
 //!     of it has moved into one until then.
 //! 11. An entry that moves from a bundle into a lane is durable there before it leaves the bundle.
+//! 12. Nothing in the folder is read or changed before it is locked (`lock.rs`), and nothing outside of it is changed.
 //!
 //! # On disk
 //! The files in `recent` hold what each commit wrote, a bundle of entries (`bundle.rs`, `store/recent.rs`). sled has
 //! the rest, in trees: `lane-0000` … the entries that wait for long, by id (`entry.rs`); `dead` dead letters
 //! (`dead_letters.rs`); `damaged` what was set aside (`set_aside.rs`); `paused` the ids that are not drained
 //! (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`). All values are sealed (`seal.rs`), and `identity` has
-//! what they are sealed with (`identity.rs`).
+//! what they are sealed with (`identity.rs`). `lock` is locked while it is open, and `damaged-N` has files that were
+//! moved aside (`place.rs`).
 //!
 //! # What it does not know
 //! The sink, the clients (only their [`Outlet`]), and when to drain (only [`Drain`]).
@@ -32,14 +35,17 @@ mod bundle;
 mod claims;
 mod commit;
 mod dead_letters;
+mod earlier;
 #[cfg(all(test, not(feature = "models")))]
 mod engine;
 mod entry;
 mod error;
+mod files;
 mod identity;
 mod index;
 mod lanes;
 mod limits;
+mod lock;
 mod log;
 #[cfg(all(test, feature = "models"))]
 mod models;
@@ -47,6 +53,7 @@ pub mod offline;
 mod owner;
 mod pauses;
 mod peek;
+mod place;
 mod positions;
 mod private;
 mod progress;
@@ -65,6 +72,7 @@ mod stream;
 #[cfg(all(test, not(feature = "models")))]
 mod tests;
 mod together;
+mod unreadable;
 mod upgrade;
 mod value;
 
@@ -104,6 +112,7 @@ use commit::Committer;
 use identity::Identity;
 use index::Index;
 use limits::Limits;
+use lock::Lock;
 use owner::Held;
 use positions::Positions;
 use queue::{Command, Queue};
@@ -162,6 +171,8 @@ struct Shared {
     failure: watch::Sender<Option<Arc<JournalError>>>,
     /// The answer to a question that looks at every stream.
     oldest: Mutex<Option<(Instant, Option<Instant>)>>,
+    /// Let go of once the store is closed: fields are dropped in this order.
+    _lock: Lock,
 }
 
 /// Opens the trees and reads them.
@@ -183,13 +194,11 @@ fn mend(settings: &config::Journal, identity: &Identity) -> Result<bool, Journal
     if cfg!(forebay_plant = "open_without_looking") {
         return Ok(false);
     }
-    // Held while the log is read.
+    // Held while the log is read: a process of an earlier version has no other lock.
     let _locked = log::lock(&settings.dir)?;
     let seal = Seal::of(&identity.secret);
-    match log::inspect(&settings.dir, &seal)?.first() {
-        Some(hole) => {
-            salvage::salvage(settings, &JournalError::Damaged(hole.to_string()), &seal, identity).map(|()| true)
-        }
+    match log::as_damage(&log::inspect(&settings.dir, &seal)?) {
+        Some(why) => salvage::salvage(settings, &why, &seal, identity).map(|()| true),
         None => Ok(false),
     }
 }
@@ -224,19 +233,22 @@ impl Opened {
     /// # Errors
     /// When the folder or the storage cannot be used; not for damaged entries, which are set aside.
     pub fn open(settings: &config::Journal, around: Surroundings, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
+        let lock = Lock::take(&settings.dir)?;
         salvage::finish_interrupted(&settings.dir)?;
         private::protect(&settings.dir)?;
         let identity = upgrade::identify(settings)?;
+        salvage::set_small_files_aside(&settings.dir, &identity)?;
         if mend(settings, &identity)? {
             metrics.salvages.add(1);
         }
         let (store, found) = match open_and_recover(settings, &identity) {
-            Err(error) if error.is_damage() => {
-                salvage::salvage(settings, &error, &Seal::of(&identity.secret), &identity)?;
+            Ok(opened) => opened,
+            Err(error) => {
+                let why = unreadable::as_damage(&settings.dir, error)?;
+                salvage::salvage(settings, &why, &Seal::of(&identity.secret), &identity)?;
                 metrics.salvages.add(1);
                 reopen_and_recover(settings, &identity)?
             }
-            opened => opened?,
         };
         let held = Held::count_start(&store, identity)?;
         let mut positions = Positions::new(store.stamp()?, found.highest);
@@ -271,6 +283,7 @@ impl Opened {
             stopping: AtomicBool::new(false),
             failure: watch::Sender::new(None),
             oldest: Mutex::new(None),
+            _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared), positions, bundles })
     }

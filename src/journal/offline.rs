@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -12,12 +12,14 @@ use super::entry::{self, ENTRY, Entry};
 use super::error::{Damage, JournalError};
 use super::identity::{Identity, Known};
 use super::lanes;
+use super::lock::Lock;
 use super::log::{self, Hole};
 use super::seal::{HEADER_BYTES, MAX_BODY_BYTES, Seal, body_length};
 use super::set_aside::SetAside;
 use super::store::{self, Store};
+use super::unreadable::{self, Parts};
 use super::value::Value;
-use super::{dead_letters, dead_letters::LETTER, guarded, pauses};
+use super::{dead_letters, dead_letters::LETTER, files, guarded, pauses, place};
 use crate::report::{Id, Position};
 
 /// How much of a file is read at a time; more than any value has.
@@ -58,22 +60,30 @@ impl Examined {
 /// # Errors
 /// When there is no journal, a node has it open, a file cannot be read, or `each` fails.
 pub fn examine(dir: &Path, mut each: impl FnMut(Value) -> Result<(), JournalError>) -> Result<Examined, JournalError> {
-    let Some(locked) = log::lock(dir)? else {
+    let failed = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
+    let Some(_lock) = Lock::of_existing(dir)? else {
         let source = io::Error::new(io::ErrorKind::NotFound, "there is no journal in it");
-        return Err(JournalError::Folder { path: dir.to_owned(), action: "read the file db", source });
+        return Err(failed("look into")(source));
     };
+    place::finish_moves(dir).map_err(|error| error.or_read_only(dir))?;
+    // Held while the log is read: a process of an earlier version has no other lock.
+    let locked = log::lock(dir)?;
     let identity = match store::known(dir)? {
         Known::Sealed(identity) => Some(identity),
         Known::New | Known::Unsealed => None,
     };
     let seal = identity.as_ref().map_or_else(Seal::none, |identity| Seal::of(&identity.secret));
     let mut examined = Examined { holes: log::inspect(dir, &seal)?, ..Examined::default() };
+    let small = unreadable::small_files(dir).map_err(failed("read the small files of"))?;
+    examined.damaged.extend(small.into_iter().map(|file| (file.name, Damage::Unreadable)));
     if examined.holes.is_empty() {
         drop(locked);
         match guarded(|| check_trees(dir, identity.as_ref(), &mut examined)) {
             Ok(store) => return read_trees(&store, each).map(|()| examined),
-            Err(error) if error.is_damage() => examined.unreadable = Some(error.to_string()),
-            Err(error) => return Err(error),
+            Err(error) => {
+                let why = unreadable::as_damage(dir, error).map_err(|error| error.or_read_only(dir))?;
+                examined.unreadable = Some(why.to_string());
+            }
         }
     }
     let mut found = HashSet::new();
@@ -178,13 +188,13 @@ pub(super) fn search(
     mut each: impl FnMut(Value) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
     let folder = |source| JournalError::Folder { path: dir.to_owned(), action: "search", source };
-    let mut files = vec![dir.join("db")];
+    let mut paths = vec![dir.join(files::DB)];
     // Bundles, and pages that sled kept in files of their own.
-    for folder in [store::recent::FOLDER, "blobs"] {
+    for folder in [files::RECENT, files::BLOBS] {
         let found = fs::read_dir(dir.join(folder)).into_iter().flatten();
-        files.extend(found.filter_map(Result::ok).map(|file| file.path()));
+        paths.extend(found.filter_map(Result::ok).map(|file| file.path()));
     }
-    for file in files {
+    for file in paths {
         match File::open(&file) {
             Ok(file) => search_file(file, seal, &mut each).map_err(folder)??,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -194,15 +204,20 @@ pub(super) fn search(
     Ok(())
 }
 
-/// Searches a file from its first byte to its last.
+/// Searches a file from its first byte to its last; what the disk does not give back has no value in it.
 fn search_file(
-    mut file: File,
+    file: File,
     seal: &Seal,
     each: &mut impl FnMut(Value) -> Result<(), JournalError>,
 ) -> io::Result<Result<(), JournalError>> {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut at) = (Vec::new(), 0);
+    let length = file.metadata()?.len();
     loop {
-        let read = Read::by_ref(&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
+        let begun = bytes.len();
+        bytes.resize(begun + CHUNK_BYTES.min((length - at) as usize), 0);
+        let read = unreadable::read_at(&file, &mut bytes[begun..], at, &mut Parts::new())?;
+        bytes.truncate(begun + read);
+        at += read as u64;
         let is_last = read == 0;
         match search_bytes(&bytes, is_last, seal, each) {
             Ok(searched) => bytes.drain(..searched),

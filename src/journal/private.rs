@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::error::JournalError;
+use super::files;
 
 /// Makes a folder that only its owner may enter, and those above it that are missing.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
@@ -19,7 +20,17 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
 /// When a file belongs to somebody else.
 pub(super) fn protect(dir: &Path) -> Result<(), JournalError> {
     let failed = |source| JournalError::Folder { path: dir.to_owned(), action: "protect the files", source };
-    if dir.exists() { walk(dir).map_err(failed) } else { Ok(()) }
+    if dir.exists() { protect_own(dir).map_err(failed) } else { Ok(()) }
+}
+
+/// What else lies in the folder may be somebody else's.
+fn protect_own(dir: &Path) -> io::Result<()> {
+    restrict(dir, 0o700)?;
+    let lock = dir.join(files::LOCK);
+    for path in files::own(dir)?.into_iter().chain(lock.exists().then_some(lock)) {
+        if path.is_dir() { walk(&path)? } else { gone_is_fine(restrict(&path, 0o600))? }
+    }
+    Ok(())
 }
 
 fn walk(folder: &Path) -> io::Result<()> {

@@ -4,43 +4,34 @@
 //! The log of the storage has entries that were settled long ago, too. They are drained again and found in the sink:
 //! duplicates, not rows. A dead letter that was discarded may come back, which is why the log says what happened.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::Path;
 
 use super::commit::now_micros;
 use super::error::JournalError;
 use super::identity::Identity;
 use super::lanes::Lane;
+use super::place::{self, Old};
 use super::positions::MAX_FOUND;
 use super::seal::Seal;
 use super::store::{Store, recent};
 use super::value::Value;
-use super::{log, offline};
+use super::{earlier, files, log, offline, unreadable};
 use crate::config;
 use crate::report::Position;
 
 /// Entries between two syncs of the new journal.
 const SYNC_EVERY: u64 = 10_000;
-/// What a journal is called whose values are all in the one that took its place, until it is removed.
-const REPLACED: &str = "replaced";
 /// An hour, in microseconds: above any position that the damaged journal gave out under a clock that was right.
 const MARGIN: u64 = 3_600_000_000;
-
-/// What becomes of files that others took the place of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Old {
-    /// They are kept as `….damaged-N`.
-    Kept,
-    /// All of them is in the new ones.
-    Removed,
-}
 
 /// Makes a new journal of what is whole in the damaged one, whose values have the seal `from`, and puts it in its
 /// place. It has the identity `into`: that of the damaged one, where that has one.
 ///
-/// The new journal is made beside the old one, and takes its place only when it is whole and synced. A crash at any
-/// instant leaves either the damaged journal where it was, so that the next start begins again, or a new one that
-/// [`finish_interrupted`] puts there.
+/// The new journal is made in the folder of the old one, and takes its place (`place.rs`) only when it is whole and
+/// synced. A crash at any instant leaves either the damaged journal where it was, so that the next start begins again,
+/// or a new one that [`finish_interrupted`] puts there.
 ///
 /// # Errors
 /// When files cannot be read or moved, or the new journal cannot be written. The damaged files are still there then.
@@ -53,12 +44,13 @@ pub(super) fn salvage(
     let dir = &settings.dir;
     tracing::error!(error = %why, "the journal is damaged; its files are searched for reports");
     finish_interrupted(dir)?;
-    let mut salvaged = Copied::new(settings, into)?;
-    offline::search(dir, from, |value| salvaged.take_over(value))?;
-    // Positions go on above all that was found, and above the clock: the last stamp may be among what is damaged.
-    let given_out = log::synced(dir, from).max(recent::stamp(dir, from)).max(now_micros()).max(salvaged.highest);
-    let (entries, dead_letters) = salvaged.finish(Position((given_out + MARGIN).min(MAX_FOUND)))?;
-    take_place(dir, Old::Kept)?;
+    let copied = copy(settings, from, into);
+    if copied.is_err() {
+        // It may have filled the disk. What cannot be removed now is removed by the next start.
+        let _ = fs::remove_dir_all(dir.join(place::MAKING));
+    }
+    let (entries, dead_letters) = copied?;
+    place::take(dir, Old::Kept)?;
     tracing::error!(
         entries,
         dead_letters,
@@ -68,55 +60,51 @@ pub(super) fn salvage(
     Ok(())
 }
 
-/// Puts the new journal that was made beside the old one in its place.
-///
-/// # Errors
-/// When the old one can be neither moved nor removed, or the new one not moved.
-pub(super) fn take_place(dir: &Path, old: Old) -> Result<(), JournalError> {
-    let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
-    let aside = match old {
-        Old::Kept => (1..).map(|n| beside(dir, &format!("damaged-{n}"))).find(|path| !path.exists()),
-        Old::Removed => Some(beside(dir, REPLACED)),
-    };
-    let aside = aside.expect("some number is free");
-    fs::rename(dir, &aside).map_err(folder("move aside the files of"))?;
-    finish_interrupted(dir)?;
-    if old == Old::Kept {
-        tracing::error!(damaged = %aside.display(), "the damaged journal is kept there");
-    }
-    Ok(())
+/// Makes a new journal of what is whole in the one in its folder; how many entries and dead letters it has.
+fn copy(settings: &config::Journal, from: &Seal, into: &Identity) -> Result<(u64, u64), JournalError> {
+    let dir = &settings.dir;
+    let mut salvaged = Copied::new(settings, into)?;
+    offline::search(dir, from, |value| salvaged.take_over(value))?;
+    // Positions go on above all that was found, and above the clock: the last stamp may be among what is damaged.
+    let given_out = log::synced(dir, from).max(recent::stamp(dir, from)).max(now_micros()).max(salvaged.highest);
+    salvaged.finish(Position((given_out + MARGIN).min(MAX_FOUND)))
 }
 
-/// Puts a journal that was made beside an old one in its place, or removes one that was not finished; and removes what
-/// another took the place of.
+/// Goes on with a salvage that was cut off, of this version or of an earlier one.
 ///
 /// # Errors
-/// When it can be neither moved nor removed.
+/// When files can be neither moved nor removed.
 pub(super) fn finish_interrupted(dir: &Path) -> Result<(), JournalError> {
-    let (new, replaced) = (beside(dir, "salvaging"), beside(dir, REPLACED));
-    let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
-    if new.exists() {
-        if dir.exists() {
-            fs::remove_dir_all(&new).map_err(folder("remove what a salvage left beside"))?;
-        } else {
-            let moved = fs::rename(&new, dir).and_then(|()| File::open(dir.canonicalize()?.join(".."))?.sync_all());
-            moved.map_err(folder("put the salvaged journal in the place of"))?;
+    place::finish(dir)?;
+    earlier::remove_leftovers(dir).map_err(failed(dir, "remove what a salvage left beside"))
+}
+
+/// Sets small files aside of which the disk does not give back a part, and writes the identity anew; the others are
+/// made as the journal goes on.
+///
+/// # Errors
+/// When they cannot be moved or written.
+pub(super) fn set_small_files_aside(dir: &Path, identity: &Identity) -> Result<(), JournalError> {
+    let found = unreadable::small_files(dir).map_err(failed(dir, "read the small files of"))?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let aside = place::next_aside(dir).map_err(failed(dir, "look into"))?;
+    for file in found {
+        tracing::error!(file = file.name, aside, "{file}; the file is set aside, and made anew");
+        place::set_file_aside(dir, &file.name, &aside).map_err(failed(dir, "set aside a file of"))?;
+        if file.name == files::IDENTITY {
+            identity.write(dir).map_err(failed(dir, "write the identity of"))?;
         }
     }
-    if dir.exists() && replaced.exists() {
-        fs::remove_dir_all(&replaced).map_err(folder("remove what was replaced beside"))?;
-    }
     Ok(())
 }
 
-/// A path beside the journal's folder, named after it.
-fn beside(dir: &Path, what: &str) -> PathBuf {
-    let mut name = dir.as_os_str().to_owned();
-    name.push(format!(".{what}"));
-    PathBuf::from(name)
+fn failed(dir: &Path, action: &'static str) -> impl FnOnce(io::Error) -> JournalError {
+    move |source| JournalError::Folder { path: dir.to_owned(), action, source }
 }
 
-/// A new journal beside another, whose values it takes over.
+/// A new journal in the folder of another, whose values it takes over.
 pub(super) struct Copied {
     store: Store,
     lanes: Lane,
@@ -128,7 +116,7 @@ pub(super) struct Copied {
 
 impl Copied {
     pub(super) fn new(settings: &config::Journal, identity: &Identity) -> Result<Self, JournalError> {
-        let new = beside(&settings.dir, "salvaging");
+        let new = settings.dir.join(place::MAKING);
         let store = Store::open(&new, settings.lanes, settings.cache_bytes, Some(identity))?;
         store.keep_identity(identity)?;
         Ok(Self { store, lanes: settings.lanes, entries: 0, dead: 0, highest: 0, value: Vec::new() })

@@ -2,11 +2,12 @@
 //! (`store/recent.rs`).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -14,6 +15,7 @@ use super::bundle::{Heading, Spot};
 use super::claims::{self, Claims};
 use super::entry;
 use super::error::JournalError;
+use super::files;
 use super::identity::{self, Identity, Known};
 use super::lanes::{self, Lane};
 use super::log::{self, SEGMENT_BYTES, Synced};
@@ -71,9 +73,8 @@ impl Store {
         let seal = identity.map_or_else(Seal::none, |identity| Seal::of(&identity.secret));
         let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
         private::make_folder(dir).map_err(folder("make the folder"))?;
-        remove_half_made_files(dir).map_err(folder("remove half-made files"))?;
-        let config =
-            sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
+        files::remove_half_made(dir).map_err(folder("remove half-made files"))?;
+        let config = config()?.path(dir).segment_size(SEGMENT_BYTES).cache_capacity(cache_bytes).flush_every_ms(None);
         let db = config.open().map_err(|e| open_error(dir, e))?;
         // Behind sled's lock: it writes, too.
         let recent = Recent::open(dir, log::synced_bundle(dir, &seal), &seal, identity)?;
@@ -91,7 +92,7 @@ impl Store {
             take_over_bundles(&trees.db, &recent)?;
         }
         let store = Self {
-            file: File::options().write(true).open(dir.join("db")).map_err(folder("open the file db of"))?,
+            file: File::options().write(true).open(dir.join(files::DB)).map_err(folder("open the file db of"))?,
             synced: Synced::open(dir, &seal).map_err(folder("open the file synced of"))?,
             dir: dir.to_owned(),
             seal,
@@ -101,7 +102,7 @@ impl Store {
         };
         store.flush()?;
         private::protect(dir)?;
-        sync_names(dir).map_err(folder("sync the names in"))?;
+        files::sync_names(dir).map_err(folder("sync the names in"))?;
         Ok(store)
     }
 
@@ -132,7 +133,7 @@ impl Store {
     }
 
     fn identity_failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> JournalError {
-        let path = self.dir.join(identity::FILE);
+        let path = self.dir.join(files::IDENTITY);
         move |source| JournalError::Folder { path, action, source }
     }
 
@@ -332,14 +333,14 @@ impl Store {
     fn flush(&self) -> Result<(), JournalError> {
         self.trees().db.flush().map_err(JournalError::storage("flush"))?;
         if cfg!(not(forebay_plant = "sync_by_sled_alone")) {
-            self.file.sync_data().map_err(|source| JournalError::Sync { path: self.dir.join("db"), source })?;
+            self.file.sync_data().map_err(|source| JournalError::Sync { path: self.dir.join(files::DB), source })?;
         }
         self.trees_changed.store(false, Ordering::Relaxed);
         Ok(())
     }
 
     fn noted(&self, noted: io::Result<()>) -> Result<(), JournalError> {
-        let path = || self.dir.join("synced");
+        let path = || self.dir.join(files::SYNCED);
         noted.map_err(|source| JournalError::Folder { path: path(), action: "write", source })
     }
 
@@ -416,7 +417,7 @@ impl Drop for Store {
 
 /// What is known of who the journal in `dir` is.
 pub(super) fn known(dir: &Path) -> Result<Known, JournalError> {
-    let path = || dir.join(identity::FILE);
+    let path = || dir.join(files::IDENTITY);
     Known::of(dir).map_err(|source| JournalError::Folder { path: path(), action: "read the file", source })
 }
 
@@ -457,6 +458,14 @@ fn lane_number(name: &[u8]) -> Option<Lane> {
     std::str::from_utf8(name).ok()?.strip_prefix("lane-")?.parse().ok()
 }
 
+/// sled's settings, which take the time.
+pub(super) fn config() -> Result<sled::Config, JournalError> {
+    if SystemTime::now() < SystemTime::UNIX_EPOCH && cfg!(not(forebay_plant = "blame_the_files")) {
+        return Err(JournalError::Clock);
+    }
+    Ok(sled::Config::new())
+}
+
 pub(super) fn open_error(dir: &Path, error: sled::Error) -> JournalError {
     match &error {
         sled::Error::Io(e) if e.kind() == io::ErrorKind::WouldBlock || e.to_string().contains("lock") => {
@@ -464,34 +473,4 @@ pub(super) fn open_error(dir: &Path, error: sled::Error) -> JournalError {
         }
         _ => JournalError::Storage { action: "be opened", source: error },
     }
-}
-
-/// A kill while sled writes a snapshot leaves a file that makes the next open report corruption; it holds nothing that
-/// the log does not. Nor does a `conf` without a log: sled makes it first, and the first start was cut off there.
-pub(super) fn remove_half_made_files(dir: &Path) -> io::Result<()> {
-    for file in fs::read_dir(dir)? {
-        let file = file?;
-        let name = file.file_name();
-        let name = name.to_string_lossy();
-        if name.ends_with(".generating") || name.contains(identity::HALF_MADE) {
-            fs::remove_file(file.path())?;
-        }
-    }
-    let conf = dir.join("conf");
-    if conf.exists() && !dir.join("db").exists() {
-        fs::remove_file(conf)?;
-    }
-    Ok(())
-}
-
-/// sled syncs neither its `conf` nor any folder; a power cut could leave a journal without a name.
-pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
-    for name in ["conf", "db", "blobs", "synced", identity::FILE, claims::FILE, recent::FOLDER, "."] {
-        let path = dir.join(name);
-        if path.exists() {
-            File::open(path)?.sync_all()?;
-        }
-    }
-    let absolute = dir.canonicalize()?;
-    absolute.ancestors().skip(1).take(2).try_for_each(|folder| File::open(folder)?.sync_all())
 }

@@ -3,10 +3,11 @@
 
 use super::error::JournalError;
 use super::identity::{Identity, Known};
+use super::place::{self, Old};
 use super::salvage::{self, Copied};
 use super::seal::Seal;
 use super::store::{self, Store};
-use super::{guarded, log, offline, pauses};
+use super::{guarded, log, offline, pauses, unreadable};
 use crate::config;
 use crate::report::Position;
 
@@ -30,12 +31,15 @@ pub(super) fn identify(settings: &config::Journal) -> Result<Identity, JournalEr
 
 fn upgrade(settings: &config::Journal, identity: &Identity) -> Result<(), JournalError> {
     tracing::info!(dir = %settings.dir.display(), "the journal is of an earlier version; it is rewritten");
-    if let Some(hole) = holes(settings)? {
-        return salvage::salvage(settings, &hole, &Seal::none(), identity);
+    if let Some(why) = holes(settings)? {
+        return salvage::salvage(settings, &why, &Seal::none(), identity);
     }
     match guarded(|| copy(settings, identity)) {
-        Err(error) if error.is_damage() => salvage::salvage(settings, &error, &Seal::none(), identity),
-        copied => salvage::take_place(&settings.dir, copied?),
+        Ok(old) => place::take(&settings.dir, old),
+        Err(error) => {
+            let why = unreadable::as_damage(&settings.dir, error)?;
+            salvage::salvage(settings, &why, &Seal::none(), identity)
+        }
     }
 }
 
@@ -43,12 +47,11 @@ fn upgrade(settings: &config::Journal, identity: &Identity) -> Result<(), Journa
 fn holes(settings: &config::Journal) -> Result<Option<JournalError>, JournalError> {
     // Held while the log is read.
     let _locked = log::lock(&settings.dir)?;
-    let holes = log::inspect(&settings.dir, &Seal::none())?;
-    Ok(holes.first().map(|hole| JournalError::Damaged(hole.to_string())))
+    Ok(log::as_damage(&log::inspect(&settings.dir, &Seal::none())?))
 }
 
-/// Copies all that lives into a new journal beside the old one; what becomes of the old one.
-fn copy(settings: &config::Journal, identity: &Identity) -> Result<salvage::Old, JournalError> {
+/// Copies all that lives into a new journal in the folder of the old one; what becomes of the old one.
+fn copy(settings: &config::Journal, identity: &Identity) -> Result<Old, JournalError> {
     let old = Store::open(&settings.dir, 0, settings.cache_bytes, None)?;
     let mut copied = Copied::new(settings, identity)?;
     let mut damaged = old.damaged_after(&[]).count();
@@ -65,5 +68,5 @@ fn copy(settings: &config::Journal, identity: &Identity) -> Result<salvage::Old,
     }
     let (entries, dead_letters) = copied.finish(Position(old.stamp()?))?;
     tracing::info!(entries, dead_letters, damaged, "all that waits in the journal goes on in its new form");
-    Ok(if damaged > 0 { salvage::Old::Kept } else { salvage::Old::Removed })
+    Ok(if damaged > 0 { Old::Kept } else { Old::Removed })
 }

@@ -91,8 +91,8 @@ pub async fn compare(ledger: &Ledger, file: PathBuf, dead: u64) -> Result<Verdic
     Ok(verdict)
 }
 
-/// Whether the journal was put aside as damaged.
+/// Whether files of the journal were put aside as damaged.
 pub fn was_salvaged(data: &Path) -> bool {
-    let entries = std::fs::read_dir(data).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(data.join("journal")).into_iter().flatten().flatten();
     entries.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("damaged"))
 }

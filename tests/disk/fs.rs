@@ -169,13 +169,11 @@ impl Filesystem for Served {
         _flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        if parent != new_parent {
-            return reply.error(Errno::EXDEV);
-        }
         match self.with(|state| named(state, parent, name)) {
             Ok(node) => {
                 let (from, to) = (name.to_owned(), new_name.to_owned());
-                self.perform(request, Op::Rename { folder: parent.0, from, to, node }, reply);
+                let op = Op::Rename { folder: parent.0, from, to_folder: new_parent.0, to, node };
+                self.perform(request, op, reply);
             }
             Err(error) => reply.error(error),
         }
@@ -192,8 +190,13 @@ impl Filesystem for Served {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let bytes = self.with(|state| state.live.content(node.0).read(offset, size.into()));
-        reply.data(&bytes);
+        let read = |state: &mut State| {
+            state.can_read(node.0, offset, size.into()).then(|| state.live.content(node.0).read(offset, size.into()))
+        };
+        match self.with(read) {
+            Some(bytes) => reply.data(&bytes),
+            None => reply.error(Errno::EIO),
+        }
     }
 
     fn write(

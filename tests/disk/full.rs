@@ -150,7 +150,8 @@ async fn a_journal_on_a_disk_that_is_full_to_the_last_byte_ends_the_node_and_los
         let said = node.stderr().split_off(said.len());
         assert!(status.code().is_some_and(|code| code != 0), "it ended with {status}");
         assert!(said.contains("No space left"), "it does not say that:\n{said}");
-        let names: Vec<_> = std::fs::read_dir(small.folder.path()).expect("it is mounted").flatten().collect();
+        let journal = small.folder.path().join("journal");
+        let names: Vec<_> = std::fs::read_dir(journal).expect("it is mounted").flatten().collect();
         let is_salvage = |name: &str| name.contains("damaged") || name.contains("salvag");
         assert!(!names.iter().any(|e| is_salvage(&e.file_name().to_string_lossy())), "it was searched: {names:?}");
         assert!(!said.contains("is damaged"), "{said}");

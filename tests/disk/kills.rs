@@ -33,7 +33,7 @@ async fn killed_in_script(fault: Option<Fault>) -> (Killed, u64) {
 }
 
 /// A recovery that is killed so: a start, draining, and a stop.
-async fn killed_in_recovery(tree: &Tree, fault: Fault) -> (Tree, bool) {
+pub async fn killed_in_recovery(tree: &Tree, fault: Fault) -> (Tree, bool) {
     let disk = Disk::mount(tree.clone());
     disk.arm(fault);
     let mut node = script::node_on(&disk);
@@ -82,7 +82,7 @@ impl Kills {
 }
 
 /// Before and after the calls of these numbers; in the short form one of both.
-fn faults_at(numbers: Vec<u64>) -> impl Iterator<Item = Fault> {
+pub fn faults_at(numbers: Vec<u64>) -> impl Iterator<Item = Fault> {
     let both = numbers.into_iter().enumerate().flat_map(|(n, number)| {
         let kinds = [Fault::KillBefore(number), Fault::KillAfter(number)];
         kinds.into_iter().enumerate().filter(move |(kind, _)| is_long() || *kind == n % 2)

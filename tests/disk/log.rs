@@ -13,8 +13,8 @@ pub enum Op {
     Make { folder: u64, name: OsString, node: u64, is_folder: bool },
     /// `unlink` or `rmdir`.
     Remove { folder: u64, name: OsString },
-    /// A rename within one folder; between two it is refused with EXDEV.
-    Rename { folder: u64, from: OsString, to: OsString, node: u64 },
+    /// A rename, perhaps into another folder: then it is in both folders or in none.
+    Rename { folder: u64, from: OsString, to_folder: u64, to: OsString, node: u64 },
     /// Bytes at an offset.
     Write { file: u64, offset: u64, bytes: Arc<[u8]> },
     /// A new length.
@@ -26,13 +26,25 @@ pub enum Op {
 }
 
 impl Op {
-    /// The file or folder that it changes or syncs.
+    /// The file or folder that it changes or syncs; the first of two.
     pub fn node(&self) -> u64 {
         match *self {
             Self::Make { folder, .. } | Self::Remove { folder, .. } | Self::Rename { folder, .. } => folder,
             Self::SyncFolder { folder } => folder,
             Self::Write { file, .. } | Self::Resize { file, .. } | Self::Sync { file } => file,
         }
+    }
+
+    /// The second folder that it changes.
+    fn other_node(&self) -> Option<u64> {
+        match *self {
+            Self::Rename { folder, to_folder, .. } => Some(to_folder).filter(|to| *to != folder),
+            _ => None,
+        }
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = u64> {
+        std::iter::once(self.node()).chain(self.other_node())
     }
 
     /// Whether it makes something durable.
@@ -87,8 +99,13 @@ impl Replay {
                 self.durable.0.insert(*node, new);
             }
             if op.is_sync() {
-                let synced = self.pending.extract_if(.., |pending| pending.node() == op.node());
-                synced.for_each(|op| self.durable.apply(&op));
+                let covered = covered(&self.pending, op.node());
+                let (mut at, durable) = (0, &mut self.durable);
+                let synced = self.pending.extract_if(.., |_| {
+                    at += 1;
+                    covered[at - 1]
+                });
+                synced.for_each(|op| durable.apply(&op));
             } else {
                 self.pending.push(op.clone());
             }
@@ -117,10 +134,10 @@ impl Replay {
                 },
                 Policy::Some | Policy::Torn if op.is_of_folder() => {
                     // A folder's changes reach the disk in their order.
-                    if !cut_off.contains(&op.node()) && kept(random) {
+                    if !op.nodes().any(|node| cut_off.contains(&node)) && kept(random) {
                         tree.apply(op);
                     } else {
-                        cut_off.insert(op.node());
+                        cut_off.extend(op.nodes());
                     }
                 }
                 Policy::Torn => match op {
@@ -140,6 +157,22 @@ impl Replay {
         }
         tree
     }
+}
+
+/// Which changes a sync of `node` makes durable: all of it, and where a rename between it and another folder is among
+/// them, all of that one up to there.
+fn covered(pending: &[Op], node: u64) -> Vec<bool> {
+    let mut up_to = BTreeMap::from([(node, pending.len())]);
+    let mut covered = vec![false; pending.len()];
+    for (at, op) in pending.iter().enumerate().rev() {
+        covered[at] = op.nodes().any(|node| up_to.get(&node).is_some_and(|end| at < *end));
+        if covered[at] {
+            for node in op.nodes() {
+                up_to.entry(node).or_insert(at);
+            }
+        }
+    }
+    covered
 }
 
 /// The parts of a write that reach the disk whole or not at all: those between multiples of `sector` in the file.

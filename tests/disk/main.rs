@@ -18,4 +18,7 @@ mod tree;
 mod faults;
 mod full;
 mod kills;
+mod places;
 mod power;
+mod salvage;
+mod sectors;

@@ -1,7 +1,8 @@
 //! The file system, mounted: its log, and the faults that it can be told to have.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -9,7 +10,7 @@ use fuser::{BackgroundSession, Config, Errno, MountOption, Session};
 
 use crate::fs::Served;
 use crate::log::Op;
-use crate::tree::{Content, Node, Tree};
+use crate::tree::{Content, Node, PAGE, Tree};
 
 /// What goes wrong with the journal's files and folders. Operations count from 1, from [`Disk::arm`] on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct State {
     /// The file and the end of the last write to the journal, if no other change came after it.
     end_of_write: Option<(u64, u64)>,
     fault: Option<Fault>,
+    /// Parts of files that cannot be read.
+    bad: Vec<(u64, Range<u64>)>,
     /// Whether the fault has come.
     faulted: bool,
     /// After a kill nothing is performed, so that no other thread of the process does one thing more.
@@ -74,10 +77,16 @@ impl State {
             counts: Counts::default(),
             end_of_write: None,
             fault: None,
+            bad: Vec::new(),
             faulted: false,
             halted: false,
             next,
         }
+    }
+
+    /// Whether all of this part of a file can be read.
+    pub fn can_read(&self, node: u64, offset: u64, bytes: u64) -> bool {
+        self.bad.iter().all(|(of, bad)| *of != node || bad.end <= offset || offset + bytes <= bad.start)
     }
 
     /// A number for a new node.
@@ -200,6 +209,13 @@ impl Disk {
     pub fn arm(&self, fault: Fault) {
         let mut state = self.state();
         (state.fault, state.counts, state.faulted) = (Some(fault), Counts::default(), false);
+    }
+
+    /// Answers reads of this page of a file with EIO from now on.
+    pub fn spoil(&self, path: &Path, page: u64) {
+        let mut state = self.state();
+        let node = state.live.find(path);
+        state.bad.push((node, page * PAGE..(page + 1) * PAGE));
     }
 
     /// Whether the fault has come.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::log::Op;
 
 /// Bytes of a page.
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 
 /// The number of the root folder.
 pub const ROOT: u64 = 1;
@@ -100,6 +100,14 @@ impl Tree {
         }
     }
 
+    /// The number of what this path names, from the root on.
+    pub fn find(&self, path: &Path) -> u64 {
+        path.iter().fold(ROOT, |folder, name| {
+            let found = self.folder(folder).and_then(|entries| entries.get(name));
+            *found.unwrap_or_else(|| panic!("{} is not there", path.display()))
+        })
+    }
+
     fn entries(&mut self, folder: u64) -> &mut BTreeMap<OsString, u64> {
         match self.0.get_mut(&folder) {
             Some(Node::Folder(entries)) => entries,
@@ -120,10 +128,9 @@ impl Tree {
         match op {
             Op::Make { folder, name, node, .. } => drop(self.entries(*folder).insert(name.clone(), *node)),
             Op::Remove { folder, name } => drop(self.entries(*folder).remove(name)),
-            Op::Rename { folder, from, to, node } => {
-                let entries = self.entries(*folder);
-                entries.remove(from);
-                entries.insert(to.clone(), *node);
+            Op::Rename { folder, from, to_folder, to, node } => {
+                self.entries(*folder).remove(from);
+                self.entries(*to_folder).insert(to.clone(), *node);
             }
             Op::Write { file, offset, bytes } => self.content(*file).write(*offset, bytes),
             Op::Resize { file, size } => self.content(*file).resize(*size),

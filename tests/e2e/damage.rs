@@ -9,6 +9,7 @@ use forebay::journal::Seal;
 use serde_json::{Value, json};
 
 use crate::limits::DEAD;
+use crate::positions::libfaketime;
 use crate::support::client::Client;
 use crate::support::http;
 use crate::support::node::{FOREBAY, Node, Output, run, without_settings};
@@ -134,6 +135,46 @@ async fn a_journal_in_use_or_none_at_all_is_refused_with_the_reason() {
     assert!(output.code == Some(1) && output.stderr.contains("no journal"), "{output:?}");
 }
 
+/// The second one once took the journal of the first for damaged, and moved it away while that one wrote it.
+#[tokio::test]
+async fn a_second_node_leaves_a_live_journal_alone_whatever_it_looks_like() {
+    let mut node = Node::new().set("sink.url", DEAD).start().await;
+    let mut client = Client::connect(node.ingest()).await;
+    client.report("a", 1, "1").await;
+    // As somebody who cleans up would; the first node has it open.
+    std::fs::remove_file(node.journal().join("db")).expect("it is there");
+    let dir = node.journal().display().to_string();
+    let mut second = Node::new().set("journal.dir", dir);
+    assert_eq!(second.launch_to_die().await.code(), Some(1));
+    assert!(second.stderr().contains("is in use by another process"), "{}", second.stderr());
+    let output = journal("check", &node);
+    assert!(output.code == Some(1) && output.stderr.contains("in use"), "{output:?}");
+    client.report("a", 2, "2").await;
+    node.kill();
+    node.change("sink.url", format!("sqlite:{}", node.sqlite_file().display()));
+    node.restart().await;
+    assert_eq!(node.drained().await["stored"], 2);
+}
+
+/// The storage panics under such a clock, which was once taken for damage.
+#[tokio::test]
+async fn a_clock_before_1970_is_no_damage() {
+    let Some(library) = libfaketime() else {
+        println!("skipped: libfaketime is not installed");
+        return;
+    };
+    let mut node = with_backlog(true).await;
+    let preload = format!("LD_PRELOAD={}", library.display());
+    node.under(&["env", &preload, "FAKETIME=-30000d", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
+    assert_eq!(node.launch_to_die().await.code(), Some(1));
+    assert!(node.stderr().contains("clock stands before 1970"), "{}", node.stderr());
+    node.under(&[]);
+    node.change("sink.url", format!("sqlite:{}", node.sqlite_file().display()));
+    node.restart().await;
+    assert_eq!(node.drained().await["stored"], 60);
+    assert!(!node.stderr().contains("is damaged") && !node.journal().join("damaged-1").exists());
+}
+
 /// What the storage itself would skip without a word: all of it.
 #[tokio::test]
 async fn a_damaged_header_loses_nothing() {
@@ -149,7 +190,7 @@ async fn a_damaged_header_loses_nothing() {
     let audit = node.drained().await;
     assert_eq!(audit["stored"], 60, "{audit}");
     assert!(node.stderr().contains("the journal is damaged"), "the log says so");
-    assert!(node.folder().join("journal.damaged-1").is_dir(), "the files are kept");
+    assert!(node.journal().join("damaged-1").is_dir(), "the files are kept");
 }
 
 /// One report's bytes: it is lost, is named, and no other is.

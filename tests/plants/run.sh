@@ -31,6 +31,9 @@ move_what_is_taken       | lib::journal::tests::bundles::what_moves_while_it_is_
 leave_before_sync        | lib::journal::commit::tests::a_bundle_is_kept_until_a_sync_covers_what_moved_out_of_it | a bundle goes before what moved out of it is synced
 take_back_oldest_first   | lib::journal::commit::tests::a_move_is_taken_back_youngest_first            | a crash leaves a lane with a hole
 open_without_looking     | lib::journal::tests::damage::a_damaged_header_of_any_segment_is_seen        | sled opens a log that nobody walked
+lock_nothing             | lib::journal::tests::salvage::who_comes_second_reads_and_changes_nothing_of_a_journal_however_damaged | a journal is opened without its lock
+take_what_is_half_made   | lib::journal::tests::salvage::a_salvage_that_was_cut_off_at_any_step_is_begun_again_or_gone_on_with | a new journal counts before it is whole
+blame_the_files          | e2e::damage::a_clock_before_1970_is_no_damage                                | a clock before 1970 is taken for damage
 truncate_before_store    | mysql::cuts::a_node_that_is_killed_with_a_transaction_in_doubt_loses_and_doubles_nothing::mariadb | the same
 count_twice              | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing::mariadb        | streams count the batch, not the new rows
 session_lingers          | mysql::cuts::a_way_that_breaks_at_any_packet_of_a_drain_loses_and_doubles_nothing::mariadb        | a session that failed keeps its locks

@@ -19,11 +19,12 @@ use bytes::Bytes;
 
 use super::super::entry::{decode_key, encode_key};
 use super::super::error::JournalError;
+use super::super::files;
 use super::super::lanes::{self, Lane};
 use super::super::log::{self, SEGMENT_BYTES};
 use super::super::private;
 use super::super::seal::Seal;
-use super::super::store::{open_error, owned, remove_half_made_files, sync_names};
+use super::super::store::{config, open_error, owned};
 use super::{Engine, Found, Kind, Outcome, Places, Settings, Synced, Writer};
 use crate::report::{Id, Position};
 
@@ -128,8 +129,8 @@ impl Engine for Trees {
         let Settings { dir, seal, lanes, cache_bytes } = settings;
         let folder = |action| move |source| JournalError::Folder { path: dir.clone(), action, source };
         private::make_folder(dir).map_err(folder("make the folder"))?;
-        remove_half_made_files(dir).map_err(folder("remove half-made files"))?;
-        let config = sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(*cache_bytes);
+        files::remove_half_made(dir).map_err(folder("remove half-made files"))?;
+        let config = config()?.path(dir).segment_size(SEGMENT_BYTES).cache_capacity(*cache_bytes);
         let db = config.flush_every_ms(None).open().map_err(|error| open_error(dir, error))?;
         let tree = |name: &str| db.open_tree(name).map_err(JournalError::storage("open a tree"));
         let meta = tree("meta")?;
@@ -144,7 +145,7 @@ impl Engine for Trees {
         };
         writer.flush()?;
         private::protect(dir)?;
-        sync_names(dir).map_err(folder("sync the names in"))?;
+        files::sync_names(dir).map_err(folder("sync the names in"))?;
         trees.find(found)?;
         Ok((trees, writer))
     }

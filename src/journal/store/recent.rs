@@ -20,7 +20,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -30,9 +30,11 @@ use bytes::Bytes;
 
 use super::super::bundle::Heading;
 use super::super::error::JournalError;
+use super::super::files;
 use super::super::identity::{IDENTITY_BYTES, Identity};
 use super::super::private;
 use super::super::seal::Seal;
+use super::super::unreadable::{self, Parts};
 
 mod frames;
 mod segment;
@@ -42,7 +44,7 @@ pub(in super::super) use segment::SEGMENT_BYTES;
 use segment::{fill, opened, read_whole, reserve};
 
 /// The folder, in that of the journal.
-pub(in super::super) const FOLDER: &str = "recent";
+pub(in super::super) const FOLDER: &str = files::RECENT;
 /// Where the last segment had at least so many, a commit that needs a new one fills it with zeros. That costs some
 /// milliseconds once; without, each sync of what is written for the first time takes 0.1 ms longer.
 const FEW_FRAMES: u64 = 128;
@@ -365,18 +367,20 @@ fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// What each segment of the journal in `dir` begins with.
+/// What each segment of the journal in `dir` begins with; zeros where the disk does not give it back.
 ///
 /// # Errors
-/// When one cannot be read.
+/// When one may not be read.
 pub(in super::super) fn headers(dir: &Path) -> io::Result<Vec<Vec<u8>>> {
     let folder = dir.join(FOLDER);
     if !folder.exists() {
         return Ok(Vec::new());
     }
     let read = |path| {
-        let mut header = Vec::new();
-        File::open(path)?.take(IDENTITY_BYTES as u64).read_to_end(&mut header).map(|_| header)
+        let mut header = vec![0; IDENTITY_BYTES];
+        let read = unreadable::read_at(&File::open(path)?, &mut header, 0, &mut Parts::new())?;
+        header.truncate(read);
+        Ok(header)
     };
     paths(&folder)?.into_iter().map(read).collect()
 }
@@ -408,8 +412,11 @@ fn failed(folder: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Jour
 pub(in super::super) fn stamp(dir: &Path, seal: &Seal) -> u64 {
     let (mut found, mut bytes) = (Frames::new(Format { seal: seal.clone(), header: Vec::new() }), Vec::new());
     for path in paths(&dir.join(FOLDER)).unwrap_or_default() {
+        bytes.clear();
+        bytes.resize(SEGMENT_BYTES, 0);
+        let read = |file: File| unreadable::read_at(&file, &mut bytes, 0, &mut Parts::new());
         // What cannot be read says nothing.
-        if File::open(path).and_then(|file| read_whole(&file, &mut bytes)).is_ok() {
+        if File::open(path).and_then(read).is_ok() {
             found.look_at(&bytes, 0);
         }
     }

@@ -150,7 +150,7 @@ fn a_stamp_in_a_report_or_in_the_file_of_stamps_is_none() {
     });
     let next = ack(&bench.append("a", vec![report(None, "1")])[0]).position();
     assert!(next < Position(far), "a stamp that a client made was believed");
-    assert!(!bench.dir.path().join("journal.damaged-1").exists(), "and it was taken for damage");
+    assert!(!bench.settings.dir.join("damaged-1").exists(), "and it was taken for damage");
 }
 
 /// Frames of another journal, put beside those of this or over them.
@@ -166,7 +166,7 @@ fn a_segment_of_another_journal_is_left_out() {
     // In the place of ours: that is damage, which is said, and not theirs.
     bench.reopen_after(|| copied(fs::copy(&theirs, ours.join("0000"))));
     assert_eq!(bench.metrics.audit.snapshot().recovered, 0);
-    assert!(bench.dir.path().join("journal.damaged-1").exists());
+    assert!(bench.settings.dir.join("damaged-1").exists());
 }
 
 /// As a backup brings it back: what it says is gone, and what it lacks is missed.
@@ -185,7 +185,7 @@ fn an_old_segment_of_the_same_journal_brings_nothing_back_and_is_missed_where_it
         fs::remove_file(dir.join("recent/0007")).expect("removed");
         fs::copy(&old, dir.join("recent/0000")).expect("copied");
     });
-    assert!(bench.dir.path().join("journal.damaged-1").exists(), "what was synced is missing, and nobody says so");
+    assert!(bench.settings.dir.join("damaged-1").exists(), "what was synced is missing, and nobody says so");
 }
 
 /// The secret lies in three kinds of places.

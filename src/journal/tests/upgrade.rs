@@ -55,8 +55,8 @@ fn a_journal_that_the_version_before_left_goes_on_with_all_it_had() {
     assert_eq!(drained, numbers);
     let free: Vec<_> = std::iter::repeat_with(|| bench.drain("b", 8)).take(4).flatten().collect();
     assert_eq!(free, ["{\"free\":0}", "{\"free\":1}", "{\"free\":2}", ""]);
-    assert!(!bench.dir.path().join("journal.replaced").exists(), "the old files are left");
-    assert!(!bench.dir.path().join("journal.damaged-1").exists(), "it was taken for damaged");
+    assert!(!bench.settings.dir.join("replaced").exists(), "the old files are left");
+    assert!(!bench.settings.dir.join("damaged-1").exists(), "it was taken for damaged");
     bench.reopen();
     assert_eq!((bench.metrics.audit.snapshot().recovered, bench.journal().owner().start), (1, 2));
 }
@@ -115,7 +115,8 @@ fn what_has_the_form_of_version_1_is_not_believed_once_there_is_a_secret() {
     assert!(bench.stream("b").is_none());
 }
 
-/// A crash while a journal of version 1 is rewritten leaves it as it was, or the new one.
+/// A crash while a journal of version 1 was rewritten by the version before left it as it was, or the new one, beside
+/// its folder.
 #[test]
 fn a_rewriting_that_was_cut_off_begins_again_or_is_finished() {
     let bench = in_place_of_a_new_one(|dir| {
@@ -143,5 +144,5 @@ fn a_damaged_journal_of_the_version_before_is_salvaged_by_its_rules() {
         fs::write(dir.join("conf"), "torn by a power cut").expect("written");
     });
     assert_eq!(bench.metrics.audit.snapshot().recovered, 17);
-    assert!(bench.dir.path().join("journal.damaged-1").exists());
+    assert!(bench.settings.dir.join("damaged-1").exists());
 }
