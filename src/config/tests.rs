@@ -85,6 +85,7 @@ fn variables_win_over_the_file_and_flags_over_both() {
         ("FOREBAY_INGEST__ALLOWED_ORIGINS", "https://a.example, http://b.example:81"),
         ("FOREBAY_SINK__CREATE_TABLES", "false"),
         ("FOREBAY_SINK__MAX_BYTES", "4096"),
+        ("FOREBAY_SINK__SETTLED_MARKS", "false"),
         ("FOREBAY_FLUSH__TICK", "500ms"),
         ("PATH", "/bin"),
     ];
@@ -95,7 +96,8 @@ fn variables_win_over_the_file_and_flags_over_both() {
     assert_eq!((settings.node_id, settings.flush.batch, settings.flush.tick.as_millis()), (9, 20, 500));
     assert_eq!(settings.ingest.listen.to_string(), "0.0.0.0:2");
     assert_eq!(settings.ingest.allowed_origins, ["https://a.example", "http://b.example:81"]);
-    assert_eq!((settings.sink.create_tables, settings.sink.max_bytes), (false, 4096));
+    let sink = &settings.sink;
+    assert_eq!((sink.create_tables, sink.settled_marks, sink.max_bytes), (false, false, 4096));
 }
 
 #[test]

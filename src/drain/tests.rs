@@ -139,16 +139,10 @@ impl Bench {
     fn writer_of(&self, health: Arc<Health>) -> Writer<PickySink> {
         let settings = config::Sink {
             target: config::SinkTarget::Sqlite(self.path().join("reports.db")),
-            table: config::TableName::new("reports").expect("a name"),
             connections: 1,
             max_rows: LIMITS.max_rows,
             max_bytes: LIMITS.max_bytes,
-            timeout: Duration::from_secs(30),
-            create_tables: true,
-            settled_marks: true,
-            tls_ca: None,
-            tls_cert: None,
-            tls_key: None,
+            ..config::Settings::default().sink
         };
         let sink = SqliteSink::new(&self.path().join("reports.db"), &settings);
         Writer::new(Arc::new(PickySink(sink)), health)

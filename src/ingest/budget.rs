@@ -176,7 +176,7 @@ impl Drop for Hold {
     }
 }
 
-/// Permits that are being waited for apart from their [`Hold`], or the effect of others for what a slow one has.
+/// Permits that are being waited for apart from their [`Hold`], or what others want of a slow one.
 #[derive(Default)]
 pub(super) struct Taking(Option<(usize, Waiting)>);
 

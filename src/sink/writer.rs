@@ -285,7 +285,7 @@ impl<S: Sink> Writer<S> {
     }
 
     /// Commits these batches in one transaction, however long it takes, unless a row may be what it fails over. A
-    /// is_retry transaction is tried once; none is given up without a batch.
+    /// retry is tried once; a transaction without a batch is never given up.
     async fn commit(&mut self, batches: &[Batch], is_retry: bool) -> Result<Vec<Stored>, GivenUp> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         let mut failing_since = None;

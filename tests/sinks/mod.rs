@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay::config::{self, SinkTarget, TableName};
+use forebay::config::{self, SinkTarget};
 use forebay::report::{Batch, Body, Id, Marker, Number, Position, Record, Report};
 use forebay::sink::{self, AnySink, Health, SinkState, Writer};
 
@@ -212,19 +212,7 @@ impl<A, B, C> All for (rusqlite::Result<A>, rusqlite::Result<B>, rusqlite::Resul
 }
 
 pub fn settings(target: SinkTarget) -> config::Sink {
-    config::Sink {
-        target,
-        table: TableName::new("reports").expect("a name"),
-        connections: 4,
-        max_rows: 1000,
-        max_bytes: 1 << 20,
-        timeout: Duration::from_secs(30),
-        create_tables: true,
-        settled_marks: true,
-        tls_ca: None,
-        tls_cert: None,
-        tls_key: None,
-    }
+    config::Sink { target, ..config::Settings::default().sink }
 }
 
 pub fn batch(id: &str, records: Vec<Record>) -> Batch {

@@ -78,8 +78,15 @@ struct Bench<E: Engine> {
     /// What a crash would leave.
     crash: fn(&Bench<E>) -> (TempDir, Option<E>),
     /// Makes the next sync one that is refused; none for an engine whose syncs end well or finally.
-    refuse: Option<fn(&E)>,
+    refuses: Option<fn(&E)>,
+    /// What an opening found.
     found: Model,
+    /// What there is, and what of it was synced last.
+    now: Model,
+    synced: Model,
+    /// Of entries that are not synced yet.
+    locations: Vec<(usize, <E::Writer as super::Writer>::Location)>,
+    next: u64,
 }
 
 /// What an opening found.
@@ -124,11 +131,11 @@ impl<E: Engine> Bench<E> {
         &mut self.engine.as_mut().expect("it is open").1
     }
 
-    /// All that a reading gives of an id.
-    fn read(&mut self, number: usize) -> Vec<(Position, Vec<u8>)> {
+    /// All that a reading gives of an id, up to a position.
+    fn read(&mut self, number: usize, through: Position) -> Vec<(Position, Vec<u8>)> {
         let (engine, id) = (&self.engine.as_ref().expect("it is open").0, id(number));
         let places = self.places.entry(id).or_default();
-        let cursor = engine.cursor(&id, places, Position(1), Position(u64::MAX >> 1));
+        let cursor = engine.cursor(&id, places, Position(1), through);
         let mut read = Vec::new();
         let all = engine.read(&id, cursor, &mut |first, value| {
             read.push((first, value.to_vec()));
@@ -157,132 +164,127 @@ impl<E: Engine> Bench<E> {
     /// Runs the steps, and holds what is read, listed and found against the model.
     fn run(mut self, steps: Vec<Step>) {
         self.open(None);
-        let (mut model, mut synced) = (Model::default(), Model::default());
-        let mut locations: Vec<(usize, <E::Writer as super::Writer>::Location)> = Vec::new();
-        let mut next = 1;
         for step in steps {
             match step {
-                Step::Append(number, records, value) => {
-                    let (first, last) = (Position(next), Position(next + records - 1));
-                    next += records;
-                    let location = self.writer().append(&id(number), first, last, &value).expect("it takes entries");
-                    locations.push((number, location));
-                    model.entries.entry(number).or_default().push((first, last, value));
-                }
-                Step::Truncate(number, count) => {
-                    let entries = model.entries.entry(number).or_default();
-                    // What is not synced cannot be settled.
-                    let durable = synced.entries.get(&number).into_iter().flatten();
-                    let left = durable.filter(|entry| entries.first().is_some_and(|first| entry.0 >= first.0)).count();
-                    let count = count.min(left);
-                    let Some((_, through, _)) = entries.drain(..count).next_back() else { continue };
-                    let freed = self.places.entry(id(number)).or_default().settle(through);
-                    self.writer().truncate(&id(number), through, freed).expect("it truncates");
-                }
-                Step::Put(kind, key, value) => {
-                    let old = self.writer().put(KINDS[kind], &[key], value.as_deref()).expect("it keeps values");
-                    let known = match value {
-                        Some(value) => model.values.insert((kind, vec![key]), value),
-                        None => model.values.remove(&(kind, vec![key])),
-                    };
-                    assert_eq!(old, known.map(|known| known.len()));
-                }
-                Step::Sync => {
-                    model.stamp = Position(next);
-                    self.sync(model.stamp, &mut locations);
-                    synced = model.clone();
-                    let (engine, _) = self.engine.as_ref().expect("it is open");
-                    assert_eq!(
-                        engine.bytes_on_disk() > 0,
-                        self.refuse.is_none(),
-                        "what is synced is on a disk, if there is one"
-                    );
-                }
-                Step::Refuse => {
-                    let Some(refuse) = self.refuse else { continue };
-                    refuse(&self.engine.as_ref().expect("it is open").0);
-                    assert!(matches!(self.writer().sync(Position(next)), Ok(Outcome::Refused(_))));
-                    locations.clear();
-                    let kept = |number: usize, first| {
-                        synced.entries.get(&number).is_some_and(|kept| kept.iter().any(|entry| entry.0 == first))
-                    };
-                    for (number, entries) in &mut model.entries {
-                        entries.retain(|entry| kept(*number, entry.0));
-                    }
-                    model.values = synced.values.clone();
-                }
+                Step::Append(number, records, value) => self.append(number, records, value),
+                Step::Truncate(number, count) => self.truncate(number, count),
+                Step::Put(kind, key, value) => self.put(kind, key, value),
+                Step::Sync => self.sync(),
+                Step::Refuse => self.refuse(),
                 Step::Reopen => {
-                    model.stamp = Position(next);
-                    self.sync(model.stamp, &mut locations);
-                    synced = model.clone();
+                    self.sync();
                     let (engine, writer) = self.engine.take().expect("it is open");
                     writer.close().expect("it closes");
                     self.open(Some(engine));
-                    self.hold_against(&model, &synced);
+                    self.hold_against_what_is_found();
                 }
                 Step::Crash => {
                     let (dir, engine) = (self.crash)(&self);
                     drop(self.engine.take());
                     self.dir = dir;
                     self.open(engine);
-                    locations.clear();
-                    self.hold_against(&model, &synced);
-                    // What it found is what there is from here on.
-                    self.settle_on(&mut model);
-                    synced = model.clone();
+                    self.locations.clear();
+                    self.hold_against_what_is_found();
+                    self.go_on_from_what_is_found();
                 }
             }
-            for number in 0..IDS {
-                let oldest = model.entries.get(&number).and_then(|entries| entries.first()).map(|entry| entry.0);
-                let durable = synced.entries.get(&number).into_iter().flatten();
-                let readable: Vec<_> = durable
-                    .filter(|(first, ..)| oldest.is_some_and(|oldest| *first >= oldest))
-                    .map(|(first, _, value)| (*first, value.clone()))
-                    .collect();
-                let mut read = self.read(number);
-                // The rooms above read up to what is synced.
-                read.truncate(readable.len());
-                assert_eq!(read, readable, "id {number}");
-            }
-            assert_eq!(self.values(), model.values);
+            self.hold_against_what_is_read();
         }
     }
 
-    fn sync(&mut self, stamp: Position, locations: &mut Vec<(usize, <E::Writer as super::Writer>::Location)>) {
+    fn append(&mut self, number: usize, records: u64, value: Vec<u8>) {
+        let (first, last) = (Position(self.next), Position(self.next + records - 1));
+        self.next += records;
+        let location = self.writer().append(&id(number), first, last, &value).expect("it takes entries");
+        self.locations.push((number, location));
+        self.now.entries.entry(number).or_default().push((first, last, value));
+    }
+
+    fn truncate(&mut self, number: usize, count: usize) {
+        // What is not synced cannot be settled.
+        let count = count.min(self.readable(number).len());
+        let entries = self.now.entries.entry(number).or_default();
+        let Some((_, through, _)) = entries.drain(..count).next_back() else { return };
+        let freed = self.places.entry(id(number)).or_default().settle(through);
+        self.writer().truncate(&id(number), through, freed).expect("it truncates");
+    }
+
+    fn put(&mut self, kind: usize, key: u8, value: Option<Vec<u8>>) {
+        let old = self.writer().put(KINDS[kind], &[key], value.as_deref()).expect("it keeps values");
+        let known = match value {
+            Some(value) => self.now.values.insert((kind, vec![key]), value),
+            None => self.now.values.remove(&(kind, vec![key])),
+        };
+        assert_eq!(old, known.map(|known| known.len()));
+    }
+
+    fn sync(&mut self) {
+        let stamp = Position(self.next);
         assert!(matches!(self.writer().sync(stamp), Ok(Outcome::Synced(_))));
-        for (number, location) in locations.drain(..) {
+        for (number, location) in std::mem::take(&mut self.locations) {
             self.places.entry(id(number)).or_default().add(location);
         }
+        self.now.stamp = stamp;
+        self.synced = self.now.clone();
+        let bytes = self.engine.as_ref().expect("it is open").0.bytes_on_disk();
+        assert_eq!(bytes > 0, self.refuses.is_none(), "what is synced is on a disk, if there is one");
+    }
+
+    fn refuse(&mut self) {
+        let Some(refuses) = self.refuses else { return };
+        refuses(&self.engine.as_ref().expect("it is open").0);
+        let stamp = Position(self.next);
+        assert!(matches!(self.writer().sync(stamp), Ok(Outcome::Refused(_))));
+        self.locations.clear();
+        let kept: HashMap<_, _> = (0..IDS).map(|number| (number, self.readable(number))).collect();
+        self.now = Model { entries: kept, ..self.synced.clone() };
+    }
+
+    /// The entries of an id that are synced and not truncated.
+    fn readable(&self, number: usize) -> Vec<(Position, Position, Vec<u8>)> {
+        let of = |model: &Model| model.entries.get(&number).cloned().unwrap_or_default();
+        let synced = of(&self.synced);
+        of(&self.now).into_iter().filter(|entry| synced.contains(entry)).collect()
+    }
+
+    fn hold_against_what_is_read(&mut self) {
+        for number in 0..IDS {
+            let readable = self.readable(number);
+            let through = readable.last().map_or(Position(0), |(_, last, _)| *last);
+            let readable: Vec<_> = readable.into_iter().map(|(first, _, value)| (first, value)).collect();
+            assert_eq!(self.read(number, through), readable, "id {number}");
+        }
+        assert_eq!(self.values(), self.now.values);
     }
 
     /// All that was synced and is not truncated is there, in order; what else there is was appended or truncated since.
-    fn hold_against(&self, model: &Model, synced: &Model) {
-        assert!(self.found.stamp >= synced.stamp);
+    fn hold_against_what_is_found(&self) {
+        assert!(self.found.stamp >= self.synced.stamp);
         for number in 0..IDS {
             let of = |model: &Model| model.entries.get(&number).cloned().unwrap_or_default();
-            let (now, durable) = (of(model), of(synced));
             let found: Vec<_> = self.found.entries[&number].iter().map(|(.., value)| value.clone()).collect();
-            let kept: Vec<_> = durable.iter().filter(|entry| now.contains(entry)).map(|e| e.2.clone()).collect();
-            let mut all = durable;
-            all.extend(now.iter().filter(|entry| !all.contains(entry)).cloned().collect::<Vec<_>>());
+            let kept: Vec<_> = self.readable(number).into_iter().map(|entry| entry.2).collect();
+            let mut all = of(&self.synced);
+            let since: Vec<_> = of(&self.now).into_iter().filter(|entry| !all.contains(entry)).collect();
+            all.extend(since);
             let all: Vec<_> = all.into_iter().map(|entry| entry.2).collect();
-            let begins = all.windows(found.len().max(1)).position(|window| window == found);
-            assert!(found.is_empty() && kept.is_empty() || begins.is_some(), "{found:?} of {all:?}");
-            let all_kept = kept.is_empty() || found.windows(kept.len()).any(|window| window == kept);
-            assert!(all_kept, "{kept:?} in {found:?}");
+            let is_of_all = found.is_empty() || all.windows(found.len()).any(|window| window == found);
+            assert!(is_of_all, "{found:?} of {all:?}");
+            let has_kept = kept.is_empty() || found.windows(kept.len()).any(|window| window == kept);
+            assert!(has_kept, "{kept:?} in {found:?}");
         }
     }
 
-    /// Takes over what an opening found: the youngest of what was appended may be gone, the youngest of what was
-    /// truncated may be back.
-    fn settle_on(&mut self, model: &mut Model) {
+    /// After a crash: the youngest of what was appended may be gone, the youngest of what was truncated may be back.
+    fn go_on_from_what_is_found(&mut self) {
         for number in 0..IDS {
-            let read = self.read(number);
+            let read = self.read(number, Position(u64::MAX >> 1));
             let entries = read.into_iter().map(|(first, value)| (first, first, value)).collect();
-            model.entries.insert(number, entries);
+            self.now.entries.insert(number, entries);
         }
-        model.values = self.values();
-        model.stamp = self.found.stamp;
+        self.now.values = self.values();
+        self.now.stamp = self.found.stamp;
+        self.synced = self.now.clone();
     }
 }
 
@@ -309,8 +311,12 @@ fn memory() -> Bench<Memory> {
             let left = bench.engine.as_ref().expect("it is open").0.crash();
             (TempDir::new().expect("a folder"), Some(left))
         },
-        refuse: Some(Memory::refuse),
+        refuses: Some(Memory::refuse),
         found: Model::default(),
+        now: Model::default(),
+        synced: Model::default(),
+        locations: Vec::new(),
+        next: 1,
     }
 }
 
@@ -328,8 +334,12 @@ fn on_disk<E: Engine>() -> Bench<E> {
             copy(&settings(bench.dir.path()).dir, &settings(left.path()).dir);
             (left, None)
         },
-        refuse: None,
+        refuses: None,
         found: Model::default(),
+        now: Model::default(),
+        synced: Model::default(),
+        locations: Vec::new(),
+        next: 1,
     }
 }
 

@@ -5,7 +5,8 @@
 //! the id's stream, and never look into them.
 //!
 //! # Invariants
-//! 1. An entry is handed out by a reading only after a [`Writer::sync`] that covers it ended in [`Outcome::Synced`].
+//! 1. A reading hands out the entries from one position through another, and no other. The rooms above ask up to where
+//!    entries are synced.
 //! 2. A [`Synced`] is made by an engine alone, and says that all that was appended, put and truncated before is
 //!    durable. An acknowledgment needs one.
 //! 3. After [`Outcome::Refused`] nothing of what was appended or put since the last sync is kept, now or after a crash.
