@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{LogFormat, OnDisconnect, Settings, values};
+use super::{Ingest, LogFormat, OnDisconnect, Settings, values};
 
 fn text(text: impl fmt::Display) -> String {
     toml::Value::from(text.to_string()).to_string()
@@ -28,6 +28,32 @@ fn duration(duration: Duration) -> String {
     text(values::show_duration(duration))
 }
 
+fn ingest_section(f: &mut fmt::Formatter<'_>, ingest: &Ingest) -> fmt::Result {
+    writeln!(f, "\n[ingest]\nlisten = {}", text(ingest.listen))?;
+    writeln!(f, "max_report_bytes = {}", size(ingest.max_report_bytes as u64))?;
+    writeln!(f, "max_request_bytes = {}", size(ingest.max_request_bytes as u64))?;
+    writeln!(f, "max_connections = {}", ingest.max_connections)?;
+    writeln!(f, "max_connections_per_address = {}", ingest.max_connections_per_address)?;
+    writeln!(f, "max_in_flight = {}", ingest.max_in_flight)?;
+    writeln!(f, "max_queued_bytes = {}", size(ingest.max_queued_bytes as u64))?;
+    writeln!(f, "max_reply_bytes = {}", size(ingest.max_reply_bytes as u64))?;
+    writeln!(f, "max_reply_bytes_per_connection = {}", size(ingest.max_reply_bytes_per_connection as u64))?;
+    writeln!(f, "max_waiting_dones = {}", ingest.max_waiting_dones)?;
+    writeln!(f, "max_ids = {}", ingest.max_ids)?;
+    writeln!(f, "max_ids_per_connection = {}", ingest.max_ids_per_connection)?;
+    writeln!(f, "same_id = {}", ingest.same_id)?;
+    writeln!(f, "handshake_timeout = {}", duration(ingest.handshake_timeout))?;
+    writeln!(f, "idle_timeout = {}", duration(ingest.idle_timeout))?;
+    writeln!(f, "ping_interval = {}", duration(ingest.ping_interval))?;
+    writeln!(f, "keep_alive = {}", duration(ingest.keep_alive))?;
+    writeln!(f, "allowed_origins = {}", list(&ingest.allowed_origins))?;
+    writeln!(f, "allowed_hosts = {}", list(&ingest.allowed_hosts))?;
+    writeln!(f, "proxy = {}", text(ingest.proxy.name()))?;
+    writeln!(f, "trusted_proxies = {}", list(&ingest.trusted_proxies))?;
+    writeln!(f, "tls_cert = {}", file(ingest.tls_cert.as_ref()))?;
+    writeln!(f, "tls_key = {}", file(ingest.tls_key.as_ref()))
+}
+
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node_id, on_disconnect, ingest, journal, flush, sink, admin, access, shutdown, log, trace } = self;
@@ -41,29 +67,7 @@ impl fmt::Display for Settings {
         };
         writeln!(f, "node_id = {node_id}")?;
         writeln!(f, "on_disconnect = {}", text(on_disconnect))?;
-        writeln!(f, "\n[ingest]\nlisten = {}", text(ingest.listen))?;
-        writeln!(f, "max_report_bytes = {}", size(ingest.max_report_bytes as u64))?;
-        writeln!(f, "max_request_bytes = {}", size(ingest.max_request_bytes as u64))?;
-        writeln!(f, "max_connections = {}", ingest.max_connections)?;
-        writeln!(f, "max_connections_per_address = {}", ingest.max_connections_per_address)?;
-        writeln!(f, "max_in_flight = {}", ingest.max_in_flight)?;
-        writeln!(f, "max_queued_bytes = {}", size(ingest.max_queued_bytes as u64))?;
-        writeln!(f, "max_reply_bytes = {}", size(ingest.max_reply_bytes as u64))?;
-        writeln!(f, "max_reply_bytes_per_connection = {}", size(ingest.max_reply_bytes_per_connection as u64))?;
-        writeln!(f, "max_waiting_dones = {}", ingest.max_waiting_dones)?;
-        writeln!(f, "max_ids = {}", ingest.max_ids)?;
-        writeln!(f, "max_ids_per_connection = {}", ingest.max_ids_per_connection)?;
-        writeln!(f, "same_id = {}", ingest.same_id)?;
-        writeln!(f, "handshake_timeout = {}", duration(ingest.handshake_timeout))?;
-        writeln!(f, "idle_timeout = {}", duration(ingest.idle_timeout))?;
-        writeln!(f, "ping_interval = {}", duration(ingest.ping_interval))?;
-        writeln!(f, "keep_alive = {}", duration(ingest.keep_alive))?;
-        writeln!(f, "allowed_origins = {}", list(&ingest.allowed_origins))?;
-        writeln!(f, "allowed_hosts = {}", list(&ingest.allowed_hosts))?;
-        writeln!(f, "proxy = {}", text(ingest.proxy.name()))?;
-        writeln!(f, "trusted_proxies = {}", list(&ingest.trusted_proxies))?;
-        writeln!(f, "tls_cert = {}", file(ingest.tls_cert.as_ref()))?;
-        writeln!(f, "tls_key = {}", file(ingest.tls_key.as_ref()))?;
+        ingest_section(f, ingest)?;
         writeln!(f, "\n[journal]\ndir = {}", text(journal.dir.display()))?;
         writeln!(f, "lanes = {}", journal.lanes)?;
         writeln!(f, "max_bytes = {}", size(journal.max_bytes))?;

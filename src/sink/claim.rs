@@ -63,6 +63,8 @@ enum Verdict {
     Gone,
     /// It was this process's own before.
     Lost,
+    /// It became this process's own, through another connection, since the row was looked at.
+    Outdated,
     /// Of another journal.
     Anothers,
 }
@@ -74,6 +76,8 @@ pub(super) enum Step {
     Hold(Owner),
     /// It is to be made this owner's, if it is still as it was seen.
     Take(Owner),
+    /// The row is to be looked at again.
+    LookAgain,
 }
 
 impl Claim {
@@ -88,13 +92,19 @@ impl Claim {
         self.state().owner
     }
 
-    /// What to do about the row that was found. May renew the journal, which blocks.
+    /// Whether the row is known to be this process's own. Asked before the row is looked at.
+    pub(super) fn is_held(&self) -> bool {
+        self.state().held
+    }
+
+    /// What to do about the row that was found; `was_held` is what [`Claim::is_held`] said before. May renew the
+    /// journal, which blocks.
     ///
     /// # Errors
     /// Of the class operator where it is another's: who holds it, and what to do.
-    pub(super) fn step(&self, table: &TableName, found: Option<&Row>) -> Result<Step, SinkError> {
+    pub(super) fn step(&self, table: &TableName, found: Option<&Row>, was_held: bool) -> Result<Step, SinkError> {
         let mut state = self.state();
-        let verdict = state.judge(found);
+        let verdict = state.judge(found, was_held);
         match (verdict, found) {
             (Verdict::Ours, _) => {
                 state.held = true;
@@ -125,6 +135,7 @@ impl Claim {
                 );
                 self.take(&mut state, found)
             }
+            (Verdict::Outdated, _) => Ok(Step::LookAgain),
             (Verdict::Takeable, _) | (_, None) => self.take(&mut state, found),
             (Verdict::Lost | Verdict::Anothers, Some(row)) => {
                 state.lost |= verdict == Verdict::Lost;
@@ -162,7 +173,7 @@ fn operator(doing: &str, error: &str) -> SinkError {
 }
 
 impl State {
-    fn judge(&self, found: Option<&Row>) -> Verdict {
+    fn judge(&self, found: Option<&Row>, was_held: bool) -> Verdict {
         let Owner { journal, start, nonce, .. } = self.owner;
         let Some(row) = found else {
             let of_earlier = |claim: &u64| *claim != 0 && *claim != nonce;
@@ -175,7 +186,7 @@ impl State {
             return Verdict::Ours;
         }
         if self.held {
-            return Verdict::Lost;
+            return if was_held { Verdict::Lost } else { Verdict::Outdated };
         }
         if self.was.is_some_and(|was| row.journal == was.0) {
             return Verdict::Takeable;
@@ -250,7 +261,7 @@ mod tests {
     }
 
     fn step(claim: &Claim, found: Option<Row>) -> Result<Step, String> {
-        claim.step(&table(), found.as_ref()).map_err(|error| error.message)
+        claim.step(&table(), found.as_ref(), claim.is_held()).map_err(|error| error.message)
     }
 
     #[test]
@@ -287,6 +298,18 @@ mod tests {
             claim.taken();
             assert!(step(&claim, Some(row(7, 9, 9))).is_err());
         }
+    }
+
+    /// Connections of one process claim side by side: one looked before another's claim was committed.
+    #[test]
+    fn a_row_that_was_read_before_it_became_ones_own_is_looked_at_again() {
+        let claim = claim(Some([40, 0]));
+        let (was_held, seen) = (claim.is_held(), row(7, 4, 40));
+        assert_eq!(step(&claim, Some(seen.clone())), Ok(Step::Take(OWNER)));
+        assert_eq!(step(&claim, Some(row(7, 5, 50))), Ok(Step::Hold(OWNER)));
+        let looked_late = claim.step(&table(), Some(&seen), was_held);
+        assert_eq!(looked_late.map_err(|error| error.message), Ok(Step::LookAgain));
+        step(&claim, Some(seen)).expect_err("who looks now finds that it was taken over");
     }
 
     /// A copy may have had it meanwhile, and marks of its own in the sink.

@@ -29,17 +29,18 @@ impl MysqlConnection {
     /// Of the class operator where it is another's.
     pub(super) async fn take_claim(&mut self, claim: &Arc<Claim>) -> Result<(), SinkError> {
         for _ in 0..TRIES {
-            let node_id = claim.owner().node_id;
+            let (node_id, was_held) = (claim.owner().node_id, claim.is_held());
             let found = self.row_of_node(node_id).await?;
             let (asking, seen, table) = (Arc::clone(claim), found.clone(), self.table.clone());
             // It may give the journal a new id, which waits for the disk.
-            let step = tokio::task::spawn_blocking(move || asking.step(&table, seen.as_ref())).await;
+            let step = tokio::task::spawn_blocking(move || asking.step(&table, seen.as_ref(), was_held)).await;
             match step.map_err(|error| SinkError::new(Class::Transient, format!("claiming: {error}")))?? {
                 Step::Hold(owner) => {
                     self.journal = Some(owner.journal);
                     self.claimed = Some(Claimed { claim: Arc::clone(claim), guard: guard(&self.table, &owner) });
                     return Ok(());
                 }
+                Step::LookAgain => {}
                 Step::Take(owner) => self.write_row(&owner, found.as_ref()).await.map_err(waits_for_others)?,
             }
         }

@@ -19,8 +19,10 @@ use crate::sink::health::now;
 pub(super) fn take(connection: &Connection, table: &TableName, claim: &Claim) -> Result<bool, SinkError> {
     let claiming = |error| classify("claiming the node_id", error).not_for_a_report();
     let found = row(connection, table, claim.owner().node_id).map_err(claiming)?;
-    match claim.step(table, found.as_ref())? {
+    // Nobody else of this process has claimed it since the look: they wait for the lock.
+    match claim.step(table, found.as_ref(), true)? {
         Step::Hold(_) => Ok(false),
+        Step::LookAgain => unreachable!("a row is outdated only where it was not held before the look"),
         Step::Take(owner) => write(connection, table, &owner).map(|()| true).map_err(claiming),
     }
 }
