@@ -1,8 +1,7 @@
 //! The programs of docs/examples do what they say, in the real world: over kill -9 of the node, and on its own files.
 
-use std::time::Duration;
-
 use crate::support::node::Node;
+use crate::support::wait::eventually;
 
 #[path = "../../docs/examples/embed.rs"]
 #[allow(dead_code, reason = "a program: its `main` is not called here")]
@@ -18,12 +17,18 @@ async fn the_client_that_resends_is_exact_over_kill_nine() {
     node.change("ingest.listen", node.ingest().to_string());
     let url = format!("ws://{}/ws", node.ingest());
     let client = tokio::spawn(async move { resend::report(&url, "resent", 20_000).await });
-    for kill in 0..3 {
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        assert!(kill > 0 || !client.is_finished(), "the first kill came too late");
+    let mut kills = 0;
+    for _ in 0..3 {
+        eventually("reports of this life", async || {
+            let audit = node.audit().await;
+            if audit["accepted"] != 0 || client.is_finished() { Ok(()) } else { Err(audit.to_string()) }
+        })
+        .await;
+        kills += u32::from(!client.is_finished());
         node.kill();
         node.restart().await;
     }
+    assert!(kills > 0, "the client was done before the first kill");
     let rows = client.await.expect("it does not panic").expect("nothing is refused for good");
     assert_eq!(rows, 20_000);
     node.drained().await;

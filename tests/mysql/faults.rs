@@ -91,15 +91,6 @@ async fn a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_not
     let said = status["sink"]["last_error"].as_str().unwrap_or_default();
     assert!(status["sink"]["state"] == "up" && said.contains("sink.connections"), "{status}");
     let ledger = load.finish().await;
-    // The connections that the server allows are all the node's: a retry takes its turn on them. Its report stays a
-    // dead letter, for what it is.
-    let mut client = Client::connect(node.ingest()).await;
-    for data in ["1", "2"] {
-        client.report("taken", 1, data).await;
-        node.drained().await;
-    }
-    let retried = http::post(node.admin(), "/api/v1/dead-letters/taken~0~1/retry", "text/plain", "").await;
-    assert_eq!(retried.status, 409, "it is refused for what it is: {}", retried.text());
     // The test reads as the same user.
     server.run(&["ALTER USER app@'127.0.0.1' WITH MAX_USER_CONNECTIONS 0", "FLUSH USER_RESOURCES"]).await;
     let verdict = ledger.settle(&node).await;
@@ -111,6 +102,25 @@ async fn a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_not
     let lines = node.stderr();
     assert_eq!(lines.lines().filter(|line| line.contains("refuses a connection")).count(), 1, "{lines}");
     assert!(!lines.contains("ERROR"), "{lines}");
+}
+
+on_each_server!(a_retry_takes_its_turn_on_the_connections_that_the_server_allows);
+/// They are all the node's. Its report stays a dead letter, for what it is.
+async fn a_retry_takes_its_turn_on_the_connections_that_the_server_allows(kind: Kind) {
+    let server = Server::start(kind).await;
+    let url = make_user(&server).await;
+    server.run(&["ALTER USER app@'127.0.0.1' WITH MAX_USER_CONNECTIONS 2"]).await;
+    let node = Node::new().set("sink.url", url).set("sink.connections", 8).start().await;
+    let load = Load::start(&node.address(), eight_clients());
+    load.more_acks(3_000).await;
+    load.finish().await;
+    let mut client = Client::connect(node.ingest()).await;
+    for data in ["1", "2"] {
+        client.report("taken", 1, data).await;
+        node.drained().await;
+    }
+    let retried = http::post(node.admin(), "/api/v1/dead-letters/taken~0~1/retry", "text/plain", "").await;
+    assert_eq!(retried.status, 409, "it is refused for what it is: {}", retried.text());
 }
 
 on_each_server!(a_password_that_is_changed_meanwhile_blocks_the_sink_and_loses_nothing);

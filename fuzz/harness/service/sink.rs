@@ -55,8 +55,12 @@ impl Sink {
         self.0.execute_batch(if refuses { &trigger } else { "DROP TRIGGER IF EXISTS poison" }).expect(WHY);
     }
 
-    /// A copy of all that is committed at one instant: what is left of the file after a kill.
-    pub fn copy_to(&self, file: &Path) {
+    /// Copies the journal and what is committed here, as a kill leaves them: nothing is stored and nothing is claimed
+    /// in between, which would be of neither the one instant nor the other.
+    pub fn copy_with(&self, copy_journal: impl FnOnce(), file: &Path) {
+        let lock = Self::open(Path::new(self.0.path().expect("a file")));
+        lock.0.execute_batch("BEGIN IMMEDIATE").expect(WHY);
+        copy_journal();
         self.0.execute("VACUUM INTO ?1", [file.to_str().expect("our own names are UTF-8")]).expect(WHY);
     }
 

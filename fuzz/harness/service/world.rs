@@ -280,8 +280,8 @@ impl World {
         // Nothing that is said from here on is heard: the node died before it said it.
         self.hear();
         let audit = self.node().service.audit();
-        copy_journal(&self.node().folder.join("journal"), &folder.join("journal"));
-        self.sink.copy_to(&folder.join("reports.db"));
+        let copy = || copy_journal(&self.node().folder.join("journal"), &folder.join("journal"));
+        self.sink.copy_with(copy, &folder.join("reports.db"));
         self.sink = Sink::open(&folder.join("reports.db"));
         // Whatever the old node still does, it does to files that nobody will read.
         self.node().service.shut_down().await.expect("a sound journal");
