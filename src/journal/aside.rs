@@ -40,7 +40,10 @@ type Trait = (Id, Number, u64);
 
 /// What was set aside and may not be settled, as the dead letters of a journal say.
 #[derive(Debug, Default)]
-pub(super) struct SetAside(HashSet<Trait>);
+pub(super) struct SetAside {
+    traits: HashSet<Trait>,
+    ids: HashSet<Id>,
+}
 
 impl Hold {
     /// The id.
@@ -95,7 +98,7 @@ impl Journal {
     pub(super) fn settle_what_is_aside(&self, stream: &Arc<Stream>) {
         let is_all = {
             let state = stream.lock();
-            state.is_drained() && state.apart.as_ref().is_some_and(|apart| !apart.aside.is_empty())
+            state.is_drained() && state.has_aside()
         };
         if !is_all {
             return;
@@ -170,6 +173,11 @@ impl State {
         self.apart.as_ref().map_or(Position(0), |apart| apart.tried_through)
     }
 
+    /// Whether reports are set aside and their entries not settled.
+    pub(super) fn has_aside(&self) -> bool {
+        self.apart.as_ref().is_some_and(|apart| !apart.aside.is_empty())
+    }
+
     /// The reports that are set aside, by position.
     pub(super) fn aside(&self) -> Vec<Position> {
         let positions = |apart: &Apart| apart.aside.iter().map(|(position, _)| *position).collect();
@@ -198,24 +206,30 @@ impl State {
 impl SetAside {
     /// Reads the dead letters.
     pub(super) fn find(store: &Store) -> Result<Self, JournalError> {
-        let mut found = HashSet::new();
+        let mut found = Self::default();
         for pair in store.scan_dead() {
             let (key, value) = pair?;
             if let Ok(letter) = dead_letters::decode(store.seal(), &key, &value)
                 && letter.kind == LetterKind::SetAside
             {
-                found.insert((letter.id, letter.report.number, letter.report.accepted_at));
+                found.traits.insert((letter.id, letter.report.number, letter.report.accepted_at));
+                found.ids.insert(letter.id);
             }
         }
-        Ok(Self(found))
+        Ok(found)
+    }
+
+    /// Whether some of this id are.
+    pub(super) fn has(&self, id: &Id) -> bool {
+        self.ids.contains(id)
     }
 
     /// Which reports of an entry are.
     pub(super) fn of(&self, entry: &Entry) -> Vec<(Position, Number)> {
-        if self.0.is_empty() {
+        if !self.has(&entry.id) {
             return Vec::new();
         }
-        let is_one = |report: &Report| self.0.contains(&(entry.id, report.number, report.accepted_at));
+        let is_one = |report: &Report| self.traits.contains(&(entry.id, report.number, report.accepted_at));
         let aside = entry.records.iter().filter_map(|record| match &record.body {
             Body::Report(report) if is_one(report) => Some((record.position, report.number)),
             Body::Report(_) | Body::Marker(..) => None,

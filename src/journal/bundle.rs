@@ -2,8 +2,8 @@
 //!
 //! A report that is drained soon costs its share of one bundle, which is written once and never moved. A bundle goes
 //! when all its entries are settled and all bundles before it are gone. Bundles beyond `journal.recent_bytes` are
-//! emptied: what is not settled of them moves into the lanes of its ids (`shelving.rs`). Where they lie on disk is the
-//! business of `store/recent.rs`.
+//! sorted: what is not settled of them moves into a run (`sorting.rs`). Where they lie on disk is the business of
+//! `store/recent.rs`.
 //!
 //! ```text
 //! bundle        values one behind the other: settlements, then entries (`entry.rs`)
@@ -11,8 +11,9 @@
 //! body          bincode 2, standard: list of (id, position): all entries of the id up to this one are settled
 //! ```
 //!
-//! Settlements are of entries in earlier bundles. They are not waited for: without them, entries that were settled
-//! shortly before a crash are drained again, which changes nothing in the sink.
+//! Settlements are of entries in earlier bundles, or in runs; those of runs are kept until the runs' manifest has them.
+//! They are not waited for: without them, entries that were settled shortly before a crash are drained again, which
+//! changes nothing in the sink.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -81,10 +82,12 @@ pub(super) struct Heading {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bundle {
     pub(super) number: u64,
-    /// Entries that are neither settled nor in a lane.
+    /// Entries that are neither settled nor in a run.
     pub(super) entries: u32,
-    /// Its length; 0 once it was emptied into lanes, though it may still be there until that is synced.
+    /// Its length; 0 once it is sorted.
     pub(super) bytes: u32,
+    /// Whether it has settlements.
+    pub(super) settles: bool,
 }
 
 /// All bundles, kept by the commit thread.
@@ -97,18 +100,15 @@ pub(super) struct Bundles {
     next: u64,
     /// The oldest, as the last heading says it.
     noted: u64,
+    /// Up to here the manifest of the runs has all settlements.
+    swept: u64,
+    /// Whether the bundle that is being written has settlements.
+    settles: bool,
     bytes: u64,
     /// Entries whose places are in memory.
     entries: u64,
-    /// Bytes and bundles that were added since [`Bundles::added`].
-    added: Added,
-}
-
-/// What was added to the bundles.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Added {
-    pub(super) bundles: usize,
-    pub(super) bytes: u64,
+    /// How many were added since [`Bundles::added`].
+    added: usize,
 }
 
 impl Bundles {
@@ -124,13 +124,13 @@ impl Bundles {
         self.next
     }
 
-    /// Bytes of all that were not emptied into lanes.
+    /// Bytes of all that were not sorted.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Places of entries that were not emptied into lanes, and of the bundles: each takes about as much memory as an
-    /// entry's and a half.
+    /// Places of entries that were not sorted, and of the bundles: each takes about as much memory as an entry's and a
+    /// half.
     pub(super) fn places(&self) -> u64 {
         self.entries + 2 * self.all.len() as u64
     }
@@ -164,17 +164,17 @@ impl Bundles {
     /// Takes in the bundle that was just written.
     pub(super) fn add(&mut self, entries: u32, bytes: usize) {
         let bytes = u32::try_from(bytes).expect("a bundle is at most MAX_VALUE_BYTES");
-        self.all.push_back(Bundle { number: self.next, entries, bytes });
+        let settles = std::mem::take(&mut self.settles);
+        self.all.push_back(Bundle { number: self.next, entries, bytes, settles });
         self.noted = self.oldest();
         self.next += 1;
         self.bytes += u64::from(bytes);
         self.entries += u64::from(entries);
-        self.added.bundles += 1;
-        self.added.bytes += u64::from(bytes);
+        self.added += 1;
     }
 
-    /// What was added since this was asked last.
-    pub(super) fn added(&mut self) -> Added {
+    /// How many were added since this was asked last.
+    pub(super) fn added(&mut self) -> usize {
         std::mem::take(&mut self.added)
     }
 
@@ -183,20 +183,33 @@ impl Bundles {
         self.settled.extend(ids);
     }
 
-    /// Notes that an entry of the bundle is settled, or durable in a lane.
+    /// Notes that an entry of the bundle is settled.
     pub(super) fn leave(&mut self, number: u64) {
-        if let Ok(at) = self.all.binary_search_by_key(&number, |bundle| bundle.number) {
-            let bundle = &mut self.all[at];
-            bundle.entries -= 1;
-            self.entries -= u64::from(bundle.bytes > 0);
+        if let Ok(at) = self.all.binary_search_by_key(&number, |bundle| bundle.number)
+            && self.all[at].entries > 0
+        {
+            self.all[at].entries -= 1;
+            self.entries -= 1;
         }
     }
 
-    /// Removes up to `most` of the oldest bundles, as far as nothing is left of them; whether there were any.
-    /// Settlements of what is gone are not kept.
-    pub(super) fn remove_oldest(&mut self, most: usize, store: &Store) -> bool {
-        let before = self.all.len();
-        while let Some(oldest) = self.all.front().filter(|oldest| oldest.entries == 0) {
+    /// Notes that all bundles up to `through` are in runs as far as they are not settled, and that their manifest has
+    /// all settlements of those up to `swept`.
+    pub(super) fn sorted(&mut self, through: u64, swept: u64) {
+        for bundle in self.all.iter_mut().take_while(|bundle| bundle.number <= through) {
+            self.bytes -= u64::from(std::mem::take(&mut bundle.bytes));
+            self.entries -= u64::from(std::mem::take(&mut bundle.entries));
+        }
+        self.swept = swept;
+    }
+
+    /// Removes up to `most` of the oldest bundles, as far as nothing is left of them; whether there were any. Where
+    /// nobody `holds_settlements`, those of what is gone are not kept.
+    pub(super) fn remove_oldest(&mut self, most: usize, holds_settlements: bool, store: &Store) -> bool {
+        let holds = holds_settlements && cfg!(not(forebay_plant = "forget_settlements_of_runs"));
+        let (before, swept) = (self.all.len(), self.swept);
+        let is_over = |bundle: &&Bundle| bundle.entries == 0 && !(holds && bundle.settles && bundle.number > swept);
+        while let Some(oldest) = self.all.front().filter(is_over) {
             if before - self.all.len() == most {
                 return true;
             }
@@ -204,7 +217,7 @@ impl Bundles {
             self.bytes -= u64::from(oldest.bytes);
             self.all.pop_front();
         }
-        if self.all.is_empty() {
+        if self.all.is_empty() && !holds {
             self.settled.clear();
         }
         self.all.len() < before
@@ -217,6 +230,7 @@ impl Bundles {
 
     /// Appends the settlements that no bundle has yet to `value`, as many as leave room for an entry.
     pub(super) fn write_settlements(&mut self, seal: &Seal, value: &mut Vec<u8>) {
+        self.settles = !self.settled.is_empty();
         while !self.settled.is_empty() && value.len() < BUNDLE_BYTES / 2 {
             let body: Vec<_> =
                 self.settled.iter().take(IDS_A_LIST).map(|(id, through)| (id.as_str(), through.0)).collect();
@@ -225,25 +239,6 @@ impl Bundles {
                     .expect("writing to memory cannot fail");
             });
             self.settled.drain(..self.settled.len().min(IDS_A_LIST));
-        }
-    }
-
-    /// The oldest bundle that was not emptied; marked as emptied.
-    pub(super) fn empty_oldest(&mut self) -> Option<Bundle> {
-        let oldest = self.all.iter_mut().find(|bundle| bundle.bytes > 0)?;
-        let before = *oldest;
-        self.bytes -= u64::from(oldest.bytes);
-        self.entries -= u64::from(oldest.entries);
-        oldest.bytes = 0;
-        Some(before)
-    }
-
-    /// Takes back that a bundle was emptied.
-    pub(super) fn refill(&mut self, bundle: Bundle) {
-        if let Ok(at) = self.all.binary_search_by_key(&bundle.number, |bundle| bundle.number) {
-            self.all[at].bytes = bundle.bytes;
-            self.bytes += u64::from(bundle.bytes);
-            self.entries += u64::from(self.all[at].entries);
         }
     }
 }

@@ -34,6 +34,11 @@ const DISK_CHECK: Duration = Duration::from_millis(50);
 const REMOVED_AT_ONCE: usize = 256;
 /// Appending commands that are worth looking out for. With fewer, who looks is in the way of those who bring them.
 const WORTH_LINGERING: usize = 16;
+/// The part of `journal.recent_bytes` that bundles have while there are runs.
+const SHARE_BESIDE_RUNS: u64 = 4;
+/// Appends are refused once bundles have so many times what they may have, and so many bytes.
+const BEHIND: u64 = 3;
+const LEAST_BEHIND: u64 = 64 << 20;
 /// What is changed in trees, and which bundles are gone, is synced after this time where nobody waits for it.
 const IDLE_SYNC: Duration = Duration::from_millis(500);
 
@@ -43,8 +48,6 @@ pub(super) struct Committer {
     drain: Arc<dyn Drain>,
     positions: Positions,
     pub(super) bundles: Bundles,
-    /// The bundle of each entry that is in a lane, too, since the last sync.
-    pub(super) shelved: Vec<u64>,
     /// Whether the disk is at its reserve, and when it was asked.
     disk_is_low: Option<(Instant, bool)>,
     /// Since when something is changed that no sync has covered, and no ack waits for.
@@ -53,7 +56,6 @@ pub(super) struct Committer {
     entries: u32,
     /// Where the entries of the cycle are.
     spots: Vec<Spot>,
-    pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
 }
 
@@ -95,12 +97,10 @@ impl Committer {
             drain,
             positions,
             bundles,
-            shelved: Vec::new(),
             disk_is_low: None,
             dirty: None,
             entries: 0,
             spots: Vec::new(),
-            key: Vec::new(),
             value: Vec::new(),
         }
     }
@@ -110,6 +110,7 @@ impl Committer {
     /// # Errors
     /// The first failed write or sync. It is never tried again, and nothing of its cycle is released.
     pub(super) fn run(mut self) -> Result<(), JournalError> {
+        self.shared.sorting.ask(self.bundles.next() - 1, self.is_much());
         let mut commands = Vec::new();
         // How many appending commands the last cycle had.
         let mut answered = 0;
@@ -150,8 +151,6 @@ impl Committer {
         drop(commit);
         if cycle.must_sync_trees {
             self.sync_trees()?;
-        } else if cfg!(forebay_plant = "leave_before_sync") {
-            self.leave_shelved();
         }
         self.release(cycle);
         Ok(stop)
@@ -163,9 +162,7 @@ impl Committer {
             self.positions.take(1, now_micros());
             self.shared.store.sync_trees(self.positions.last())?;
         }
-        // Bundles that are left now go with the next cycle.
-        self.dirty = (!self.shelved.is_empty()).then(Instant::now);
-        self.leave_shelved();
+        self.dirty = None;
         Ok(())
     }
 
@@ -179,7 +176,11 @@ impl Committer {
                 cycle.reserved += reserved;
                 self.admit_together(appends, cycle);
             }
-            Command::Truncate(settled) => self.truncate(settled)?,
+            Command::Truncate(settled) => self.truncate(settled),
+            Command::Sorted { through, swept } => {
+                self.bundles.sorted(through, swept);
+                self.dirty.get_or_insert_with(Instant::now);
+            }
             Command::Bury(letters, done) => {
                 let buried = self.bury(&letters)?;
                 cycle.must_sync_trees |= !letters.is_empty();
@@ -210,17 +211,13 @@ impl Committer {
         Ok(())
     }
 
-    /// Removes what is settled: from lanes at once, from bundles when nothing is left of them.
-    fn truncate(&mut self, settled: Settled) -> Result<(), JournalError> {
-        for (lane, key) in &settled.in_lanes {
-            self.shared.store.remove(*lane, key)?;
-        }
+    /// Notes what is settled. Bundles go when nothing is left of them, runs likewise.
+    fn truncate(&mut self, settled: Settled) {
         settled.in_bundles.into_iter().for_each(|bundle| self.bundles.leave(bundle));
         if cfg!(not(forebay_plant = "forget_settlements")) {
             self.bundles.settled(settled.ids);
         }
         self.dirty.get_or_insert_with(Instant::now);
-        Ok(())
     }
 
     /// Puts an append into the group of its id, or notes why it is refused.
@@ -241,6 +238,7 @@ impl Committer {
             held: self.held(backlog == 1, waits, cycle),
             journal_bytes: self.shared.bytes() + cycle.added + size,
             disk_is_low: self.disk_is_low(),
+            sorting_is_behind: self.sorting_is_behind(),
             stopping: self.shared.is_stopping(),
         };
         let refusal = self.shared.limits.refusal(id, content, level);
@@ -301,11 +299,10 @@ impl Committer {
 
     /// Numbers and writes the cycle's groups. Settlements go with them, or with what is synced otherwise.
     fn write(&mut self, cycle: &mut Cycle) -> Result<(), JournalError> {
-        let added = self.bundles.added();
-        if self.bundles.remove_oldest(REMOVED_AT_ONCE + added.bundles, &self.shared.store) {
+        let (added, holds) = (self.bundles.added(), self.shared.sorting.holds_settlements());
+        if self.bundles.remove_oldest(REMOVED_AT_ONCE + added, holds, &self.shared.store) {
             self.dirty.get_or_insert_with(Instant::now);
         }
-        self.shelve(added.bytes)?;
         self.value.clear();
         self.spots.clear();
         while self.bundles.has_settlements() && (cycle.must_sync || !cycle.groups.is_empty()) {
@@ -400,8 +397,25 @@ impl Committer {
             state.add_recent(&self.spots[group.spots.clone()]);
             self.drain.backlog_grew(&group.stream, &mut state);
         }
+        // Only now: whoever sorts them finds their places in the streams.
+        self.shared.sorting.ask(self.bundles.next() - 1, self.is_much());
         answer(answers, &groups, self.shared.node_id, metrics);
         self.shared.reservations.add_permits(std::mem::take(&mut cycle.reserved));
+    }
+
+    /// Whether the bundles have more than is to be in them. Where there are runs, what comes waits behind them: it
+    /// would be sorted sooner or later, and a start reads all that is not.
+    fn is_much(&self) -> bool {
+        let share = if self.shared.sorting.holds_settlements() { SHARE_BESIDE_RUNS } else { 1 };
+        let (most_bytes, most_places) = (self.shared.recent_bytes, self.shared.limits.max_places());
+        self.bundles.bytes() > most_bytes / share || self.bundles.places() > most_places / share
+    }
+
+    /// Whether the bundles have far more, so that their places would take memory without end.
+    fn sorting_is_behind(&self) -> bool {
+        let most_bytes = self.shared.recent_bytes.max(LEAST_BEHIND).saturating_mul(BEHIND);
+        let most_places = self.shared.limits.max_places().saturating_mul(BEHIND);
+        self.bundles.bytes() > most_bytes || self.bundles.places() > most_places
     }
 
     /// Lets those know who wait for trees, or for all that was queued before: its flushers are started.

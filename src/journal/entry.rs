@@ -73,6 +73,31 @@ impl Entry {
     pub fn reports(&self) -> u64 {
         self.records.iter().filter(|r| matches!(r.body, Body::Report(_))).count() as u64
     }
+
+    /// What it says of itself.
+    pub fn summary(&self) -> Summary {
+        let Self { id, first, accepted_at, .. } = *self;
+        let reports = self.reports() as u32;
+        let markers = self.records.len() as u32 - reports;
+        Summary { id, first, last: self.last(), reports, markers, accepted_at }
+    }
+}
+
+/// What an entry says of itself, without its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Whose records they are.
+    pub id: Id,
+    /// The position of the first record.
+    pub first: Position,
+    /// The position of the last.
+    pub last: Position,
+    /// How many of the records are reports.
+    pub reports: u32,
+    /// How many are markers.
+    pub markers: u32,
+    /// When its commit was made, in microseconds of the epoch.
+    pub accepted_at: u64,
 }
 
 /// The circumstances that all records of an entry share.
@@ -181,6 +206,29 @@ pub fn decode_value(seal: &Seal, value: &Bytes) -> Result<Entry, Damage> {
 /// [`Damage::Content`].
 pub(super) fn decode_whole(seal: &Seal, value: &Bytes) -> Result<Entry, Damage> {
     let value = &seal.open(value);
+    let (id, body) = body_of(value)?;
+    let records = body.records.iter().zip(body.first..).map(|(record, position)| Record {
+        position: Position(position),
+        body: record_of(record, position, &body, value),
+    });
+    let records = records.collect();
+    Ok(Entry { id, first: Position(body.first), accepted_at: body.accepted_at, records })
+}
+
+/// What such a value says of itself.
+///
+/// # Errors
+/// As [`decode_whole`].
+pub(super) fn summarize(seal: &Seal, value: &[u8]) -> Result<Summary, Damage> {
+    let value = seal.open(value);
+    let (id, body) = body_of(&value)?;
+    let records = body.records.len() as u64;
+    let reports = body.records.iter().filter(|record| matches!(record, RecordBody::Report { .. })).count() as u32;
+    let (first, last) = (Position(body.first), Position(body.first + records - 1));
+    Ok(Summary { id, first, last, reports, markers: records as u32 - reports, accepted_at: body.accepted_at })
+}
+
+fn body_of(value: &[u8]) -> Result<(Id, EntryBody<'_>), Damage> {
     let (body, used): (EntryBody<'_>, usize) =
         bincode::serde::borrow_decode_from_slice(&value[HEADER_BYTES..], ENCODING).map_err(|_| Damage::Content)?;
     let id = Id::new(body.id).map_err(|_| Damage::Content)?;
@@ -188,12 +236,7 @@ pub(super) fn decode_whole(seal: &Seal, value: &Bytes) -> Result<Entry, Damage> 
     if used + HEADER_BYTES != value.len() || body.records.is_empty() || end.is_none() {
         return Err(Damage::Content);
     }
-    let records = body.records.iter().zip(body.first..).map(|(record, position)| Record {
-        position: Position(position),
-        body: record_of(record, position, &body, value),
-    });
-    let records = records.collect();
-    Ok(Entry { id, first: Position(body.first), accepted_at: body.accepted_at, records })
+    Ok((id, body))
 }
 
 fn record_of(record: &RecordBody<'_>, position: u64, entry: &EntryBody<'_>, value: &Bytes) -> Body {

@@ -20,6 +20,8 @@ pub(super) const IDENTITY: &str = "identity";
 pub(super) const CLAIMS: &str = "claims";
 /// The folder of the bundles (`store/recent.rs`).
 pub(super) const RECENT: &str = "recent";
+/// The folder of the runs (`store/runs`).
+pub(super) const RUNS: &str = "runs";
 /// The lock (`lock.rs`), which is no part of what the journal holds.
 pub(super) const LOCK: &str = "lock";
 /// What stands behind the name of a file while it is written, before the number of the process that writes it.
@@ -28,7 +30,7 @@ pub(super) const HALF_MADE: &str = ".new-";
 const SNAPSHOT: &str = "snap.";
 
 /// Files and folders that hold what the journal has, beside sled's snapshots and files that are half made.
-const OWN: [&str; 7] = [DB, BLOBS, CONF, SYNCED, IDENTITY, CLAIMS, RECENT];
+const OWN: [&str; 8] = [DB, BLOBS, CONF, SYNCED, IDENTITY, CLAIMS, RECENT, RUNS];
 
 /// Whether a name in the journal's folder is one of its files, or of its folders of files.
 pub(super) fn is_own(name: &str) -> bool {

@@ -1,4 +1,4 @@
-//! All ids with backlog, the lanes that they hold, and the ids that are paused.
+//! All ids with backlog, and the ids that are paused.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -6,7 +6,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::lanes::{Lane, Lanes};
 use super::stream::{Flusher, Stream};
 use crate::report::Id;
 use crate::sync::{Mutex, MutexGuard};
@@ -24,8 +23,6 @@ pub(super) struct Index {
     parts: Vec<Mutex<Part>>,
     /// How many streams all parts have.
     count: AtomicUsize,
-    /// Locked within a part or a stream's state, never around one.
-    lanes: Mutex<Lanes>,
 }
 
 /// Those ids that have their place here by hash.
@@ -74,9 +71,9 @@ impl std::fmt::Debug for Index {
 }
 
 impl Index {
-    pub(super) fn new(streams: Vec<Arc<Stream>>, lanes: Lanes, paused: HashSet<Id>) -> Self {
+    pub(super) fn new(streams: Vec<Arc<Stream>>, paused: HashSet<Id>) -> Self {
         let parts = std::iter::repeat_with(Mutex::default).take(PARTS).collect();
-        let index = Self { parts, count: AtomicUsize::new(streams.len()), lanes: Mutex::new(lanes) };
+        let index = Self { parts, count: AtomicUsize::new(streams.len()) };
         for stream in streams {
             stream.lock().paused = paused.contains(&stream.id);
             index.part(&stream.id).streams.insert(ById(stream));
@@ -118,8 +115,8 @@ impl Index {
         }
     }
 
-    /// Lets a drained, quiet stream go and gives its lane back; one that has only appends on their way is without a
-    /// flusher from here on. False when there is something left to do.
+    /// Lets a drained, quiet stream go; one that has only appends on their way is without a flusher from here on. False
+    /// when there is something left to do.
     pub(super) fn retire(&self, stream: &Stream) -> bool {
         let mut part = self.part(&stream.id);
         let (is_drained, is_quiet) = {
@@ -134,11 +131,6 @@ impl Index {
             self.remove(&mut part, stream);
         }
         is_drained
-    }
-
-    /// A lane for what waits for long of `id`; given back when the id is drained.
-    pub(super) fn lease(&self, id: &Id) -> Lane {
-        self.lanes().lease(id)
     }
 
     /// How many ids have backlog.
@@ -184,26 +176,9 @@ impl Index {
         }
     }
 
-    /// Each lane is held by the streams that use it, and by nobody else.
-    #[cfg(all(test, feature = "models"))]
-    pub(super) fn assert_lanes_are_held(&self) {
-        let parts: Vec<_> = self.parts.iter().map(lock).collect();
-        let streams: Vec<_> = parts.iter().flat_map(|part| &part.streams).collect();
-        let states: Vec<_> = streams.iter().map(|ById(stream)| stream.lock()).collect();
-        let lanes = self.lanes();
-        let mut holders = vec![0; lanes.holders().len()];
-        states.iter().flat_map(|state| state.lanes()).for_each(|lane| holders[usize::from(lane)] += 1);
-        assert_eq!(lanes.holders(), holders);
-    }
-
     fn remove(&self, part: &mut Part, stream: &Stream) {
         if part.streams.remove(&stream.id) {
             self.count.fetch_sub(1, Ordering::Relaxed);
-        }
-        let state = stream.lock();
-        if state.lane.is_some() {
-            let mut lanes = self.lanes();
-            state.lanes().for_each(|lane| lanes.release(lane));
         }
         if part.streams.is_empty() && part.streams.capacity() > KEPT_CAPACITY {
             part.streams.shrink_to_fit();
@@ -212,10 +187,6 @@ impl Index {
 
     fn part(&self, id: &Id) -> MutexGuard<'_, Part> {
         lock(&self.parts[crc32fast::hash(id.as_bytes()) as usize % PARTS])
-    }
-
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        self.lanes.lock().expect("no holder of the lanes panics: it only counts")
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Level {
     pub(super) journal_bytes: u64,
     /// Whether free disk is below the reserve.
     pub(super) disk_is_low: bool,
+    /// Whether bundles have far more than is to be in them.
+    pub(super) sorting_is_behind: bool,
     /// Whether the node is stopping.
     pub(super) stopping: bool,
 }
@@ -48,7 +50,7 @@ impl Limits {
         Self { max_bytes, max_backlog_per_id, max_ids, min_free_disk }
     }
 
-    /// Places of entries in bundles beyond which the oldest bundles are emptied into lanes.
+    /// Places of entries in bundles beyond which the oldest bundles are sorted into runs.
     pub(super) fn max_places(&self) -> u64 {
         self.max_ids.saturating_mul(PLACES_AN_ID).max(FEWEST_PLACES)
     }
@@ -77,6 +79,11 @@ impl Limits {
             let reason = format!("the journal's disk has less than {reserve} bytes free (journal.min_free_disk)");
             return Some(Refusal::journal_full(reason, retry_after_ms));
         }
+        if level.sorting_is_behind {
+            let reason = "more comes than can be sorted of what waits (journal.recent_bytes): the disk is slow, or the log \
+                          says why it cannot be written";
+            return Some(Refusal::journal_full(reason.to_owned(), retry_after_ms));
+        }
         let full = from_client && level.backlog > self.max_backlog_per_id;
         full.then(|| Refusal::backlog_full(id, self.max_backlog_per_id, retry_after_ms))
     }
@@ -88,7 +95,14 @@ mod tests {
     use crate::report::RefusalKind;
 
     const LIMITS: Limits = Limits { max_bytes: 100, max_backlog_per_id: 10, max_ids: 5, min_free_disk: 1 };
-    const FINE: Level = Level { backlog: 10, held: 5, journal_bytes: 100, disk_is_low: false, stopping: false };
+    const FINE: Level = Level {
+        backlog: 10,
+        held: 5,
+        journal_bytes: 100,
+        disk_is_low: false,
+        sorting_is_behind: false,
+        stopping: false,
+    };
 
     fn kind(marker: Marker, level: Level) -> Option<RefusalKind> {
         let id = Id::new("a").expect("an id");
@@ -102,6 +116,7 @@ mod tests {
         assert_eq!(kind(Marker::Done, Level { journal_bytes: 101, ..FINE }), Some(RefusalKind::JournalFull));
         assert_eq!(kind(Marker::Done, Level { held: 6, ..FINE }), Some(RefusalKind::JournalFull));
         assert_eq!(kind(Marker::Done, Level { disk_is_low: true, ..FINE }), Some(RefusalKind::JournalFull));
+        assert_eq!(kind(Marker::Done, Level { sorting_is_behind: true, ..FINE }), Some(RefusalKind::JournalFull));
         assert_eq!(kind(Marker::Done, Level { stopping: true, ..FINE }), Some(RefusalKind::ShuttingDown));
     }
 

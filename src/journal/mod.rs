@@ -8,19 +8,18 @@
 //! 4. Records of one id are read in the order in which they were appended, and only once they are synced.
 //! 5. Truncation removes exactly the entries that were settled.
 //! 6. Dead letters are synced before the entry that they come from is truncated.
-//! 7. A damaged entry is never handed out; it is set aside under its lane and key, and logged.
+//! 7. A damaged entry is never handed out; it is set aside under where it was, and logged.
 //! 8. Files that cannot be opened are moved aside, and every entry that is whole in them is taken over (`salvage.rs`).
 //!    What the disk does not give back is damage like any other (`unreadable.rs`).
 //! 9. A paused id is so on disk before anybody is told, and nothing of it is drained that was not on its way before.
-//! 10. An id is in the index from its first append until it is drained and quiet, and holds a lane from when something
-//!     of it has moved into one until then.
-//! 11. An entry that moves from a bundle into a lane is durable there before it leaves the bundle.
+//! 10. An id is in the index from its first append until it is drained and quiet.
+//! 11. An entry that moves from a bundle into a run is durable there before it leaves the bundle.
 //! 12. Nothing in the folder is read or changed before it is locked (`lock.rs`), and nothing outside of it is changed.
 //!
 //! # On disk
-//! The files in `recent` hold what each commit wrote, a bundle of entries (`bundle.rs`, `store/recent.rs`). sled has
-//! the rest, in trees: `lane-0000` … the entries that wait for long, by id (`entry.rs`); `dead` dead letters
-//! (`dead_letters.rs`); `damaged` what was set aside (`set_aside.rs`); `paused` the ids that are not drained
+//! The files in `recent` hold what each commit wrote, a bundle of entries (`bundle.rs`, `store/recent.rs`). Those in
+//! `runs` hold what waits for long, by id (`store/runs`, `sorting.rs`). sled has the rest, in trees: `dead` dead
+//! letters (`dead_letters.rs`); `damaged` what was set aside (`set_aside.rs`); `paused` the ids that are not drained
 //! (`pauses.rs`); `meta` the stamp of the last sync (`log.rs`). All values are sealed (`seal.rs`), and `identity` has
 //! what they are sealed with (`identity.rs`). `lock` is locked while it is open, and `damaged-N` has files that were
 //! moved aside (`place.rs`).
@@ -43,7 +42,6 @@ mod error;
 mod files;
 mod identity;
 mod index;
-mod lanes;
 mod limits;
 mod lock;
 mod log;
@@ -64,7 +62,7 @@ mod salvage;
 mod seal;
 mod senders;
 mod set_aside;
-mod shelving;
+mod sorting;
 mod status;
 #[cfg_attr(all(test, feature = "models"), path = "store/memory.rs")]
 mod store;
@@ -116,6 +114,7 @@ use lock::Lock;
 use owner::Held;
 use positions::Positions;
 use queue::{Command, Queue};
+use sorting::Sorting;
 use store::Store;
 
 /// Who drains: told by the commit thread, under the stream's lock, that a stream has more backlog. Must not block.
@@ -139,7 +138,7 @@ pub struct Surroundings {
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 struct Shared {
@@ -154,8 +153,9 @@ struct Shared {
     /// The highest position that was found at open.
     recovered_through: Position,
     max_entry_records: usize,
-    /// Bytes of bundles beyond which the oldest are emptied into lanes.
+    /// Bytes of bundles beyond which the oldest are sorted into runs.
     recent_bytes: u64,
+    sorting: Sorting,
     /// Bytes that appends may still reserve.
     reservations: Semaphore,
     /// Bytes of entries and dead letters.
@@ -178,8 +178,9 @@ struct Shared {
 /// Opens the trees and reads them.
 fn open_and_recover(settings: &config::Journal, identity: &Identity) -> Result<(Store, recovery::Found), JournalError> {
     guarded(|| {
-        let store = Store::open(&settings.dir, settings.lanes, settings.cache_bytes, Some(identity))?;
-        let found = recovery::recover(&store, settings.lanes)?;
+        let store = Store::open(&settings.dir, settings.cache_bytes, Some(identity))?;
+        upgrade::sort_earlier_entries(&store)?;
+        let found = recovery::recover(&store)?;
         Ok((store, found))
     })
 }
@@ -266,7 +267,7 @@ impl Opened {
         );
         let shared = Shared {
             store,
-            index: Index::new(found.streams, found.lanes, found.paused),
+            index: Index::new(found.streams, found.paused),
             queue: Queue::default(),
             metrics,
             limits: Limits::of(settings),
@@ -275,6 +276,7 @@ impl Opened {
             recovered_through: Position(found.highest),
             max_entry_records: around.max_entry_records,
             recent_bytes: settings.recent_bytes,
+            sorting: Sorting::default(),
             reservations: Semaphore::new(around.max_queued_bytes),
             bytes: AtomicU64::new(found.bytes),
             dead_bytes: AtomicU64::new(found.dead_bytes),
@@ -291,7 +293,7 @@ impl Opened {
     /// Starts the commit thread, and tells `drain` of every stream that was found.
     pub fn start(self, drain: Arc<dyn Drain>) -> Journal {
         let Self { shared, positions, bundles } = self;
-        let journal = Journal { shared: Arc::clone(&shared), thread: Arc::default() };
+        let journal = Journal { shared: Arc::clone(&shared), threads: Arc::default() };
         for stream in shared.index.parts().flat_map(|part| part.streams) {
             if stream.lock().is_drained() {
                 // All that it has is set aside.
@@ -300,6 +302,8 @@ impl Opened {
             }
             drain.backlog_grew(&stream, &mut stream.lock());
         }
+        #[cfg(not(all(test, feature = "models")))]
+        let sorter = sorting::Sorter::new(Arc::clone(&shared));
         let committer = Committer::new(Arc::clone(&shared), drain, positions, bundles);
         let failed_by = Arc::clone(&shared);
         let commit = move || {
@@ -314,9 +318,13 @@ impl Opened {
             }
             failed_by.queue.close();
         };
-        let thread = thread::Builder::new().name("commit".to_owned()).spawn(commit);
-        let thread = thread.expect("the system starts a thread while the process starts");
-        *journal.thread.lock().expect("nobody has it yet") = Some(thread);
+        let started = [
+            thread::Builder::new().name("commit".to_owned()).spawn(commit),
+            #[cfg(not(all(test, feature = "models")))]
+            thread::Builder::new().name("sort".to_owned()).spawn(move || sorter.run()),
+        ];
+        let started = started.map(|thread| thread.expect("the system starts a thread while the process starts"));
+        *journal.threads.lock().expect("nobody has them yet") = started.into();
         journal
     }
 }
@@ -404,15 +412,16 @@ impl Journal {
         Arc::clone(failure.as_ref().expect("waited for one"))
     }
 
-    /// Commits what is queued, syncs, and ends the commit thread. Blocks.
+    /// Commits what is queued, syncs, and ends the journal's threads. Blocks.
     ///
     /// # Errors
     /// Why the journal failed, now or before.
     pub fn stop(&self) -> Result<(), Arc<JournalError>> {
+        self.shared.sorting.stop();
         self.shared.queue.push(Command::Stop);
-        let thread = self.thread.lock().expect("no holder panics: it only takes the handle").take();
-        if let Some(thread) = thread {
-            thread.join().expect("the commit thread catches its panics");
+        let threads = std::mem::take(&mut *self.threads.lock().expect("no holder panics: it only takes the handles"));
+        for thread in threads {
+            thread.join().expect("the journal's threads catch their panics");
         }
         self.failure().map_or(Ok(()), Err)
     }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::Journal;
-use super::lanes::Lane;
 use super::queue::{Command, Queue, Settled};
 use crate::report::{Id, Position};
 use crate::sync::{check, thread};
@@ -15,14 +13,14 @@ use crate::sync::{check, thread};
 fn what_is_pushed_is_taken_in_order_and_never_left_waiting() {
     check(|| {
         let queue = Arc::new(Queue::default());
-        let pushers: Vec<_> = (0..3).map(|lane| pusher(&queue, lane)).collect();
-        let mut taken: [Vec<u8>; 3] = Default::default();
+        let pushers: Vec<_> = (0..3).map(|number| pusher(&queue, 10 * number)).collect();
+        let mut taken: [Vec<u64>; 3] = Default::default();
         let mut commands = Vec::new();
         while taken.iter().map(Vec::len).sum::<usize>() < 6 {
             queue.take(&mut commands, None);
             for command in commands.drain(..) {
                 let Command::Truncate(settled) = command else { panic!("nobody pushed that") };
-                settled.in_lanes.into_iter().for_each(|(lane, key)| taken[usize::from(lane)].extend(key));
+                settled.in_bundles.into_iter().for_each(|bundle| taken[bundle as usize / 10].push(bundle % 10));
             }
         }
         assert_eq!(taken, [[0, 1], [0, 1], [0, 1]]);
@@ -30,11 +28,11 @@ fn what_is_pushed_is_taken_in_order_and_never_left_waiting() {
     });
 }
 
-fn pusher(queue: &Arc<Queue>, lane: Lane) -> thread::JoinHandle<()> {
+/// Pushes two commands, with numbers from `first` on.
+fn pusher(queue: &Arc<Queue>, first: u64) -> thread::JoinHandle<()> {
     let queue = Arc::clone(queue);
     let id = Id::new("a").expect("an id");
-    let settled =
-        move |n| Settled { ids: vec![(id, Position(1))], in_lanes: vec![(lane, vec![n])], in_bundles: Vec::new() };
+    let settled = move |n| Settled { ids: vec![(id, Position(1))], in_bundles: vec![first + n] };
     thread::spawn(move || (0..2).for_each(|n| queue.push(Command::Truncate(settled(n)))))
 }
 
@@ -52,11 +50,4 @@ fn what_meets_a_queue_that_is_closed_is_dropped_and_not_kept() {
         closer.join().expect("no panic");
         assert_eq!(buried.try_recv(), Err(TryRecvError::Closed));
     });
-}
-
-impl Journal {
-    /// Invariant 9: each lane is held by the streams of the index that use it, and by nobody else.
-    pub(crate) fn assert_lanes_are_held_by_the_index(&self) {
-        self.shared.index.assert_lanes_are_held();
-    }
 }

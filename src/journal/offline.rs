@@ -11,7 +11,6 @@ use super::bundle::{self, KINDS, is_settlements};
 use super::entry::{self, ENTRY, Entry};
 use super::error::{Damage, JournalError};
 use super::identity::{Identity, Known};
-use super::lanes;
 use super::lock::Lock;
 use super::log::{self, Hole};
 use super::seal::{HEADER_BYTES, MAX_BODY_BYTES, Seal, body_length};
@@ -93,7 +92,7 @@ pub fn examine(dir: &Path, mut each: impl FnMut(Value) -> Result<(), JournalErro
 
 /// Opens the trees as a start does, and reads all of them once.
 fn check_trees(dir: &Path, identity: Option<&Identity>, examined: &mut Examined) -> Result<Store, JournalError> {
-    let store = Store::open(dir, 0, CACHE_BYTES, identity)?;
+    let store = Store::open(dir, CACHE_BYTES, identity)?;
     each_value(&store, |place, value| {
         if let Err(damage) = value {
             examined.damaged.push((place.to_owned(), damage));
@@ -124,25 +123,8 @@ pub(super) fn each_value(
     mut each: impl FnMut(&str, Result<Value, Damage>) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
     let seal = store.seal();
-    // By id: what is settled, or in a lane.
-    let mut done: HashMap<Id, Position> = HashMap::new();
-    for lane in 0..store.lanes() {
-        for pair in store.scan(lane) {
-            let (key, value) = pair?;
-            let place = match entry::decode_key(seal, &key) {
-                Some((id, first)) => format!("{}/{id}/{}", lanes::name(lane), first.0),
-                None => format!("{}/{}", lanes::name(lane), key.escape_ascii()),
-            };
-            for part in entry::decode_together(seal, &key, &value) {
-                let entry = part.map(|(entry, _)| entry);
-                if let Ok(entry) = &entry {
-                    let done = done.entry(entry.id).or_insert(Position(0));
-                    *done = entry.last().max(*done);
-                }
-                each(&place, entry.map(Value::Entry))?;
-            }
-        }
-    }
+    // By id: what is settled.
+    let mut done: HashMap<Id, Position> = store.settled_in_runs().into_iter().collect();
     for bundle in store.bundles() {
         let whole = entry::whole_values(seal, &bundle?.1, KINDS).filter_map(Result::ok).collect::<Vec<_>>();
         for (_, part) in whole.iter().filter(|(_, part)| is_settlements(part)) {
@@ -152,6 +134,38 @@ pub(super) fn each_value(
             }
         }
     }
+    store.each_sorted(|block| {
+        let (id, _, last) = block.records();
+        let done = done.entry(id).or_insert(Position(0));
+        if block.is_dead() || last <= *done {
+            *done = last.max(*done);
+            return Ok(());
+        }
+        for part in block.entries(seal, &block.read()?) {
+            match part {
+                Ok((entry, _)) if entry.last() <= *done => {}
+                part => each(&block.name(), part.map(|(entry, _)| Value::Entry(entry)))?,
+            }
+        }
+        // What is in a bundle, too, is this.
+        *done = last;
+        Ok(())
+    })?;
+    store.each_earlier(|name, key, value| {
+        let place = match entry::decode_key(seal, &key) {
+            Some((id, first)) => format!("{name}/{id}/{}", first.0),
+            None => format!("{name}/{}", key.escape_ascii()),
+        };
+        for part in entry::decode_together(seal, &key, &value) {
+            let entry = part.map(|(entry, _)| entry);
+            if let Ok(entry) = &entry {
+                let done = done.entry(entry.id).or_insert(Position(0));
+                *done = entry.last().max(*done);
+            }
+            each(&place, entry.map(Value::Entry))?;
+        }
+        Ok(())
+    })?;
     for bundle in store.bundles() {
         let (number, bundle) = bundle?;
         for part in entry::whole_values(seal, &bundle, KINDS) {
@@ -190,7 +204,7 @@ pub(super) fn search(
     let folder = |source| JournalError::Folder { path: dir.to_owned(), action: "search", source };
     let mut paths = vec![dir.join(files::DB)];
     // Bundles, and pages that sled kept in files of their own.
-    for folder in [files::RECENT, files::BLOBS] {
+    for folder in [files::RECENT, files::RUNS, files::BLOBS] {
         let found = fs::read_dir(dir.join(folder)).into_iter().flatten();
         paths.extend(found.filter_map(Result::ok).map(|file| file.path()));
     }

@@ -2,7 +2,7 @@
 
 use super::Journal;
 use super::bundle::Spot;
-use super::entry::{self, ENTRY, Entry};
+use super::entry::{self, Entry};
 use super::error::JournalError;
 use super::stream::Stream;
 use crate::report::{Body, Id, Position, Report};
@@ -37,7 +37,7 @@ impl Journal {
         look.last = after.unwrap_or(Position(0)).max(stream.lock().settled);
         let mut missed = None;
         while let Some(spot) = self.look(&stream, &mut look)? {
-            // What moves into a lane meanwhile is found there; what is missed again is damaged.
+            // What moves into a run meanwhile is found there; what is missed again is damaged.
             if missed.replace(spot) == Some(spot) {
                 look.last = spot.last();
             }
@@ -47,27 +47,19 @@ impl Journal {
 
     /// Goes on with a look, to its end or to an entry that is not where it was.
     fn look(&self, stream: &Stream, look: &mut Look) -> Result<Option<Spot>, JournalError> {
-        let (lanes, recent, settled, through, aside) = {
+        let (recent, sorted, settled, through, aside) = {
             let state = stream.lock();
             let begun = state.recent.partition_point(|spot| spot.first <= look.last).saturating_sub(1);
             let recent: Vec<Spot> = state.recent.iter().skip(begun).take(MAX_LOOKED_AT + 1).copied().collect();
-            (state.lanes().collect::<Vec<_>>(), recent, state.settled, state.synced, state.aside())
+            (recent, state.sorted, state.settled, state.synced, state.aside())
         };
-        let last_in_lanes = recent.first().map_or(through, |spot| Position(spot.first.0 - 1));
         let store = &self.shared.store;
-        for lane in lanes {
-            // The value that `last` lies in begins before it.
-            let from = store.latest(lane, &stream.id, look.last)?.unwrap_or(Position(0));
-            let from = from.max(Position(settled.0 + 1));
-            if from > last_in_lanes {
-                continue;
-            }
-            for pair in store.range(lane, &stream.id, from, last_in_lanes) {
-                let (_, value) = pair?;
-                for (_, value) in entry::whole_values(store.seal(), &value, [ENTRY]).filter_map(Result::ok) {
-                    if entry::decode_whole(store.seal(), &value).is_ok_and(|entry| !look.at(entry, through, &aside)) {
-                        return Ok(None);
-                    }
+        let from = Position(settled.max(look.last).0 + 1);
+        let blocks = if from > sorted { Vec::new() } else { store.sorted(&stream.id, from, sorted)? };
+        for block in blocks {
+            for (entry, _) in block.entries(store.seal(), &block.read()?).filter_map(Result::ok) {
+                if entry.last() > settled && !look.at(entry, through, &aside) {
+                    return Ok(None);
                 }
             }
         }

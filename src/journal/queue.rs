@@ -6,7 +6,6 @@ use tokio::sync::oneshot;
 
 use super::append::Append;
 use super::dead_letters::DeadLetter;
-use super::lanes::Lane;
 use super::pauses::PauseError;
 use super::set_aside::Damaged;
 use crate::report::{Id, LetterKey, Position};
@@ -28,6 +27,8 @@ pub(super) enum Command {
     Pause(Id, bool, oneshot::Sender<Result<(), PauseError>>),
     /// Move a damaged value out of the way.
     SetAside(Box<Damaged>),
+    /// Bundles up to `through` are in runs, and the settlements up to `swept` are noted there.
+    Sorted { through: u64, swept: u64 },
     /// Sync and end.
     Stop,
 }
@@ -44,9 +45,7 @@ impl Command {
 pub(super) struct Settled {
     /// Each id, and where they end: all of it up to there is settled.
     pub(super) ids: Vec<(Id, Position)>,
-    /// Those in lanes, by their key.
-    pub(super) in_lanes: Vec<(Lane, Vec<u8>)>,
-    /// The bundles of the others, one for each.
+    /// The bundles of those that are in no run, one for each.
     pub(super) in_bundles: Vec<u64>,
 }
 

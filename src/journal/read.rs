@@ -11,10 +11,8 @@ use super::bundle::Spot;
 use super::commit::now_micros;
 use super::entry::{self, Entry};
 use super::error::{Damage, JournalError};
-use super::lanes::Lane;
 use super::progress::LastBatch;
 use super::queue::{Command, Settled};
-use super::seal::Seal;
 use super::set_aside::Damaged;
 use super::stream::{DoneWaiter, State, Stream};
 use crate::report::{Batch, Id, Position};
@@ -31,9 +29,6 @@ pub struct Taken {
 /// What was taken, for the time when it is settled. Not settled, it is taken again.
 #[derive(Debug)]
 pub struct Receipt {
-    in_lanes: Vec<(Lane, Vec<u8>)>,
-    /// Those that were in bundles; they may be in a lane by now.
-    recent: Vec<Spot>,
     /// Where the reading began, and how many reports were set aside then.
     from: Position,
     aside: usize,
@@ -63,10 +58,11 @@ pub struct Settlement {
 
 /// What a stream has left when a reading begins.
 struct Rest {
-    lanes: Vec<Lane>,
     recent: Vec<Spot>,
     from: Position,
     through: Position,
+    /// What is up to here is in runs.
+    sorted: Position,
     /// Whether there are more entries in bundles.
     is_cut: bool,
     reports: u64,
@@ -119,7 +115,7 @@ impl Journal {
         let tried_through = self.shared.recovered_through.max(rest.tried_through);
         let batch = Batch { tried_through, ..Batch::new(stream.id, Vec::new()) };
         let mut taken = Taken { batch, receipt: rest.empty_receipt() };
-        taken.receipt.is_all = self.read_lanes(stream, &rest, limits, &mut taken)?
+        taken.receipt.is_all = self.read_sorted(stream, &rest, limits, &mut taken)?
             && self.read_recent(stream, &mut rest, limits, &mut taken)?;
         let receipt = &mut taken.receipt;
         if receipt.is_all {
@@ -134,36 +130,34 @@ impl Journal {
         Ok(taken)
     }
 
-    /// Reads what waits for long; false where the limits are reached before its end.
-    fn read_lanes(
+    /// Reads what is in runs; false where the limits are reached before its end.
+    fn read_sorted(
         &self,
         stream: &Stream,
         rest: &Rest,
         limits: Limits,
         taken: &mut Taken,
     ) -> Result<bool, JournalError> {
-        let last = rest.last_in_lanes();
-        for &lane in rest.lanes.iter().filter(|_| rest.from <= last) {
-            for pair in self.shared.store.range(lane, &stream.id, rest.from, last) {
-                let (key, value) = pair?;
-                if taken.is_full(limits) {
-                    return Ok(false);
+        if rest.from > rest.sorted {
+            return Ok(true);
+        }
+        for block in self.shared.store.sorted(&stream.id, rest.from, rest.sorted)? {
+            let (values, mut damage) = (block.read()?, None);
+            for part in block.entries(self.shared.store.seal(), &values) {
+                match part {
+                    Ok((entry, _)) if entry.last() < rest.from => {}
+                    Ok(_) if taken.is_full(limits) => return Ok(false),
+                    Ok((entry, part)) => taken.add(entry, part.len(), &rest.aside),
+                    Err(found) => damage = Some(found),
                 }
-                let mut damage = None;
-                for part in entry::decode_together(self.shared.store.seal(), &key, &value) {
-                    match part {
-                        Ok((entry, part)) => taken.add(entry, part.len(), &rest.aside),
-                        Err(found) => damage = Some(found),
-                    }
+            }
+            if let Some(damage) = damage {
+                let damaged = Damaged::sorted(&block, values);
+                // What is left of a block is read again with each batch.
+                if !self.shared.store.is_set_aside(damaged.key())? {
+                    self.put_aside(stream, damaged, damage);
                 }
-                if let Some(damage) = damage {
-                    self.put_aside(
-                        stream,
-                        Damaged::in_lane(self.shared.store.seal(), lane, key.clone(), value),
-                        damage,
-                    );
-                }
-                taken.receipt.in_lanes.push((lane, key));
+                stream.lock().damaged = true;
             }
         }
         Ok(true)
@@ -177,8 +171,7 @@ impl Journal {
         limits: Limits,
         taken: &mut Taken,
     ) -> Result<bool, JournalError> {
-        let mut spots = std::mem::take(&mut rest.recent);
-        let mut count = 0;
+        let (spots, mut count) = (std::mem::take(&mut rest.recent), 0);
         for &spot in &spots {
             if taken.is_full(limits) {
                 break;
@@ -193,25 +186,20 @@ impl Journal {
             }
             count += 1;
         }
-        let is_all = count == spots.len() && !rest.is_cut;
-        spots.truncate(count);
-        taken.receipt.recent = spots;
-        Ok(is_all)
+        Ok(count == spots.len() && !rest.is_cut)
     }
 
-    /// The value of an entry that was in a bundle when its id was taken.
+    /// The value of an entry that was in a bundle when its id was taken, and may be in a run by now.
     fn find(&self, stream: &Stream, spot: Spot) -> Result<Bytes, JournalError> {
         let store = &self.shared.store;
         if let Some(value) = store.entry_at(&spot)? {
             return Ok(value);
         }
-        let mut key = Vec::new();
-        entry::encode_key(store.seal(), &stream.id, spot.first, &mut key);
-        let lane = stream.lock().lane;
-        let value = lane.map_or(Ok(None), |lane| store.entry(lane, &key))?;
-        let lost =
-            || JournalError::Damaged(format!("an entry of id {} is not found (bundle {})", stream.id, spot.bundle));
-        value.ok_or_else(lost)
+        if let Some(value) = store.sorted_entry(&stream.id, spot.first)? {
+            return Ok(value);
+        }
+        let (id, bundle) = (stream.id, spot.bundle);
+        Err(JournalError::Damaged(format!("an entry of id {id} is not found (bundle {bundle})")))
     }
 
     /// Notes where the records of these batches ended, truncates their entries, and tells who waits for `done`.
@@ -252,9 +240,12 @@ impl Journal {
             self.shared.queue.push(Command::SetAside(Box::new(lost)));
         }
         self.shared.shrink(bytes);
+        if self.shared.sorting.holds_settlements() {
+            self.shared.sorting.settled(bytes);
+        }
         let mut state = stream.lock();
         state.taken = false;
-        receipt.settle(self.shared.store.seal(), stream.id, &mut state, settled);
+        settled.take(stream.id, through, &mut state);
         state.reports -= reports + missing;
         state.markers -= markers;
         state.bytes -= bytes;
@@ -281,9 +272,9 @@ impl Journal {
     /// Truncates what is not settled.
     #[cfg(forebay_plant = "truncate_before_store")]
     pub fn truncate(&self, stream: &Stream, receipt: &Receipt) {
-        let in_bundles = receipt.recent.iter().map(|spot| spot.bundle).collect();
-        let (ids, in_lanes) = (vec![(stream.id, receipt.through)], receipt.in_lanes.clone());
-        self.shared.queue.push(Command::Truncate(Settled { ids, in_lanes, in_bundles }));
+        let mut settled = Settled::default();
+        settled.take(stream.id, receipt.through, &mut stream.lock());
+        self.shared.queue.push(Command::Truncate(settled));
     }
 
     fn put_aside(&self, stream: &Stream, damaged: Damaged, damage: Damage) {
@@ -298,36 +289,28 @@ impl Receipt {
     pub fn is_current(&self, state: &State) -> bool {
         self.from.0 == state.settled.0 + 1 && self.aside == state.aside().len()
     }
+}
 
-    /// Takes the entries out of the stream, and notes where they are by now.
-    fn settle(self, seal: &Seal, id: Id, state: &mut State, settled: &mut Settled) {
-        settled.ids.push((id, self.through));
-        settled.in_lanes.extend(self.in_lanes);
-        for spot in &self.recent {
-            if state.recent.front() == Some(spot) {
-                state.recent.pop_front();
-                settled.in_bundles.push(spot.bundle);
-            } else if let Some(lane) = state.lane {
-                let mut key = Vec::new();
-                entry::encode_key(seal, &id, spot.first, &mut key);
-                settled.in_lanes.push((lane, key));
-            }
-        }
+impl Settled {
+    /// Takes the entries of an id up to `through` out of its stream.
+    fn take(&mut self, id: Id, through: Position, state: &mut State) {
+        self.ids.push((id, through));
+        let settled = state.recent.partition_point(|spot| spot.last() <= through);
+        self.in_bundles.extend(state.recent.drain(..settled).map(|spot| spot.bundle));
     }
 }
 
 impl Rest {
-    /// What is durable and not settled. From now on, newer records count as accepted after the batch was taken, and
-    /// what moves into a lane goes there entry by entry.
+    /// What is durable and not settled. From now on, newer records count as accepted after the batch was taken.
     fn of(stream: &Stream, max_records: usize) -> Self {
         let mut state = stream.lock();
         state.oldest_after_taken = None;
         state.taken = true;
         Self {
-            lanes: state.lanes().collect(),
             recent: state.recent.iter().take(max_records).copied().collect(),
             from: Position(state.settled.0 + 1),
-            through: if cfg!(forebay_plant = "read_before_sync") { Position(u64::MAX) } else { state.synced },
+            through: state.synced,
+            sorted: state.sorted,
             is_cut: state.recent.len() > max_records,
             reports: state.reports,
             markers: state.markers,
@@ -337,25 +320,8 @@ impl Rest {
         }
     }
 
-    /// What begins behind this is just moving into a lane, if it is in one.
-    fn last_in_lanes(&self) -> Position {
-        self.recent.first().map_or(self.through, |spot| Position(spot.first.0 - 1))
-    }
-
     fn empty_receipt(&self) -> Receipt {
-        let (in_lanes, recent) = (Vec::new(), Vec::new());
         let (from, aside) = (self.from, self.aside.len());
-        Receipt {
-            in_lanes,
-            recent,
-            from,
-            aside,
-            through: self.through,
-            is_all: true,
-            reports: 0,
-            markers: 0,
-            bytes: 0,
-            missing: 0,
-        }
+        Receipt { from, aside, through: self.through, is_all: true, reports: 0, markers: 0, bytes: 0, missing: 0 }
     }
 }

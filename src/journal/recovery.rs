@@ -11,20 +11,18 @@ use super::aside::SetAside;
 use super::bundle::{self, Bundle, KINDS, Spot};
 use super::commit::now_micros;
 use super::dead_letters;
-use super::entry::{self, Entry};
+use super::entry;
 use super::error::{Damage, JournalError};
-use super::lanes::{Lane, Lanes};
 use super::pauses;
 use super::seal::Seal;
 use super::set_aside::{Damaged, bundle_name};
-use super::store::Store;
+use super::store::{SortedBlock, Store};
 use super::stream::Stream;
 use crate::report::{Id, Number, Position};
 
 /// The journal as it was found.
 pub(super) struct Found {
     pub(super) streams: Vec<Arc<Stream>>,
-    pub(super) lanes: Lanes,
     pub(super) bundles: Vec<Bundle>,
     pub(super) paused: HashSet<Id>,
     /// Reports of all streams.
@@ -42,15 +40,16 @@ pub(super) struct Found {
     aside: SetAside,
 }
 
-/// One id's entries in one lane.
-struct Stretch {
-    lane: Lane,
-    first: Position,
+/// One id's entries in runs.
+#[derive(Default)]
+struct Sorted {
+    /// The last record of what was there at any time.
     last: Position,
     reports: u64,
     markers: u64,
     bytes: u64,
-    accepted_at: u64,
+    /// When the oldest of them was accepted.
+    accepted_at: Option<u64>,
 }
 
 /// One entry in a bundle.
@@ -64,22 +63,21 @@ struct Recent {
 /// What was found of one id.
 #[derive(Default)]
 struct Traces {
-    stretches: Vec<Stretch>,
+    sorted: Sorted,
     recent: Vec<Recent>,
-    /// All entries in bundles up to here are settled.
+    /// All entries up to here are settled.
     settled: Position,
     /// Reports that are set aside.
     aside: Vec<(Position, Number)>,
 }
 
-/// Reads all lanes and bundles, builds the index, and sets damaged entries aside.
+/// Reads all bundles and what the runs say of themselves, builds the index, and sets damaged entries aside.
 ///
 /// # Errors
 /// When the storage cannot be read or written at all.
-pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalError> {
+pub(super) fn recover(store: &Store) -> Result<Found, JournalError> {
     let mut found = Found {
         streams: Vec::new(),
-        lanes: Lanes::new(leasable, store.lanes()),
         bundles: Vec::new(),
         paused: pauses::recover(store)?,
         reports: 0,
@@ -91,14 +89,16 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
         aside: SetAside::find(store)?,
     };
     let mut traces: HashMap<Id, Traces> = HashMap::new();
-    for lane in 0..store.lanes() {
-        scan_lane(store, lane, &mut traces, &mut found)?;
-    }
     scan_bundles(store, &mut traces, &mut found)?;
+    for (id, through) in store.settled_in_runs() {
+        let settled = &mut traces.entry(id).or_default().settled;
+        *settled = through.max(*settled);
+    }
+    store.each_sorted(|block| scan_block(store, block, &mut traces, &mut found))?;
     let clock = Clock { wall: now_micros(), monotonic: Instant::now() };
     for (id, mut traces) in traces {
         traces.forget_settled();
-        if !traces.stretches.is_empty() || !traces.recent.is_empty() {
+        if traces.sorted.accepted_at.is_some() || !traces.recent.is_empty() {
             let stream = found.stream(id, traces, clock);
             found.streams.push(Arc::new(stream));
         }
@@ -108,55 +108,59 @@ pub(super) fn recover(store: &Store, leasable: Lane) -> Result<Found, JournalErr
     Ok(found)
 }
 
-fn scan_lane(
+/// Counts what a block says that it has, or, where a part of it is settled or set aside, what is left of it.
+fn scan_block(
     store: &Store,
-    lane: Lane,
+    block: &SortedBlock,
     traces: &mut HashMap<Id, Traces>,
     found: &mut Found,
 ) -> Result<(), JournalError> {
-    for pair in store.scan(lane) {
-        let (key, value) = pair?;
-        let mut damage = None;
-        for part in entry::decode_together(store.seal(), &key, &value) {
-            match part {
-                Ok((entry, part)) => {
-                    let bytes = part.len() as u64;
-                    found.highest = found.highest.max(entry.last().0);
-                    let aside = found.aside.of(&entry);
-                    let reports = entry.reports() - aside.len() as u64;
-                    let traces = traces.entry(entry.id).or_default();
-                    traces.aside.extend(aside);
-                    let stretches = &mut traces.stretches;
-                    match stretches.last_mut() {
-                        Some(stretch) if stretch.lane == lane => stretch.extend(&entry, reports, bytes),
-                        _ => stretches.push(Stretch::new(lane, &entry, reports, bytes)),
-                    }
-                }
-                Err(found) => damage = Some(found),
-            }
-        }
-        if let Some(damage) = damage {
-            Damaged::in_lane(store.seal(), lane, key, value).say(damage).set_aside(store)?;
-            found.damaged += 1;
+    let (id, first, last) = block.records();
+    found.highest = found.highest.max(last.0);
+    let traces = traces.entry(id).or_default();
+    traces.sorted.last = last.max(traces.sorted.last);
+    if block.is_dead() {
+        // So is all of the id before it.
+        traces.settled = last.max(traces.settled);
+    }
+    let settled = traces.settled;
+    if last <= settled {
+        return Ok(());
+    }
+    if first > settled && !found.aside.has(&id) {
+        let (reports, markers, bytes) = block.counts();
+        traces.sorted.add(reports, markers, bytes, block.accepted_at());
+        return Ok(());
+    }
+    for (entry, part) in block.entries(store.seal(), &block.read()?).filter_map(Result::ok) {
+        if entry.last() > settled {
+            let aside = found.aside.of(&entry);
+            let reports = entry.reports() - aside.len() as u64;
+            let markers = entry.records.len() as u64 - entry.reports();
+            traces.aside.extend(aside);
+            traces.sorted.add(reports, markers, part.len() as u64, entry.accepted_at);
         }
     }
     Ok(())
 }
 
 fn scan_bundles(store: &Store, traces: &mut HashMap<Id, Traces>, found: &mut Found) -> Result<(), JournalError> {
-    for bundle in store.bundles() {
+    // A start has just read them in order, so that the last ones are in the system's cache.
+    for bundle in store.bundles().rev() {
         let (number, value) = bundle?;
         let bytes = u32::try_from(value.len()).expect("a bundle is at most MAX_VALUE_BYTES");
-        found.bundles.push(Bundle { number, entries: 0, bytes });
-        let mut damage = None;
+        let (mut damage, mut settles) = (None, false);
         for part in entry::whole_values(store.seal(), &value, KINDS) {
+            settles |= part.as_ref().is_ok_and(|(_, part)| bundle::is_settlements(part));
             let taken = part.and_then(|(offset, part)| take_part(store.seal(), (number, offset), &part, traces, found));
             damage = taken.err().or(damage);
         }
+        found.bundles.push(Bundle { number, entries: 0, bytes, settles });
         if let Some(damage) = damage {
             set_bundle_aside(store, number, value, damage, found)?;
         }
     }
+    found.bundles.reverse();
     Ok(())
 }
 
@@ -175,20 +179,24 @@ fn take_part(
             *settled = through.max(*settled);
         }
     } else {
-        let entry = entry::decode_whole(seal, part)?;
-        let spot = Spot::new(number, entry.first, offset..offset + part.len(), entry.records.len());
-        let spot = spot.ok_or(Damage::Content)?;
-        found.highest = found.highest.max(entry.last().0);
-        let aside = found.aside.of(&entry);
-        let reports = entry.reports() - aside.len() as u64;
+        let entry = entry::summarize(seal, part)?;
+        let records = (entry.reports + entry.markers) as usize;
+        let spot = Spot::new(number, entry.first, offset..offset + part.len(), records).ok_or(Damage::Content)?;
+        found.highest = found.highest.max(entry.last.0);
+        let mut reports = u64::from(entry.reports);
         let traces = traces.entry(entry.id).or_default();
-        traces.aside.extend(aside);
+        if found.aside.has(&entry.id) {
+            let aside = found.aside.of(&entry::decode_whole(seal, part)?);
+            reports -= aside.len() as u64;
+            traces.aside.extend(aside);
+        }
         let recent = &mut traces.recent;
         if recent.is_empty() {
             // Of many ids there is one.
             recent.reserve_exact(1);
         }
-        recent.push(Recent::new(spot, &entry, reports));
+        let (markers, accepted_at) = (entry.markers.into(), entry.accepted_at);
+        recent.push(Recent { spot, reports, markers, accepted_at });
     }
     Ok(())
 }
@@ -223,42 +231,28 @@ fn scan_dead(store: &Store, found: &mut Found) -> Result<(), JournalError> {
     Ok(())
 }
 
-impl Stretch {
-    /// `reports` of the entry's reports are backlog.
-    fn new(lane: Lane, entry: &entry::Entry, reports: u64, bytes: u64) -> Self {
-        let (first, last, accepted_at) = (entry.first, entry.first, entry.accepted_at);
-        let mut stretch = Self { lane, first, last, reports: 0, markers: 0, bytes: 0, accepted_at };
-        stretch.extend(entry, reports, bytes);
-        stretch
-    }
-
-    fn extend(&mut self, entry: &entry::Entry, reports: u64, bytes: u64) {
+impl Sorted {
+    /// Takes in what comes next in order of position.
+    fn add(&mut self, reports: u64, markers: u64, bytes: u64, accepted_at: u64) {
         self.reports += reports;
-        self.markers += entry.records.len() as u64 - entry.reports();
+        self.markers += markers;
         self.bytes += bytes;
-        self.last = entry.last();
-    }
-}
-
-impl Recent {
-    fn new(spot: Spot, entry: &Entry, reports: u64) -> Self {
-        let markers = entry.records.len() as u64 - entry.reports();
-        Self { spot, reports, markers, accepted_at: entry.accepted_at }
+        self.accepted_at.get_or_insert(accepted_at);
     }
 }
 
 impl Traces {
-    /// Leaves out of the bundles what is settled, and what is in a lane already.
+    /// Leaves out of the bundles what is settled, and what is in a run already.
     fn forget_settled(&mut self) {
-        let in_lanes = self.stretches.iter().map(|stretch| stretch.last).max();
-        let in_lanes = in_lanes.filter(|_| cfg!(not(forebay_plant = "take_from_both")));
-        let done = self.settled.max(in_lanes.unwrap_or(Position(0)));
+        self.recent.sort_unstable_by_key(|recent| recent.spot.first);
+        let sorted = if cfg!(forebay_plant = "take_from_both") { Position(0) } else { self.sorted.last };
+        let done = self.settled.max(sorted);
         self.recent.retain(|recent| recent.spot.last() > done);
-        let in_lane = |at: Position| self.stretches.iter().any(|stretch| (stretch.first..=stretch.last).contains(&at));
+        let (settled, sorted) = (self.settled, self.sorted.last);
         let in_bundle = |at: Position| self.recent.iter().any(|r| (r.spot.first..=r.spot.last()).contains(&at));
         self.aside.sort_unstable();
         self.aside.dedup();
-        self.aside.retain(|(at, _)| in_lane(*at) || in_bundle(*at));
+        self.aside.retain(|(at, _)| *at > settled && *at <= sorted || in_bundle(*at));
     }
 }
 
@@ -277,22 +271,15 @@ impl Clock {
 }
 
 impl Found {
-    /// One id's stream. Its entries may lie in several lanes, of which the one with the latest takes what follows.
+    /// One id's stream.
     fn stream(&mut self, id: Id, traces: Traces, clock: Clock) -> Stream {
-        let Traces { mut stretches, recent, aside, .. } = traces;
-        stretches.sort_by_key(|s| s.first);
+        let Traces { sorted, recent, aside, settled } = traces;
         let stream = Stream::new(id);
         let mut state = stream.lock();
-        for stretch in &stretches {
-            self.lanes.hold(stretch.lane);
-            state.reports += stretch.reports;
-            state.markers += stretch.markers;
-            state.bytes += stretch.bytes;
-            state.synced = stretch.last;
-        }
-        if let Some((last, older)) = stretches.split_last() {
-            state.lane = Some(last.lane);
-            state.older_lanes = older.iter().map(|stretch| stretch.lane).collect();
+        state.settled = settled;
+        if sorted.accepted_at.is_some() {
+            (state.reports, state.markers, state.bytes) = (sorted.reports, sorted.markers, sorted.bytes);
+            (state.sorted, state.synced) = (sorted.last, sorted.last);
         }
         for entry in &recent {
             state.reports += entry.reports;
@@ -303,7 +290,7 @@ impl Found {
                 self.bundles[at].entries += 1;
             }
         }
-        let oldest = stretches.first().map(|s| s.accepted_at).or(recent.first().map(|r| r.accepted_at));
+        let oldest = sorted.accepted_at.or(recent.first().map(|r| r.accepted_at));
         state.oldest = oldest.map(|accepted_at| clock.instant(accepted_at));
         // Not collected: the places would keep the room that more than them took.
         state.recent.reserve_exact(recent.len());

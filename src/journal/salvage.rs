@@ -11,17 +11,17 @@ use std::path::Path;
 use super::commit::now_micros;
 use super::error::JournalError;
 use super::identity::Identity;
-use super::lanes::Lane;
 use super::place::{self, Old};
 use super::positions::MAX_FOUND;
 use super::seal::Seal;
+use super::store::runs::{self, Chunk, Counted};
 use super::store::{Store, recent};
 use super::value::Value;
 use super::{earlier, files, log, offline, unreadable};
 use crate::config;
 use crate::report::Position;
 
-/// Entries between two syncs of the new journal.
+/// Dead letters between two syncs of the new journal.
 const SYNC_EVERY: u64 = 10_000;
 /// An hour, in microseconds: above any position that the damaged journal gave out under a clock that was right.
 const MARGIN: u64 = 3_600_000_000;
@@ -107,7 +107,8 @@ fn failed(dir: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Journal
 /// A new journal in the folder of another, whose values it takes over.
 pub(super) struct Copied {
     store: Store,
-    lanes: Lane,
+    chunk: Chunk,
+    runs: Vec<Counted>,
     entries: u64,
     dead: u64,
     highest: u64,
@@ -117,9 +118,10 @@ pub(super) struct Copied {
 impl Copied {
     pub(super) fn new(settings: &config::Journal, identity: &Identity) -> Result<Self, JournalError> {
         let new = settings.dir.join(place::MAKING);
-        let store = Store::open(&new, settings.lanes, settings.cache_bytes, Some(identity))?;
+        let store = Store::open(&new, settings.cache_bytes, Some(identity))?;
         store.keep_identity(identity)?;
-        Ok(Self { store, lanes: settings.lanes, entries: 0, dead: 0, highest: 0, value: Vec::new() })
+        let (chunk, runs, value) = (Chunk::default(), Vec::new(), Vec::new());
+        Ok(Self { store, chunk, runs, entries: 0, dead: 0, highest: 0, value })
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -132,25 +134,38 @@ impl Copied {
         value.encode(self.store.seal(), &mut self.value);
         match &value {
             Value::Entry(entry) => {
-                let lane = crc32fast::hash(entry.id.as_bytes()) % u32::from(self.lanes);
-                self.store.insert(lane as Lane, &key, &self.value)?;
+                self.chunk.push(entry.summary(), &self.value);
                 self.highest = self.highest.max(entry.last().0);
                 self.entries += 1;
+                if self.chunk.is_full() {
+                    self.write_chunk()?;
+                }
             }
             Value::DeadLetter(_) => {
                 self.store.keep_dead(&key, &self.value)?;
                 self.dead += 1;
+                if self.dead.is_multiple_of(SYNC_EVERY) {
+                    self.store.sync_trees(Position(self.highest))?;
+                }
             }
         }
-        if (self.entries + self.dead).is_multiple_of(SYNC_EVERY) {
-            self.store.sync_trees(Position(self.highest))?;
-        }
+        Ok(())
+    }
+
+    fn write_chunk(&mut self) -> Result<(), JournalError> {
+        let (run, _) = std::mem::take(&mut self.chunk).write(self.store.runs())?;
+        self.runs.extend(run);
         Ok(())
     }
 
     /// Makes all of it durable, and that positions go on above `stamp` and what was taken over; how many entries and
     /// dead letters it were.
-    pub(super) fn finish(self, stamp: Position) -> Result<(u64, u64), JournalError> {
+    pub(super) fn finish(mut self, stamp: Position) -> Result<(u64, u64), JournalError> {
+        self.write_chunk()?;
+        // In the order of their bytes: one run has what comes behind another's, and some of it twice.
+        let removed = self.runs.iter().map(|counted| counted.run.number).collect();
+        let merged = runs::merge(self.store.runs(), self.store.seal(), &self.runs, || true)?;
+        self.store.runs().publish(merged.unwrap_or_default(), &removed, &[])?;
         self.store.sync_trees(Position(self.highest.max(stamp.0)))?;
         Ok((self.entries, self.dead))
     }

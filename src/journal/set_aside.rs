@@ -1,7 +1,8 @@
 //! What was set aside as damaged, and what is known of it.
 //!
 //! ```text
-//! key    where it was: lane and key, or `recent/`, the number of the bundle, and the first position of the entry
+//! key    where it was: `runs/`, the number of the run, and where its block begins; or `recent/`, the number of the
+//!        bundle, and the first position of the entry
 //! value  header with "FBA" (`seal.rs`) | bincode of what is known | the bytes as they were found
 //! ```
 //!
@@ -16,9 +17,8 @@ use super::bundle::Spot;
 use super::commit::now_micros;
 use super::entry::{self, Appender, ENCODING};
 use super::error::{Damage, JournalError};
-use super::lanes::{self, Lane};
 use super::seal::{HEADER_BYTES, Magic, Seal, body_length};
-use super::store::Store;
+use super::store::{SortedBlock, Store};
 use crate::report::{Id, Position};
 
 /// What a value begins with, behind its version.
@@ -65,23 +65,27 @@ pub(super) struct Damaged {
     key: Vec<u8>,
     known: SetAside,
     value: Bytes,
-    /// Where it is replaced by what is whole of it; none where it is left for the settlement of its neighbours.
-    in_lane: Option<(Lane, Vec<u8>)>,
 }
 
 impl Damaged {
-    /// A value of a lane.
-    pub(super) fn in_lane(seal: &Seal, lane: Lane, key: Vec<u8>, value: Bytes) -> Self {
-        let name = lanes::name(lane);
-        let known = entry::decode_key(seal, &key);
+    /// A block of a run.
+    pub(super) fn sorted(block: &SortedBlock, value: Bytes) -> Self {
+        let name = block.name();
+        let damaged = Self::new(name.clone().into_bytes(), name, value);
+        let (id, first, last) = block.records();
+        Self { known: SetAside { id: Some(id), first: Some(first), last: Some(last), ..damaged.known }, ..damaged }
+    }
+
+    /// A value of a tree of an earlier version, by the names of both.
+    pub(super) fn in_tree(seal: &Seal, tree: &str, key: &[u8], value: Bytes) -> Self {
+        let known = entry::decode_key(seal, key);
         let place = match known {
-            Some((id, first)) => format!("{name}/{id}/{}", first.0),
-            None => format!("{name}/{}", key.escape_ascii()),
+            Some((id, first)) => format!("{tree}/{id}/{}", first.0),
+            None => format!("{tree}/{}", key.escape_ascii()),
         };
-        let stored_key = [name.as_bytes(), b"/", &key].concat();
-        let damaged = Self::new(stored_key, place, value);
+        let damaged = Self::new([tree.as_bytes(), b"/", key].concat(), place, value);
         let (id, first) = (known.map(|(id, _)| id), known.map(|(_, first)| first));
-        Self { known: SetAside { id, first, ..damaged.known }, in_lane: Some((lane, key)), ..damaged }
+        Self { known: SetAside { id, first, ..damaged.known }, ..damaged }
     }
 
     /// A bundle.
@@ -119,7 +123,7 @@ impl Damaged {
             damage: String::new(),
             at: now_micros(),
         };
-        Self { key, known, value, in_lane: None }
+        Self { key, known, value }
     }
 
     /// Says so in the log.
@@ -134,17 +138,17 @@ impl Damaged {
         Self { known: SetAside { damage, ..self.known }, ..self }
     }
 
-    /// Copies it aside; in its lane, what is whole of it takes its place.
+    /// What names it among what was set aside.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Copies it aside.
     pub(super) fn set_aside(&self, store: &Store) -> Result<(), JournalError> {
-        let seal = store.seal();
         let mut value = Vec::new();
-        self.known.encode(seal, &mut value);
+        self.known.encode(store.seal(), &mut value);
         value.extend_from_slice(&self.value);
-        store.set_aside(&self.key, &value)?;
-        let Some((lane, key)) = &self.in_lane else { return Ok(()) };
-        let whole = entry::decode_together(seal, key, &self.value).filter_map(Result::ok);
-        let whole: Vec<u8> = whole.flat_map(|(_, part)| part).collect();
-        if whole.is_empty() { store.remove(*lane, key) } else { store.insert(*lane, key, &whole) }
+        store.set_aside(&self.key, &value)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The journal's files, and what makes them durable: the trees, of which no other file speaks to sled, and the bundles
-//! (`store/recent.rs`).
+//! The journal's files, and what makes them durable: the trees, of which no other file speaks to sled, the bundles
+//! (`store/recent.rs`) and the runs (`store/runs`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,19 +13,22 @@ use bytes::Bytes;
 
 use super::bundle::{Heading, Spot};
 use super::claims::{self, Claims};
-use super::entry;
 use super::error::JournalError;
 use super::files;
 use super::identity::{self, Identity, Known};
-use super::lanes::{self, Lane};
 use super::log::{self, SEGMENT_BYTES, Synced};
 use super::private;
 use super::seal::Seal;
 use crate::panics::{Panicked, contain};
-use crate::report::{Id, Position};
+use crate::report::Position;
 use recent::Recent;
+use runs::Runs;
 
 pub(super) mod recent;
+pub(super) mod runs;
+mod sorted;
+
+pub(super) use sorted::SortedBlock;
 
 /// The most that a value may have, so that no leaf outgrows a quarter of a segment. A leaf has at most 20 entries: 16,
 /// one that splits it, three of a merged neighbour.
@@ -43,6 +46,7 @@ pub(super) struct Store {
     file: File,
     synced: Synced,
     recent: Recent,
+    runs: Runs,
     /// `None` once it is closed.
     trees: Option<Trees>,
     /// Whether a tree was changed since it was synced.
@@ -52,10 +56,9 @@ pub(super) struct Store {
 struct Trees {
     db: sled::Db,
     meta: sled::Tree,
-    lanes: Vec<sled::Tree>,
     /// Dead letters by id, source and seq.
     dead: sled::Tree,
-    /// Damaged entries as they were found, by the name of their lane and their key.
+    /// What is damaged, as it was found, by where it was.
     damaged: sled::Tree,
     /// Paused ids.
     paused: sled::Tree,
@@ -64,12 +67,7 @@ struct Trees {
 impl Store {
     /// Opens the files, making what is missing, and syncs all names that sled made but did not sync. Without an
     /// identity they are those of version 1.
-    pub(super) fn open(
-        dir: &Path,
-        lanes: Lane,
-        cache_bytes: u64,
-        identity: Option<&Identity>,
-    ) -> Result<Self, JournalError> {
+    pub(super) fn open(dir: &Path, cache_bytes: u64, identity: Option<&Identity>) -> Result<Self, JournalError> {
         let seal = identity.map_or_else(Seal::none, |identity| Seal::of(&identity.secret));
         let folder = |action| move |source| JournalError::Folder { path: dir.to_owned(), action, source };
         private::make_folder(dir).map_err(folder("make the folder"))?;
@@ -78,16 +76,10 @@ impl Store {
         let db = config.open().map_err(|e| open_error(dir, e))?;
         // Behind sled's lock: it writes, too.
         let recent = Recent::open(dir, log::synced_bundle(dir, &seal), &seal, identity)?;
+        let runs = Runs::open(dir, &seal, identity)?;
         let tree = |name: &str| db.open_tree(name).map_err(JournalError::storage("open a tree"));
-        let on_disk = db.tree_names().iter().filter_map(|name| lane_number(name)).max().map_or(0, |last| last + 1);
-        let trees = Trees {
-            meta: tree("meta")?,
-            dead: tree("dead")?,
-            damaged: tree("damaged")?,
-            paused: tree("paused")?,
-            lanes: (0..lanes.max(on_disk)).map(|lane| tree(&lanes::name(lane))).collect::<Result<_, _>>()?,
-            db,
-        };
+        let trees =
+            Trees { meta: tree("meta")?, dead: tree("dead")?, damaged: tree("damaged")?, paused: tree("paused")?, db };
         if identity.is_none() {
             take_over_bundles(&trees.db, &recent)?;
         }
@@ -97,6 +89,7 @@ impl Store {
             dir: dir.to_owned(),
             seal,
             recent,
+            runs,
             trees: Some(trees),
             trees_changed: AtomicBool::new(true),
         };
@@ -137,58 +130,47 @@ impl Store {
         move |source| JournalError::Folder { path, action, source }
     }
 
-    /// How many lanes there are, leased or not.
-    pub(super) fn lanes(&self) -> Lane {
-        self.trees().lanes.len() as Lane
+    /// Entries that wait for long.
+    pub(super) fn runs(&self) -> &Runs {
+        &self.runs
     }
 
-    /// Inserts an entry. Durable after the next [`Store::sync_trees`].
-    pub(super) fn insert(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
-        debug_assert!(value.len() <= MAX_VALUE_BYTES);
-        self.changed().lanes[usize::from(lane)]
-            .insert(key, value)
-            .map(drop)
-            .map_err(JournalError::storage("write an entry"))
+    /// Whether entries wait in trees, as they did before there were runs.
+    pub(super) fn has_earlier_entries(&self) -> Result<bool, JournalError> {
+        let lanes: Result<Vec<_>, _> = self.lanes().collect();
+        Ok(lanes?.iter().any(|(_, tree)| !tree.is_empty()))
     }
 
-    /// Removes the entry with this key, if it is there. Durable after the next [`Store::sync_trees`].
-    pub(super) fn remove(&self, lane: Lane, key: &[u8]) -> Result<(), JournalError> {
-        self.changed().lanes[usize::from(lane)].remove(key).map(drop).map_err(JournalError::storage("truncate"))
-    }
-
-    /// The entries of `id` in `lane` from position `from` through `through`, as they are on disk.
-    pub(super) fn range(
+    /// Gives each value that waits there to `each`, with the name of its tree and its key, in order of key within it.
+    pub(super) fn each_earlier(
         &self,
-        lane: Lane,
-        id: &Id,
-        from: Position,
-        through: Position,
-    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
-        let (mut first, mut last) = (Vec::new(), Vec::new());
-        entry::encode_key(&self.seal, id, from, &mut first);
-        entry::encode_key(&self.seal, id, through, &mut last);
-        self.lane(lane).range(first..=last).map(owned)
+        mut each: impl FnMut(&str, Vec<u8>, Bytes) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        for lane in self.lanes() {
+            let (name, tree) = lane?;
+            for pair in tree.iter().map(owned) {
+                let (key, value) = pair?;
+                each(&name, key, value)?;
+            }
+        }
+        Ok(())
     }
 
-    /// The position under which the last value of `id` in `lane` lies that begins at `at` or before it.
-    pub(super) fn latest(&self, lane: Lane, id: &Id, at: Position) -> Result<Option<Position>, JournalError> {
-        let (mut first, mut last) = (Vec::new(), Vec::new());
-        entry::encode_key(&self.seal, id, Position(0), &mut first);
-        entry::encode_key(&self.seal, id, at, &mut last);
-        let found = self.lane(lane).range(first..=last).next_back().transpose();
-        let found = found.map_err(JournalError::storage("read entries"))?;
-        Ok(found.and_then(|(key, _)| entry::decode_key(&self.seal, &key)).map(|(_, position)| position))
+    /// Removes the trees that they wait in, durably.
+    pub(super) fn remove_earlier_entries(&self) -> Result<(), JournalError> {
+        for lane in self.lanes() {
+            self.trees().db.drop_tree(lane?.0).map_err(JournalError::storage("drop a tree"))?;
+        }
+        self.flush()
     }
 
-    /// All entries of a lane, in order of key.
-    pub(super) fn scan(&self, lane: Lane) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), JournalError>> + use<> {
-        self.lane(lane).iter().map(owned)
-    }
-
-    /// The entry with this key.
-    pub(super) fn entry(&self, lane: Lane, key: &[u8]) -> Result<Option<Bytes>, JournalError> {
-        let value = self.lane(lane).get(key).map_err(JournalError::storage("read an entry"))?;
-        Ok(value.map(Bytes::from_owner))
+    fn lanes(&self) -> impl Iterator<Item = Result<(String, sled::Tree), JournalError>> {
+        let db = &self.trees().db;
+        let names = db.tree_names().into_iter().filter_map(|name| Some(std::str::from_utf8(&name).ok()?.to_owned()));
+        names.filter(|name| name.starts_with("lane-")).map(|name| {
+            let tree = db.open_tree(&name).map_err(JournalError::storage("open a tree"))?;
+            Ok((name, tree))
+        })
     }
 
     /// Writes a bundle. Durable after the next [`Store::sync_bundles`].
@@ -207,13 +189,18 @@ impl Store {
         self.recent.read(spot.bundle, spot.range())
     }
 
+    /// The numbers of the bundles from `from` through `through` that are not removed, in order.
+    pub(super) fn bundle_numbers(&self, from: u64, through: u64) -> Vec<u64> {
+        self.recent.numbers_in(from, through)
+    }
+
     /// Removes a bundle. The heading of the next one says so.
     pub(super) fn remove_bundle(&self, number: u64) {
         self.recent.remove(number);
     }
 
     /// All bundles with their numbers, in order of number.
-    pub(super) fn bundles(&self) -> impl Iterator<Item = Result<(u64, Bytes), JournalError>> {
+    pub(super) fn bundles(&self) -> impl DoubleEndedIterator<Item = Result<(u64, Bytes), JournalError>> {
         let bundle = |number| self.bundle(number).transpose().map(|bundle| bundle.map(|bundle| (number, bundle)));
         self.recent.numbers().into_iter().filter_map(bundle)
     }
@@ -356,7 +343,7 @@ impl Store {
 
     /// Bytes that the journal's files take on disk.
     pub(super) fn bytes_on_disk(&self) -> u64 {
-        self.trees().db.size_on_disk().unwrap_or(0) + self.recent.bytes_on_disk()
+        self.trees().db.size_on_disk().unwrap_or(0) + self.recent.bytes_on_disk() + self.runs.bytes_on_disk()
     }
 
     /// Closes the files.
@@ -391,19 +378,6 @@ impl Store {
     #[cfg(test)]
     pub(super) fn spoil_bundle(&self, number: u64, value: &[u8]) {
         self.recent.spoil(number, value);
-    }
-
-    /// What will be removed from a lane, in order, until the storage is closed.
-    #[cfg(test)]
-    pub(super) fn removals(&self, lane: Lane) -> impl Iterator<Item = Vec<u8>> + use<> {
-        self.lane(lane).watch_prefix([]).filter_map(|event| match event {
-            sled::Event::Remove { key } => Some(key.to_vec()),
-            sled::Event::Insert { .. } => None,
-        })
-    }
-
-    fn lane(&self, lane: Lane) -> &sled::Tree {
-        &self.trees().lanes[usize::from(lane)]
     }
 }
 
@@ -452,10 +426,6 @@ fn take_over_bundles(db: &sled::Db, recent: &Recent) -> Result<(), JournalError>
         db.drop_tree(name).map_err(JournalError::storage("drop a tree"))?;
     }
     Ok(())
-}
-
-fn lane_number(name: &[u8]) -> Option<Lane> {
-    std::str::from_utf8(name).ok()?.strip_prefix("lane-")?.parse().ok()
 }
 
 /// sled's settings, which take the time.

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::append::Outlet;
 use super::aside::Apart;
 use super::bundle::Spot;
-use super::lanes::Lane;
 use super::progress::Progress;
 use super::senders::Senders;
 use crate::report::{Id, Position};
@@ -25,13 +24,10 @@ pub struct Stream {
 /// What changes of a stream.
 #[derive(Debug)]
 pub struct State {
-    /// Where its entries are that no lane has yet, oldest first; all of them are younger than those in lanes.
+    /// Where its entries are that no run has yet, oldest first; all of them are younger than those in runs.
     pub(super) recent: VecDeque<Spot>,
-    /// The lane that takes what waits for long; none while nothing does.
-    pub(super) lane: Option<Lane>,
-    /// Lanes with older entries: after a crash between a truncation and its sync, an id that was drained and came back
-    /// in another lane has entries in both. Oldest first.
-    pub(super) older_lanes: Box<[Lane]>,
+    /// Entries up to here are in runs, as far as they are not settled.
+    pub(super) sorted: Position,
     /// Reports that are durable and not settled.
     pub(super) reports: u64,
     /// Markers that are durable and not settled.
@@ -136,8 +132,7 @@ impl Stream {
     pub(super) fn new(id: Id) -> Self {
         let state = State {
             recent: VecDeque::new(),
-            lane: None,
-            older_lanes: Box::default(),
+            sorted: Position(0),
             reports: 0,
             markers: 0,
             bytes: 0,
@@ -221,9 +216,15 @@ impl State {
         self.taken = false;
     }
 
-    /// All lanes that it has entries in, oldest first.
-    pub(super) fn lanes(&self) -> impl Iterator<Item = Lane> {
-        self.older_lanes.iter().copied().chain(self.lane)
+    /// Forgets the places of entries in bundles up to this one: they are in runs.
+    pub(super) fn forget_places(&mut self, bundle: u64) {
+        let sorted = self.recent.partition_point(|spot| spot.bundle <= bundle);
+        if let Some(last) = self.recent.drain(..sorted).next_back() {
+            self.sorted = last.last();
+        }
+        if self.recent.is_empty() {
+            self.recent = VecDeque::new();
+        }
     }
 
     /// Adds the places of entries that are durable in bundles.
@@ -238,7 +239,7 @@ impl State {
     /// Notes that the records `first..=through` are durable.
     pub(super) fn committed(&mut self, added: &Committed, first: Position, through: Position, now: Instant) {
         if self.synced == Position(0) {
-            // The id may have been here before, with entries in this lane whose truncation still waits in the queue.
+            // The id may have been here before, with entries that are settled and not yet noted as such.
             self.settled = Position(first.0 - 1);
         }
         self.in_commit -= added.appends();

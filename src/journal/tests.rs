@@ -115,6 +115,19 @@ impl Bench {
         self.journal().stream(&id_of(id))
     }
 
+    /// Waits until all of `id` is in runs.
+    fn is_sorted(&self, id: &str) {
+        let since = Instant::now();
+        loop {
+            let stream = self.stream(id).expect("it has backlog");
+            if stream.lock().recent.is_empty() {
+                return;
+            }
+            assert!(since.elapsed() < Duration::from_secs(60), "{id} is not sorted");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Reads up to `max` records of `id` and settles them as stored.
     fn drain(&self, id: &str, max: usize) -> Vec<Bytes> {
         self.drain_during(id, max, || {})
@@ -241,14 +254,16 @@ fn a_full_journal_or_disk_refuses_and_keeps_what_it_has() {
     assert!(bench.stream("a").is_none(), "a refused id is not kept in memory");
 }
 
-/// Changes the first entry of `id` in its lane.
-fn change_in_lane(bench: &Bench, id: &str, change: impl FnOnce(&mut [u8])) {
+/// Changes the first entry of `id` in its run.
+fn change_in_run(bench: &Bench, id: &str, change: impl FnOnce(&mut [u8])) {
+    bench.is_sorted(id);
     let store = &bench.journal().shared.store;
-    let lane = bench.stream(id).expect("it has backlog").lock().lane.expect("something waits for long");
-    let (key, value) = store.scan(lane).next().expect("an entry").expect("a sound tree");
-    let mut value = value.to_vec();
+    let blocks = store.sorted(&id_of(id), Position(0), Position(u64::MAX)).expect("a sound run");
+    let values = blocks[0].read().expect("a sound run");
+    let mut whole = entry::whole_values(store.seal(), &values, [entry::ENTRY]);
+    let mut value = whole.next().expect("an entry").expect("a sound one").1.to_vec();
     change(&mut value);
-    store.insert(lane, &key, &value).expect("a sound tree");
+    blocks[0].spoil(&value);
 }
 
 /// Changes the oldest bundle.
@@ -264,38 +279,55 @@ fn flip_last(value: &mut [u8]) {
     *value.last_mut().expect("not empty") ^= 1;
 }
 
-/// Three entries of one id, of which the first two are in its lane, or none is.
-fn three_entries(in_lanes: bool) -> Bench {
-    let bench = Bench::with(|s| s.recent_bytes = if in_lanes { 0 } else { 1 << 20 });
+/// Three entries of one id, all of them in runs, or in bundles.
+fn three_entries(in_runs: bool) -> Bench {
+    let bench = Bench::with(|s| s.recent_bytes = if in_runs { 0 } else { 1 << 20 });
     (0..3).for_each(|n| drop(bench.append("a", vec![report(Some(n), &n.to_string())])));
+    if in_runs {
+        bench.is_sorted("a");
+    }
     bench
 }
 
 #[test]
 fn a_damaged_entry_is_set_aside_by_name_and_the_rest_is_served() {
-    for in_lanes in [true, false] {
-        let mut bench = three_entries(in_lanes);
-        if in_lanes {
-            change_in_lane(&bench, "a", flip_last)
-        } else {
-            change_bundle(&bench, flip_last)
-        }
+    let mut bench = three_entries(false);
+    change_bundle(&bench, flip_last);
+    bench.reopen();
+    assert_eq!(bench.journal().status().damaged, 1);
+    assert_eq!(bench.metrics.audit.snapshot().recovered, 2);
+    assert_eq!(bench.drain("a", 8), ["1", "2"]);
+    bench.reopen();
+    assert_eq!(bench.journal().status().damaged, 0, "it was moved, not found again");
+}
+
+/// A start reads what runs say of themselves, not every byte of them.
+#[test]
+fn a_damaged_entry_of_a_run_is_found_when_it_is_drained_and_is_listed_and_counted() {
+    for max in [1, 8] {
+        let mut bench = three_entries(true);
+        change_in_run(&bench, "a", flip_last);
         bench.reopen();
+        assert_eq!(bench.metrics.audit.snapshot().recovered, 3);
+        let drained: Vec<_> = std::iter::repeat_with(|| bench.drain("a", max)).take(3).flatten().collect();
+        assert_eq!(drained, ["1", "2"]);
         assert_eq!(bench.journal().status().damaged, 1);
-        assert_eq!(bench.metrics.audit.snapshot().recovered, 2);
-        assert_eq!(bench.drain("a", 8), ["1", "2"]);
+        let audit = bench.metrics.audit.snapshot();
+        assert_eq!((audit.stored, audit.dead, audit.backlog), (2, 1, 0));
         bench.reopen();
-        assert_eq!(bench.journal().status().damaged, 0, "it was moved, not found again");
+        let aside = bench.journal().set_aside(None, 10).expect("a sound journal");
+        assert_eq!(aside.iter().filter_map(|aside| aside.reports).sum::<u64>(), 1, "{aside:?}");
+        assert_eq!(bench.metrics.audit.snapshot().recovered, 0);
     }
 }
 
 #[test]
 fn damage_that_appears_while_running_is_set_aside_and_the_audit_balances() {
-    for in_lanes in [true, false] {
-        let bench = three_entries(in_lanes);
+    for in_runs in [true, false] {
+        let bench = three_entries(in_runs);
         let spoil = |value: &mut [u8]| value.iter_mut().for_each(|byte| *byte = b'x');
-        if in_lanes {
-            change_in_lane(&bench, "a", spoil)
+        if in_runs {
+            change_in_run(&bench, "a", spoil)
         } else {
             change_bundle(&bench, spoil)
         }
@@ -304,24 +336,6 @@ fn damage_that_appears_while_running_is_set_aside_and_the_audit_balances() {
         assert_eq!((audit.stored, audit.dead, audit.backlog), (2, 1, 0));
         assert!(audit.balanced() && bench.stream("a").is_none());
     }
-}
-
-/// An entry is in a bundle, and may be in its lane, from its writing on, and may be lost until its sync.
-#[test]
-fn what_is_not_synced_is_not_read() {
-    let bench = three_entries(true);
-    bench.append("b", vec![report(Some(1), "1")]);
-    let stream = bench.stream("a").expect("it has backlog");
-    assert!(stream.lock().recent.is_empty(), "not all of it is in its lane");
-    let first = Position(stream.lock().synced.0 + 1);
-    let lane = stream.lock().lane.expect("something waits for long");
-    let (mut key, mut value) = (Vec::new(), Vec::new());
-    let seal = bench.journal().shared.store.seal();
-    entry::encode_key(seal, &stream.id, first, &mut key);
-    let stamp = entry::Stamp { first, accepted_at: 1, node_id: 3 };
-    entry::encode(seal, &stream.id, stamp, [report(None, "written")].iter(), &mut value);
-    bench.journal().shared.store.insert(lane, &key, &value).expect("a sound tree");
-    assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
 }
 
 #[test]
@@ -401,7 +415,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Five ids over two lanes, so that lanes are leased, shared and given back, and bundles of any number.
+    /// Five ids in bundles and runs of any number.
     #[test]
     fn the_journal_is_a_queue_an_id(steps in proptest::collection::vec(step(), 1..40), recent_bytes in 0u64..2_000) {
         let mut bench = Bench::with(|s| s.recent_bytes = recent_bytes);

@@ -1,13 +1,18 @@
-//! A journal of version 1, whose values have no seal (`seal.rs`): all that lives in it is read by the rules of that
-//! version once, and goes into a new journal that takes its place. What has that form is never believed again.
+//! Journals of earlier versions.
+//!
+//! In version 1 values had no seal (`seal.rs`): all that lives in such a journal is read by the rules of that version
+//! once, and goes into a new journal that takes its place. What has that form is never believed again. Before there
+//! were runs, what waits for long was in trees: it moves into runs.
 
 use super::error::JournalError;
 use super::identity::{Identity, Known};
 use super::place::{self, Old};
 use super::salvage::{self, Copied};
 use super::seal::Seal;
+use super::set_aside::Damaged;
+use super::store::runs::{self, Chunk};
 use super::store::{self, Store};
-use super::{guarded, log, offline, pauses, unreadable};
+use super::{entry, guarded, log, offline, pauses, unreadable};
 use crate::config;
 use crate::report::Position;
 
@@ -52,7 +57,7 @@ fn holes(settings: &config::Journal) -> Result<Option<JournalError>, JournalErro
 
 /// Copies all that lives into a new journal in the folder of the old one; what becomes of the old one.
 fn copy(settings: &config::Journal, identity: &Identity) -> Result<Old, JournalError> {
-    let old = Store::open(&settings.dir, 0, settings.cache_bytes, None)?;
+    let old = Store::open(&settings.dir, settings.cache_bytes, None)?;
     let mut copied = Copied::new(settings, identity)?;
     let mut damaged = old.damaged_after(&[]).count();
     offline::each_value(&old, |place, value| match value {
@@ -69,4 +74,37 @@ fn copy(settings: &config::Journal, identity: &Identity) -> Result<Old, JournalE
     let (entries, dead_letters) = copied.finish(Position(old.stamp()?))?;
     tracing::info!(entries, dead_letters, damaged, "all that waits in the journal goes on in its new form");
     Ok(if damaged > 0 { Old::Kept } else { Old::Removed })
+}
+
+/// Moves what waits in trees into runs. What was there twice, or is in runs since a start that was cut off, is there
+/// once.
+///
+/// # Errors
+/// When the files cannot be read or written.
+pub(super) fn sort_earlier_entries(store: &Store) -> Result<(), JournalError> {
+    if !store.has_earlier_entries()? {
+        return Ok(());
+    }
+    let (seal, runs) = (store.seal(), store.runs());
+    let (mut chunk, mut counted, mut entries) = (Chunk::default(), runs.counted().to_vec(), 0);
+    store.each_earlier(|tree, key, value| {
+        for part in entry::decode_together(seal, &key, &value) {
+            match part {
+                Ok((entry, part)) => chunk.push(entry.summary(), &part),
+                Err(damage) => Damaged::in_tree(seal, tree, &key, value.clone()).say(damage).set_aside(store)?,
+            }
+            entries += 1;
+        }
+        if chunk.is_full() {
+            counted.extend(std::mem::take(&mut chunk).write(runs)?.0);
+        }
+        Ok(())
+    })?;
+    counted.extend(chunk.write(runs)?.0);
+    let removed = counted.iter().map(|counted| counted.run.number).collect();
+    let merged = runs::merge(runs, seal, &counted, || true)?;
+    runs.publish(merged.unwrap_or_default(), &removed, &runs.settled())?;
+    store.remove_earlier_entries()?;
+    tracing::info!(entries, "what waits in the trees of an earlier version goes on in runs");
+    Ok(())
 }

@@ -7,7 +7,7 @@ use crate::config::{Settings, SinkTarget};
 
 /// Bytes of a file of the journal's that is kept open.
 const SEGMENT_BYTES: u64 = 2 << 20;
-/// Files of the journal's besides those: of its lanes, its lock, and what it opens for a moment.
+/// Files of the journal's besides those: of its runs, its lock, and what it opens for a moment.
 const JOURNAL_FILES: u64 = 32;
 /// Files of a connection to SQLite: the database, its log and the index of that.
 const SQLITE_FILES: u64 = 3;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use forebay::config::{Settings, SinkTarget};
 use forebay::service::Service;
 
-use crate::script::{DATA, LANES, poison};
+use crate::script::{DATA, poison};
 use crate::support::ledger::{Ledger, Verdict};
 use crate::support::stored::{Form, Stored};
 use crate::support::wait::PATIENCE;
@@ -55,7 +55,6 @@ pub async fn drain(data: &Path, ledger: &Ledger) -> Result<Outcome, String> {
     let file = data.join("reports.db");
     let mut settings = Settings::default();
     settings.journal.dir = data.join("journal");
-    settings.journal.lanes = LANES;
     settings.journal.cache_bytes = 1 << 20;
     settings.journal.recent_bytes = 4 << 10;
     settings.flush.tick = Duration::from_millis(1);

@@ -35,7 +35,12 @@ async fn fail(name: &'static str, faults: impl Iterator<Item = Fault>) {
         }
         let status = match ended {
             Err(ended) if ended.status.is_some() => ended.status.expect("just seen"),
-            _ => node.ended().await,
+            Err(_) => node.ended().await,
+            Ok(()) => {
+                // What sorts may have met it alone, and tries again: the next commit ends the node.
+                node.ask_to_stop();
+                node.ended().await
+            }
         };
         // A node that does not even start says so in its last line, not in the log.
         let said = node.stderr();

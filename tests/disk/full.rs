@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::script::{self, LANES};
+use crate::script;
 use crate::support::client::{Client, Incoming, report};
 use crate::support::ledger::Ledger;
 use crate::support::node::Node;
@@ -59,7 +59,6 @@ impl Small {
     fn node(&self) -> Node {
         Node::new()
             .set("journal.dir", self.folder.path().join("journal").display().to_string())
-            .set("journal.lanes", i64::from(LANES))
             .set("ingest.max_report_bytes", script::MAX_REPORT)
     }
 }

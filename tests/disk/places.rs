@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::check;
-use crate::script::{self, LANES};
+use crate::script;
 use crate::support::client::{Client, report};
 use crate::support::ledger::Ledger;
 use crate::support::node::{Node, run};
@@ -33,10 +33,7 @@ impl Mounted {
     }
 
     fn node(&self) -> Node {
-        Node::new()
-            .set("journal.dir", self.journal().display().to_string())
-            .set("journal.lanes", i64::from(LANES))
-            .set("journal.min_free_disk", 0)
+        Node::new().set("journal.dir", self.journal().display().to_string()).set("journal.min_free_disk", 0)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::script::{self, Talk};
 use crate::support::forge;
 use crate::support::ledger::Sent;
 use crate::support::proof::rounds;
+use crate::support::wait::eventually;
 use crate::tree::Tree;
 
 /// The script, performed once on an empty disk.
@@ -109,6 +110,46 @@ async fn an_acked_report_survives_a_power_cut_over_files_that_are_written_again(
     let mut places: Vec<usize> = (0..count).map(|_| later[random.below(later.len() as u64) as usize]).collect();
     places.sort_unstable();
     cuts.cut_by_chance(&recording, places).await;
+    cuts.finish();
+}
+
+/// What waits is sorted after each message, and merged now and then: bundles are written over, and runs removed.
+async fn recorded_sorting() -> Recording {
+    let disk = Disk::mount(Tree::new());
+    let book = Book::new(&disk);
+    let waits =
+        script::node_on(&disk).set("flush.batch", 100_000).set("flush.tick", "1h").set("on_disconnect", "ignore");
+    let mut node = waits.set("journal.recent_bytes", 0).start().await;
+    let mut talk = Talk::with(&node, &book).await.expect("nothing fails");
+    let runs = disk.path().join(script::DATA).join("journal/runs");
+    let latest = || {
+        let names = std::fs::read_dir(&runs).expect("a folder").filter_map(Result::ok);
+        names.filter_map(|file| file.file_name().to_str()?.parse::<u64>().ok()).max().unwrap_or(0)
+    };
+    for message in 0..60 {
+        let before = latest();
+        let large = script::sent(&format!("large-{}", message % 2), message, 60_000);
+        let reports = (0..4).map(|n| script::sent(&format!("small-{n}"), message, 100)).chain([large]);
+        talk.report(&reports.collect::<Vec<Sent>>()).await.expect("nothing fails");
+        let is_later = || if latest() > before { Ok(()) } else { Err(format!("the last run is {before}")) };
+        eventually("it is sorted", async || is_later()).await;
+        if message % 20 == 19 {
+            // Settled in part, and some of it whole.
+            talk.done(&format!("small-{}", message / 20)).await.expect("nothing fails");
+        }
+    }
+    drop(talk);
+    node.kill();
+    Recording::of(&disk, Tree::new(), book)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sorted_and_merged_survives_a_power_cut_at_any_sync() {
+    let recording = recorded_sorting().await;
+    let mut cuts = Cuts::new("power cut while what waits is sorted and merged");
+    let around = recording.cuts_around_syncs(&mut cuts.random(5));
+    println!("{} operations, {} places to cut", recording.log.len(), around.len());
+    cuts.cut(&recording, spread(&around, rounds(40, 5_000))).await;
     cuts.finish();
 }
 

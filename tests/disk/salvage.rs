@@ -30,7 +30,7 @@ pub fn on_disk(disk: &Disk) -> Node {
     node
 }
 
-/// A journal with backlog in bundles and in lanes, stopped once and killed once.
+/// A journal with backlog in bundles and in runs, stopped once and killed once.
 pub async fn backlog() -> (Tree, Ledger) {
     let disk = Disk::mount(Tree::new());
     let ledger = Ledger::default();

@@ -11,9 +11,6 @@ use crate::support::forge::Forged;
 use crate::support::ledger::Sent;
 use crate::support::node::Node;
 
-/// Lanes of the journal: few, so that it opens fast; fewer than ids, so that some share one.
-pub const LANES: u16 = 4;
-
 /// The folder of a node on the disk.
 pub const DATA: &str = "data";
 
@@ -51,9 +48,8 @@ pub fn node_on(disk: &Disk) -> Node {
     Node::new()
         .set("journal.dir", data.join("journal").display().to_string())
         .set("sink.url", format!("sqlite:{}", data.join("reports.db").display()))
-        .set("journal.lanes", i64::from(LANES))
         .set("journal.cache_bytes", "1MiB")
-        // So little that most of the script's entries move on into lanes.
+        // So little that most of the script's entries move on into runs.
         .set("journal.recent_bytes", "4KiB")
         .set("ingest.max_report_bytes", MAX_REPORT)
         .set("flush.tick", "1h")

@@ -107,10 +107,16 @@ async fn a_node_that_dies_while_it_starts_starts_again() {
 /// journal, and during recovery (low numbers). strace kills on entry; the call itself is not made.
 #[tokio::test]
 async fn an_acked_report_survives_kill_nine_at_a_chosen_system_call() {
-    // So that entries move into trees, which are synced twice a second.
+    // So that entries are sorted at once: runs are written, counted, merged and removed.
     let mut node = Node::new().set("flush.tick", "100ms").set("journal.recent_bytes", 0).start().await;
     let load = Load::start(&node.address(), sixteen_clients().step_by(3));
-    let calls = [("fdatasync", &[1, 2, 5, 40][..]), ("pwrite64", &[1, 2, 5, 40]), ("sync_file_range", &[1, 2, 5])];
+    let calls = [
+        ("fdatasync", &[1, 2, 5, 40][..]),
+        ("pwrite64", &[1, 2, 5, 40]),
+        ("fsync", &[1, 2, 5, 40]),
+        ("renameat2", &[1, 2, 5, 20]),
+        ("unlink", &[1, 5]),
+    ];
     for (call, times) in calls {
         for when in times {
             load.more_acks(20).await;

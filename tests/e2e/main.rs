@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod admin;
 mod alerts;
+mod backlog;
 mod claims;
 mod commands;
 mod consumers;

@@ -1,5 +1,5 @@
-//! Appends that meet what else is done to their id at that moment: its batch is being committed, its lane is being
-//! given back, it is closed and opened again over another connection, and the node is killed in the midst of all that.
+//! Appends that meet what else is done to their id at that moment: its batch is being committed, it is being
+//! drained, it is closed and opened again over another connection, and the node is killed in the midst of all that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::support::proof::{self, Proof};
 use crate::support::servers::{Kind, Server, on_each_server};
 use crate::support::wait::{eventually, same, within};
 
-/// A node where each report is a batch, so that ids drain and return all the time, and all share a lane.
+/// A node where each report is a batch, so that ids drain and return all the time, and what waits is sorted at once.
 fn restless_node() -> Node {
-    Node::new().set("journal.lanes", 1).set("journal.recent_bytes", 0).set("flush.batch", 1).set("flush.tick", "10ms")
+    Node::new().set("journal.recent_bytes", 0).set("flush.batch", 1).set("flush.tick", "10ms")
 }
 
 /// Whether and how a client ends its connection after a `done`, in turn.
@@ -30,7 +30,7 @@ enum Leaves {
 }
 
 /// Clients, of which several speak for each id: some reports, `done`, and with its event, when the id is drained and
-/// its lane given back, the next reports at once.
+/// gone, the next reports at once.
 struct Churn {
     ledger: Ledger,
     /// How often a report met an id that was about to leave: the events of `done` that were followed by one.
@@ -190,20 +190,20 @@ async fn assert_all_done(node: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_while_its_id_is_committed_or_gives_its_lane_back_is_stored_once() {
+async fn an_append_while_its_id_is_committed_or_drained_is_stored_once() {
     let node = restless_node().start().await;
     let churn = Churn::start(&node.address(), 8, 2, Leaves::Never);
     churn.more_returns(proof::rounds(1_000, 50_000)).await;
     let (returns, verdict) = churn.finish(&node).await;
-    report_and_assert("append while its id drains and gives its lane back", returns, &verdict);
+    report_and_assert("append while its id drains", returns, &verdict);
     assert_all_done(&node).await;
 }
 
-on_each_server!(an_append_while_another_transaction_of_its_lane_is_committed_is_stored_once);
-/// With several transactions at a time, over two lanes.
-async fn an_append_while_another_transaction_of_its_lane_is_committed_is_stored_once(kind: Kind) {
+on_each_server!(an_append_while_another_transaction_is_committed_is_stored_once);
+/// With several transactions at a time.
+async fn an_append_while_another_transaction_is_committed_is_stored_once(kind: Kind) {
     let server = Server::start(kind).await;
-    let node = restless_node().set("sink.url", server.url()).set("journal.lanes", 2).start().await;
+    let node = restless_node().set("sink.url", server.url()).start().await;
     let churn = Churn::start(&node.address(), 8, 2, Leaves::Never);
     churn.more_returns(proof::rounds(500, 20_000)).await;
     let (returns, verdict) = churn.finish(&node).await;

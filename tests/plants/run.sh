@@ -24,12 +24,13 @@ position_from_last_entry | e2e::positions::no_key_is_reused_after_draining_to_em
 marker_overtakes         | e2e::done::a_marker_never_overtakes_the_reports_before_it                   | a marker goes ahead of its commit
 pause_in_memory          | e2e::streams::a_paused_id_is_taken_and_not_drained_over_sigkill_and_sigterm_until_it_is_resumed | a pause is told and not written
 shutdown_drains_paused   | e2e::streams::a_paused_id_is_taken_and_not_drained_over_sigkill_and_sigterm_until_it_is_resumed | a shutdown drains what is paused
-read_before_sync         | lib::journal::tests::what_is_not_synced_is_not_read                         | what is not synced is drained
+forget_settlements_of_runs | lib::journal::tests::bundles::what_is_settled_of_a_run_stays_so_over_a_kill | settlements go with their bundles, though runs need them
+free_before_it_counts    | lib::journal::tests::bundles::a_sort_that_fails_loses_nothing              | bundles go before their run counts
+drop_the_youngest        | lib::journal::tests::bundles::what_is_drained_of_many_runs_leaves_the_disk_though_one_id_waits | a merge leaves out the last block
+trust_a_page             | lib::journal::tests::bundles::a_page_that_is_damaged_is_damage             | a page is believed without its checksum
+count_a_run_before_its_sync | disk::power::what_is_sorted_and_merged_survives_a_power_cut_at_any_sync | a run counts before it is on disk
 forget_settlements       | lib::journal::tests::bundles::a_bundle_that_is_kept_for_one_id_brings_back_nothing_of_another | a kept bundle brings back what is settled
-take_from_both           | lib::journal::tests::bundles::an_entry_that_is_in_its_bundle_and_in_its_lane_is_drained_once | what moved is taken twice
-move_what_is_taken       | lib::journal::tests::bundles::what_moves_while_it_is_drained_is_settled_where_it_went | what moves on its way to the sink is not found again
-leave_before_sync        | lib::journal::commit::tests::a_bundle_is_kept_until_a_sync_covers_what_moved_out_of_it | a bundle goes before what moved out of it is synced
-take_back_oldest_first   | lib::journal::commit::tests::a_move_is_taken_back_youngest_first            | a crash leaves a lane with a hole
+take_from_both           | lib::journal::tests::bundles::an_entry_that_is_in_its_bundle_and_in_its_run_is_drained_once | what moved is taken twice
 open_without_looking     | lib::journal::tests::damage::a_damaged_header_of_any_segment_is_seen        | sled opens a log that nobody walked
 lock_nothing             | lib::journal::tests::salvage::who_comes_second_reads_and_changes_nothing_of_a_journal_however_damaged | a journal is opened without its lock
 take_what_is_half_made   | lib::journal::tests::salvage::a_salvage_that_was_cut_off_at_any_step_is_begun_again_or_gone_on_with | a new journal counts before it is whole

@@ -2,9 +2,9 @@
 //!
 //! A kill is the journal's files as the system has them at that instant, copied to another folder on which the next
 //! node starts. What was acknowledged by then was synced before; what was written since may be in the copy, in part or
-//! not at all, as after a kill. The parts of a copy are not of one instant: `synced` is copied first, the log behind
-//! it, and the sink last, so that nothing in a copy rests on what is missing from it. What a power cut leaves is in
-//! `tests/disk`.
+//! not at all, as after a kill. The parts of a copy are not of one instant: `synced` is copied first, bundles before
+//! runs, the log behind them, and the sink last, so that nothing in a copy rests on what is missing from it. What a
+//! power cut leaves is in `tests/disk`.
 
 mod model;
 mod sink;

@@ -353,23 +353,39 @@ fn is_taken((_, error): (LetterKey, SinkError)) -> bool {
     error.code.is_none()
 }
 
-/// Copies the journal, its log last: see the head of `mod.rs`.
+/// Copies the journal: bundles before the runs that they may move into, its log last. See the head of `mod.rs`.
 pub fn copy_journal(from: &Path, to: &Path) {
+    const ORDER: [&str; 4] = ["synced", "recent", "runs", "db"];
+    let mut names = names(from);
+    let rank = |name: &String| ORDER.iter().position(|first| first == name).unwrap_or(2);
+    names.sort_by_key(rank);
     std::fs::create_dir_all(to).expect("a new folder");
-    let entries = std::fs::read_dir(from).expect("the journal's folder");
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    let rank = |path: &PathBuf| match path.file_name().and_then(|name| name.to_str()) {
-        Some("synced") => 0,
-        Some("db") => 2,
-        _ => 1,
-    };
-    paths.sort_by_key(rank);
-    for path in paths {
-        let copy = to.join(path.file_name().expect("an entry has a name"));
-        if path.is_dir() {
-            copy_journal(&path, &copy);
-        } else {
+    for name in names {
+        let (path, copy) = (from.join(&name), to.join(&name));
+        if !path.is_dir() {
             std::fs::copy(&path, &copy).expect("a file of the journal is copied");
+        } else {
+            while copy_folder(&path, &copy).is_none() {
+                // What counts was changed meanwhile: some of its files are of one instant, some of another.
+                std::fs::remove_dir_all(&copy).expect("it was just made");
+            }
         }
     }
+}
+
+/// Copies the files of a folder; none where they are not of one instant, as its manifest says.
+fn copy_folder(from: &Path, to: &Path) -> Option<()> {
+    let manifest = || std::fs::read(from.join("manifest")).unwrap_or_default();
+    let before = manifest();
+    std::fs::create_dir_all(to).expect("a new folder");
+    for name in names(from) {
+        // What does not count any more is gone meanwhile.
+        std::fs::copy(from.join(&name), to.join(&name)).ok()?;
+    }
+    (manifest() == before).then_some(())
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder of the journal");
+    entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("our own names")).collect()
 }

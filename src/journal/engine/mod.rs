@@ -41,13 +41,14 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use super::error::JournalError;
-use super::lanes::Lane;
 use super::seal::Seal;
 use crate::report::{Id, Position};
 
 mod contract;
 mod memory;
 mod sled;
+
+use self::sled::Lane;
 
 /// What an engine is opened with.
 #[derive(Clone)]

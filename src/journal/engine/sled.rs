@@ -20,13 +20,15 @@ use bytes::Bytes;
 use super::super::entry::{decode_key, encode_key};
 use super::super::error::JournalError;
 use super::super::files;
-use super::super::lanes::{self, Lane};
 use super::super::log::{self, SEGMENT_BYTES};
 use super::super::private;
 use super::super::seal::Seal;
 use super::super::store::{config, open_error, owned};
 use super::{Engine, Found, Kind, Outcome, Places, Settings, Synced, Writer};
 use crate::report::{Id, Position};
+
+/// The number of a lane.
+pub(super) type Lane = u16;
 
 const STAMP_KEY: &[u8] = b"stamp";
 const LANES_KEY: &[u8] = b"lanes";
@@ -100,7 +102,7 @@ impl Trees {
                 let (key, value) = pair?;
                 match decode_key(&self.0.seal, &key) {
                     Some((id, _)) => found.entry(id, value).add(()),
-                    None => found.damaged(&[lanes::name(lane as Lane).as_bytes(), b" ", &key].concat(), value),
+                    None => found.damaged(&[lane_name(lane as Lane).as_bytes(), b" ", &key].concat(), value),
                 }
             }
         }
@@ -108,6 +110,11 @@ impl Trees {
         found.stamp(Position(stamp.and_then(|stamp| log::stamped(&self.0.seal, &stamp)).unwrap_or(0)));
         Ok(())
     }
+}
+
+/// What the tree of a lane is called.
+fn lane_name(lane: Lane) -> String {
+    format!("lane-{lane:04}")
 }
 
 /// How many lanes there are: an id would have two where it could change.
@@ -134,7 +141,7 @@ impl Engine for Trees {
         let db = config.flush_every_ms(None).open().map_err(|error| open_error(dir, error))?;
         let tree = |name: &str| db.open_tree(name).map_err(JournalError::storage("open a tree"));
         let meta = tree("meta")?;
-        let lanes: Result<Vec<_>, _> = (0..lanes_of(&meta, *lanes)?).map(|lane| tree(&lanes::name(lane))).collect();
+        let lanes: Result<Vec<_>, _> = (0..lanes_of(&meta, *lanes)?).map(|lane| tree(&lane_name(lane))).collect();
         let (lanes, dead, paused, damaged) = (lanes?, tree("dead")?, tree("paused")?, tree("damaged")?);
         let trees = Self(Arc::new(Open { seal: seal.clone(), db, meta, lanes, dead, paused, damaged }));
         let writer = TreeWriter {

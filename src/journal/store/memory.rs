@@ -9,10 +9,9 @@ use bytes::Bytes;
 
 use super::bundle::{Heading, Spot};
 use super::claims::Claims;
-use super::entry;
-use super::error::JournalError;
+use super::entry::Entry;
+use super::error::{Damage, JournalError};
 use super::identity::{Identity, Known};
-use super::lanes::Lane;
 use super::seal::Seal;
 use crate::report::{Id, JournalId, Position};
 
@@ -28,6 +27,10 @@ pub(super) mod recent {
     }
 }
 
+#[path = "runs/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "models have no runs")]
+pub(super) mod runs;
+
 pub(super) const MAX_VALUE_BYTES: usize = 100 * 1024;
 
 pub(super) fn known(_: &Path) -> Result<Known, JournalError> {
@@ -39,7 +42,6 @@ type Pair = Result<(Vec<u8>, Bytes), JournalError>;
 
 #[derive(Default)]
 struct Trees {
-    lanes: Vec<Tree>,
     recent: BTreeMap<u64, Bytes>,
     dead: Tree,
     damaged: Tree,
@@ -50,9 +52,8 @@ struct Trees {
 pub(super) struct Store(Mutex<Trees>, Seal);
 
 impl Store {
-    pub(super) fn open(_: &Path, lanes: Lane, _: u64, _: Option<&Identity>) -> Result<Self, JournalError> {
-        let lanes = vec![Tree::new(); usize::from(lanes)];
-        Ok(Self(Mutex::new(Trees { lanes, ..Trees::default() }), Seal::of(&[7; 32])))
+    pub(super) fn open(_: &Path, _: u64, _: Option<&Identity>) -> Result<Self, JournalError> {
+        Ok(Self(Mutex::default(), Seal::of(&[7; 32])))
     }
 
     pub(super) fn keep_identity(&self, _: &Identity) -> Result<(), JournalError> {
@@ -75,44 +76,42 @@ impl Store {
         &self.1
     }
 
-    pub(super) fn lanes(&self) -> Lane {
-        self.trees().lanes.len() as Lane
+    pub(super) fn sorted(&self, _: &Id, _: Position, _: Position) -> Result<Vec<SortedBlock>, JournalError> {
+        Ok(Vec::new())
     }
 
-    pub(super) fn insert(&self, lane: Lane, key: &[u8], value: &[u8]) -> Result<(), JournalError> {
-        self.trees().lanes[usize::from(lane)].insert(key.to_vec(), Bytes::copy_from_slice(value));
-        Ok(())
+    pub(super) fn sorted_entry(&self, _: &Id, _: Position) -> Result<Option<Bytes>, JournalError> {
+        Ok(None)
     }
 
-    pub(super) fn remove(&self, lane: Lane, key: &[u8]) -> Result<(), JournalError> {
-        self.trees().lanes[usize::from(lane)].remove(key);
-        Ok(())
-    }
-
-    pub(super) fn range(
+    pub(super) fn each_sorted(
         &self,
-        lane: Lane,
-        id: &Id,
-        from: Position,
-        through: Position,
-    ) -> impl Iterator<Item = Pair> + use<> {
-        let (mut first, mut last) = (Vec::new(), Vec::new());
-        entry::encode_key(&self.1, id, from, &mut first);
-        entry::encode_key(&self.1, id, through, &mut last);
-        pairs(self.trees().lanes[usize::from(lane)].range(first..=last))
+        _: impl FnMut(&SortedBlock) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        Ok(())
     }
 
-    pub(super) fn scan(&self, lane: Lane) -> impl Iterator<Item = Pair> + use<> {
-        pairs(self.trees().lanes[usize::from(lane)].iter())
+    pub(super) fn runs(&self) -> &runs::Runs {
+        unreachable!("models have no files")
     }
 
-    pub(super) fn latest(&self, lane: Lane, id: &Id, at: Position) -> Result<Option<Position>, JournalError> {
-        let last = self.range(lane, id, Position(0), at).last().transpose()?;
-        Ok(last.and_then(|(key, _)| entry::decode_key(&self.1, &key)).map(|(_, position)| position))
+    pub(super) fn has_earlier_entries(&self) -> Result<bool, JournalError> {
+        Ok(false)
     }
 
-    pub(super) fn entry(&self, lane: Lane, key: &[u8]) -> Result<Option<Bytes>, JournalError> {
-        Ok(self.trees().lanes[usize::from(lane)].get(key).cloned())
+    pub(super) fn each_earlier(
+        &self,
+        _: impl FnMut(&str, Vec<u8>, Bytes) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    pub(super) fn remove_earlier_entries(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    pub(super) fn settled_in_runs(&self) -> Vec<(Id, Position)> {
+        Vec::new()
     }
 
     pub(super) fn add_bundle(&self, heading: Heading, value: &[u8]) -> Result<(), JournalError> {
@@ -132,7 +131,7 @@ impl Store {
         self.trees().recent.remove(&number);
     }
 
-    pub(super) fn bundles(&self) -> impl Iterator<Item = Result<(u64, Bytes), JournalError>> + use<> {
+    pub(super) fn bundles(&self) -> impl DoubleEndedIterator<Item = Result<(u64, Bytes), JournalError>> + use<> {
         let bundles: Vec<_> = self.trees().recent.iter().map(|(number, value)| (*number, value.clone())).collect();
         bundles.into_iter().map(Ok)
     }
@@ -232,4 +231,37 @@ impl Store {
 
 fn pairs<'a>(found: impl Iterator<Item = (&'a Vec<u8>, &'a Bytes)>) -> std::vec::IntoIter<Pair> {
     found.map(|(key, value)| Ok((key.clone(), value.clone()))).collect::<Vec<_>>().into_iter()
+}
+
+/// There are none.
+pub(super) enum SortedBlock {}
+
+impl SortedBlock {
+    pub(super) fn read(&self) -> Result<Bytes, JournalError> {
+        match *self {}
+    }
+
+    pub(super) fn entries(&self, _: &Seal, _: &Bytes) -> std::iter::Empty<Result<(Entry, Bytes), Damage>> {
+        match *self {}
+    }
+
+    pub(super) fn name(&self) -> String {
+        match *self {}
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn counts(&self) -> (u64, u64, u64) {
+        match *self {}
+    }
+
+    pub(super) fn accepted_at(&self) -> u64 {
+        match *self {}
+    }
+
+    pub(super) fn records(&self) -> (Id, Position, Position) {
+        match *self {}
+    }
 }

@@ -41,13 +41,18 @@ mod segment;
 
 use frames::{Format, Found, Frames, Said};
 pub(in super::super) use segment::SEGMENT_BYTES;
-use segment::{fill, opened, read_whole, reserve};
+use segment::{fill, opened, read_whole, reserve, will_need};
 
 /// The folder, in that of the journal.
 pub(in super::super) const FOLDER: &str = files::RECENT;
 /// Where the last segment had at least so many, a commit that needs a new one fills it with zeros. That costs some
 /// milliseconds once; without, each sync of what is written for the first time takes 0.1 ms longer.
 const FEW_FRAMES: u64 = 128;
+/// So many free segments are kept in any case; and as many as are in use.
+const FEW_SEGMENTS: usize = 32;
+/// Segments that are removed where one is begun: a commit waits for it.
+const REMOVED_AT_ONCE: usize = 4;
+
 /// All bundles on disk.
 pub(super) struct Recent {
     folder: PathBuf,
@@ -107,8 +112,12 @@ impl Recent {
         let format = Format { seal: seal.clone(), header: of.map(Identity::encode).unwrap_or_default() };
         let (mut state, mut found) = (State::default(), Frames::new(format.clone()));
         let mut bytes = Vec::new();
-        for path in paths(&folder).map_err(failed("read the folder"))? {
-            let segment = read_segment(path, of, state.segments.len(), &mut bytes, &mut found);
+        let mut files = open_all(&folder).map_err(failed("open the segments in"))?.into_iter().peekable();
+        while let Some((path, file)) = files.next() {
+            if let Some((_, next)) = files.peek() {
+                will_need(next);
+            }
+            let segment = read_segment((path, file), of, state.segments.len(), &mut bytes, &mut found);
             state.segments.extend(segment.map_err(failed("read the segments in"))?);
         }
         found.in_order.sort_by_key(|frame| frame.said.number);
@@ -193,6 +202,13 @@ impl Recent {
     /// The numbers of all bundles, in order.
     pub(super) fn numbers(&self) -> Vec<u64> {
         self.state().places.iter().map(|place| place.number).collect()
+    }
+
+    /// Those from `from` through `through`.
+    pub(super) fn numbers_in(&self, from: u64, through: u64) -> Vec<u64> {
+        let state = self.state();
+        let (begin, end) = [from, through + 1].map(|at| state.places.partition_point(|place| place.number < at)).into();
+        state.places.range(begin..end).map(|place| place.number).collect()
     }
 
     /// Removes a bundle. The next frame says so.
@@ -342,6 +358,20 @@ impl State {
             }
         };
         (self.current, self.begun, self.end) = (Some(segment), self.last.number, format.begins());
+        self.remove_free(free_below)
+    }
+
+    /// Removes a few of the last segments, where more are free than there is use for: an outage may have left them.
+    fn remove_free(&mut self, free_below: u64) -> io::Result<()> {
+        let current = self.current;
+        let is_free = |(number, segment): (usize, &Segment)| segment.last < free_below && current != Some(number);
+        let free = self.segments.iter().enumerate().filter(|(number, segment)| is_free((*number, segment))).count();
+        let more = free.saturating_sub(FEW_SEGMENTS.max(self.segments.len() - free));
+        for _ in 0..more.min(REMOVED_AT_ONCE) {
+            let last = self.segments.len() - 1;
+            let Some(segment) = self.segments.pop_if(|segment| is_free((last, segment))) else { break };
+            fs::remove_file(segment.path)?;
+        }
         Ok(())
     }
 }
@@ -367,6 +397,12 @@ fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// All segments, open.
+fn open_all(folder: &Path) -> io::Result<Vec<(PathBuf, File)>> {
+    let open = |path: PathBuf| Ok((path.clone(), opened(File::options().read(true).write(true).open(path)?)?));
+    paths(folder)?.into_iter().map(open).collect()
+}
+
 /// What each segment of the journal in `dir` begins with; zeros where the disk does not give it back.
 ///
 /// # Errors
@@ -387,13 +423,12 @@ pub(in super::super) fn headers(dir: &Path) -> io::Result<Vec<Vec<u8>>> {
 
 /// Opens a segment and looks for its frames; none where it is that of another journal, which is left as it is.
 fn read_segment(
-    path: PathBuf,
+    (path, file): (PathBuf, File),
     of: Option<&Identity>,
     segment: usize,
     bytes: &mut Vec<u8>,
     found: &mut Frames,
 ) -> io::Result<Option<Segment>> {
-    let file = opened(File::options().read(true).write(true).open(&path)?)?;
     read_whole(&file, bytes)?;
     let header = Identity::decode(&bytes[..IDENTITY_BYTES]);
     if header.is_some_and(|header| of.is_some_and(|of| of.secret != header.secret)) {

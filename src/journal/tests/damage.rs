@@ -18,55 +18,86 @@ struct Template {
     sent: HashMap<(String, u64), String>,
     /// What was not drained.
     left: Vec<(String, u64)>,
+    letters: u64,
 }
 
 const IDS: [&str; 4] = ["a", "b", "c", "d"];
 
 fn settings(settings: &mut config::Journal) {
     settings.lanes = 3;
-    // Some of it in bundles, some in lanes.
+    // Some of it in bundles, some in runs.
     settings.recent_bytes = 512 << 10;
 }
 
-/// Small and large reports over ids with and without a lane of their own, drained here and there, and restarted.
+/// Small and large reports, drained here and there, and restarted; with dead letters, so that sled's log is long.
 fn template() -> &'static Template {
     static TEMPLATE: OnceLock<Template> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let mut bench = Bench::with(settings);
-        let (mut sent, mut left) = (HashMap::new(), Vec::new());
-        // The last ones are small: what a stop writes behind the last commit is less than a page then.
-        for seq in 0..510_u64 {
-            let id = IDS[seq as usize % 4];
-            let data = format!("\"{seq}-{}\"", "x".repeat(if seq % 3 == 0 && seq < 490 { 60_000 } else { 300 }));
-            ack(&bench.append(id, vec![report(Some(seq), &data)])[0]);
-            sent.insert((id.to_owned(), seq), data);
-            left.push((id.to_owned(), seq));
-            if seq % 50 == 49 && seq < 400 {
-                while !bench.drain(id, 4).is_empty() {}
-                left.retain(|(of, _)| of != id);
-            }
-            if seq == 300 {
-                bench.reopen();
-            }
-        }
-        bench.open.take().expect("open").stop().expect("a sound journal");
-        let db = fs::metadata(bench.settings.dir.join("db")).expect("a file").len();
+        let template = made(190);
+        let db = fs::metadata(template.bench.settings.dir.join("db")).expect("a file").len();
         assert!(db > 2 * log::SEGMENT_BYTES as u64, "too few segments to damage: {db} bytes");
-        Template { bench, sent, left }
+        template
     })
 }
 
-pub(super) fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("a folder");
-    for file in fs::read_dir(from).expect("a folder") {
-        let file = file.expect("a file");
-        let to = to.join(file.file_name());
-        if file.file_type().expect("a type").is_dir() {
-            copy(&file.path(), &to);
-        } else {
-            fs::copy(file.path(), to).expect("copied");
+/// The same with few.
+fn short_template() -> &'static Template {
+    static TEMPLATE: OnceLock<Template> = OnceLock::new();
+    TEMPLATE.get_or_init(|| made(3))
+}
+
+fn made(letters: u64) -> Template {
+    let mut bench = Bench::with(settings);
+    let (mut sent, mut left) = (HashMap::new(), Vec::new());
+    // The last ones are small: what a stop writes behind the last commit is less than a page then.
+    for seq in 0..510_u64 {
+        let id = IDS[seq as usize % 4];
+        let data = format!("\"{seq}-{}\"", "x".repeat(if seq % 12 == 0 && seq < 490 { 60_000 } else { 300 }));
+        ack(&bench.append(id, vec![report(Some(seq), &data)])[0]);
+        sent.insert((id.to_owned(), seq), data);
+        left.push((id.to_owned(), seq));
+        if seq % 50 == 49 && seq < 400 {
+            while !bench.drain(id, 4).is_empty() {}
+            left.retain(|(of, _)| of != id);
+        }
+        if seq == 300 {
+            bench.reopen();
         }
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    for seq in 0..letters {
+        let letter = forged::letter_of("a", seq, format!("\"{}\"", "x".repeat(90_000)), "no");
+        runtime.block_on(bench.journal().bury(vec![letter])).expect("a sound journal");
+    }
+    bench.open.take().expect("open").stop().expect("a sound journal");
+    assert!(fs::read_dir(bench.settings.dir.join("runs")).expect("a folder").count() > 1, "nothing was sorted");
+    Template { bench, sent, left, letters }
+}
+
+/// Copies a journal that nobody writes, but for its sorting: bundles go only after the runs that they moved into count.
+pub(super) fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a folder");
+    let mut names = files::names(from).expect("a folder");
+    names.sort_by_key(|name| (name != "synced", name.clone()));
+    for name in names {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if !from.is_dir() {
+            fs::copy(from, to).expect("copied");
+        } else {
+            while !is_copied(&from, &to) {
+                fs::remove_dir_all(&to).expect("just made");
+            }
+        }
+    }
+}
+
+/// Copies the files of a folder; whether they are of one instant.
+fn is_copied(from: &Path, to: &Path) -> bool {
+    let manifest = || fs::read(from.join("manifest")).unwrap_or_default();
+    let before = manifest();
+    fs::create_dir(to).expect("a folder");
+    let names = files::names(from).expect("a folder");
+    names.iter().all(|name| fs::copy(from.join(name), to.join(name)).is_ok()) && manifest() == before
 }
 
 #[derive(Debug, Clone)]
@@ -126,7 +157,16 @@ fn apply(damage: &Damaging, (whereabouts, fraction): (u8, f64), file: &Path) {
 
 /// Opens a copy that `damage` was done to, drains all, and compares. Whether the damage was said.
 fn survives(damage: impl FnOnce(&Path)) -> bool {
-    let Template { bench: template, sent, left } = template();
+    survives_on(template(), damage)
+}
+
+/// The same, where the damage is not to sled's log.
+fn survives_beside(damage: impl FnOnce(&Path)) -> bool {
+    survives_on(short_template(), damage)
+}
+
+fn survives_on(template: &Template, damage: impl FnOnce(&Path)) -> bool {
+    let Template { bench: template, sent, left, letters } = template;
     let folder = tempfile::tempdir().expect("a folder for the test");
     let dir = folder.path().join("journal");
     copy(&template.settings.dir, &dir);
@@ -134,7 +174,6 @@ fn survives(damage: impl FnOnce(&Path)) -> bool {
     let settings = config::Journal { dir: dir.clone(), ..template.settings.clone() };
     let (journal, metrics) = open(&settings);
     let bench = Bench { dir: folder, settings, metrics, open: Some(journal) };
-    let said = bench.journal().status().damaged > 0 || bench.settings.dir.join("damaged-1").exists();
     let mut found = std::collections::HashSet::new();
     for id in IDS {
         let Some(stream) = bench.stream(id) else { continue };
@@ -146,6 +185,9 @@ fn survives(damage: impl FnOnce(&Path)) -> bool {
             found.insert(key);
         }
     }
+    let kept = bench.metrics.audit.snapshot().dead;
+    let said = bench.journal().status().damaged > 0 || bench.settings.dir.join("damaged-1").exists();
+    assert!(said || kept == *letters, "not a word of {} dead letters", letters - kept);
     let missing: Vec<_> = left.iter().filter(|key| !found.contains(*key)).collect();
     assert!(said || missing.is_empty(), "not a word of {} missing reports: {missing:?}", missing.len());
     assert!(said || found.len() == left.len(), "not a word, and settled reports are back");
@@ -192,18 +234,28 @@ fn end_of_bundles(dir: &Path) -> (std::path::PathBuf, u64) {
 
 #[test]
 fn the_loss_of_the_last_commit_is_seen() {
-    let (segment, end) = end_of_bundles(&template().bench.settings.dir);
+    let (segment, end) = end_of_bundles(&short_template().bench.settings.dir);
     let open = |dir: &Path| fs::File::options().write(true).open(dir.join(&segment)).expect("a file");
-    assert!(survives(|dir| open(dir).write_all_at(&[0; 100], end - 100).expect("written")));
-    assert!(survives(|dir| open(dir).set_len(end - 100).expect("cut")));
-    assert!(survives(|dir| open(dir).set_len(0).expect("cut")));
+    assert!(survives_beside(|dir| open(dir).write_all_at(&[0; 100], end - 100).expect("written")));
+    assert!(survives_beside(|dir| open(dir).set_len(end - 100).expect("cut")));
+    assert!(survives_beside(|dir| open(dir).set_len(0).expect("cut")));
 }
 
 #[test]
 fn the_loss_of_bundles_is_seen() {
-    let (segment, _) = end_of_bundles(&template().bench.settings.dir);
-    assert!(survives(|dir| fs::remove_file(dir.join(&segment)).expect("removed")));
-    assert!(survives(|dir| fs::remove_dir_all(dir.join(recent::FOLDER)).expect("removed")));
+    let (segment, _) = end_of_bundles(&short_template().bench.settings.dir);
+    assert!(survives_beside(|dir| fs::remove_file(dir.join(&segment)).expect("removed")));
+    assert!(survives_beside(|dir| fs::remove_dir_all(dir.join(recent::FOLDER)).expect("removed")));
+}
+
+#[test]
+fn the_loss_of_runs_is_seen() {
+    let folder = short_template().bench.settings.dir.join("runs");
+    let names: Vec<_> = fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file").file_name()).collect();
+    assert!(names.len() > 1, "there are no runs");
+    for name in names {
+        assert!(survives_beside(|dir| fs::remove_file(dir.join("runs").join(&name)).expect("removed")), "{name:?}");
+    }
 }
 
 #[test]
@@ -255,7 +307,7 @@ proptest! {
 
     #[test]
     fn damage_to_bundles_is_survived_and_said(damage in damaging(), place in place(), which in 0usize..100) {
-        survives(|dir| {
+        survives_beside(|dir| {
             let mut files: Vec<_> = fs::read_dir(dir.join(recent::FOLDER)).expect("a folder").collect::<Result<_, _>>().expect("files");
             files.sort_by_key(fs::DirEntry::path);
             apply(&damage, place, &files[which % files.len()].path());
@@ -263,8 +315,17 @@ proptest! {
     }
 
     #[test]
+    fn damage_to_runs_is_survived_and_said(damage in damaging(), place in place(), which in 0usize..100) {
+        survives_beside(|dir| {
+            let mut files: Vec<_> = fs::read_dir(dir.join("runs")).expect("a folder").collect::<Result<_, _>>().expect("files");
+            files.sort_by_key(fs::DirEntry::path);
+            apply(&damage, place, &files[which % files.len()].path());
+        });
+    }
+
+    #[test]
     fn damage_to_any_other_file_is_survived(damage in damaging(), place in place(), which in 0usize..8) {
-        survives(|dir| {
+        survives_beside(|dir| {
             let files = fs::read_dir(dir).expect("a folder").map(|file| file.expect("a file").path());
             let mut files: Vec<_> = files.filter(|path| path.is_file() && !path.ends_with("db")).collect();
             files.sort();

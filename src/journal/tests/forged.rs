@@ -38,7 +38,7 @@ fn forged_entry(victim: &str) -> String {
     })
 }
 
-fn letter_of(id: &str, seq: u64, data: String, reason: &str) -> DeadLetter {
+pub(super) fn letter_of(id: &str, seq: u64, data: String, reason: &str) -> DeadLetter {
     let number = Number { source: 0, seq };
     let report = Report { number, time: None, code: 0, peer: None, data: Some(data.into()), accepted_at: 1 };
     let (kind, reason) = (LetterKind::Refused, reason.to_owned());
@@ -53,7 +53,7 @@ fn forged_letter(victim: &str) -> String {
     })
 }
 
-/// In bundles, in lanes, in dead letters with their reasons, in pauses, in what was set aside, and in the keys of all.
+/// In bundles, in runs, in dead letters with their reasons, in pauses, in what was set aside, and in the keys of all.
 #[tokio::test]
 async fn nothing_that_a_client_chose_lies_on_disk_as_it_chose_it() {
     const DATA: &str = "\"chosen-by-a-client-to-lie-here\"";
@@ -68,8 +68,8 @@ async fn nothing_that_a_client_chose_lies_on_disk_as_it_chose_it() {
         assert!(bench.journal().bury(vec![letter_of(id, SEQ, DATA.to_owned(), DATA)]).await.is_some());
         bench.journal().set_paused(id_of(id), true).await.expect("a sound journal");
         if recent_bytes == 0 {
-            // Set aside, and what is whole of it is written anew.
-            change_in_lane(&bench, "other", flip_last);
+            // Set aside.
+            change_in_run(&bench, "other", flip_last);
         } else {
             change_bundle(&bench, flip_last);
         }
@@ -123,7 +123,7 @@ fn a_salvage_finds_no_entry_nor_dead_letter_in_what_a_report_holds() {
         bench.append("attacker", vec![report(Some(1), &format!("\"{forged}\""))]);
         bench.append("victim", vec![report(Some(1), "1")]);
         if recent_bytes == 0 {
-            change_in_lane(&bench, "attacker", |value| value[6] ^= 1);
+            change_in_run(&bench, "attacker", |value| value[6] ^= 1);
         } else {
             change_bundle(&bench, |value| value[6] ^= 1);
         }
@@ -225,11 +225,11 @@ fn the_secret_is_found_whichever_place_of_it_is_lost() {
 /// The list and the audit count the same reports.
 #[test]
 fn what_is_dead_by_damage_is_listed_with_what_is_known_of_it() {
-    for in_lanes in [true, false] {
-        let mut bench = three_entries(in_lanes);
+    for in_runs in [true, false] {
+        let mut bench = three_entries(in_runs);
         let spoil = |value: &mut [u8]| value.iter_mut().for_each(|byte| *byte = b'x');
-        if in_lanes {
-            change_in_lane(&bench, "a", spoil)
+        if in_runs {
+            change_in_run(&bench, "a", spoil)
         } else {
             change_bundle(&bench, spoil)
         }

@@ -61,7 +61,7 @@ fn a_journal_that_the_version_before_left_goes_on_with_all_it_had() {
     assert_eq!((bench.metrics.audit.snapshot().recovered, bench.journal().owner().start), (1, 2));
 }
 
-/// Dead letters, lanes and bundles, whose settled entries do not come back.
+/// Dead letters, trees and bundles, whose settled entries do not come back.
 #[test]
 fn dead_letters_and_what_is_not_settled_move_into_the_new_form() {
     let number = Number { source: 0, seq: 9 };
@@ -80,7 +80,7 @@ fn dead_letters_and_what_is_not_settled_move_into_the_new_form() {
         is_twin: false,
     };
     let mut bench = in_place_of_a_new_one(|dir| {
-        let store = Store::open(dir, 2, 1 << 20, None).expect("a sound disk");
+        let store = Store::open(dir, 1 << 20, None).expect("a sound disk");
         value::Value::DeadLetter(letter.clone()).put(&store);
         store.sync_trees(Position(7_000_000)).expect("a sound disk");
     });

@@ -18,6 +18,11 @@ pub(super) fn opened(file: File) -> io::Result<File> {
     Ok(file)
 }
 
+/// Has the system read a segment while another is looked at; whether it does so changes nothing else.
+pub(super) fn will_need(file: &File) {
+    let _ = fadvise(file, 0, None, Advice::WillNeed);
+}
+
 /// Gives a segment all its blocks from there on, a page at a time.
 pub(super) fn fill(file: &File, from: usize) -> io::Result<()> {
     (from..SEGMENT_BYTES).step_by(PAGE_BYTES).try_for_each(|at| {
