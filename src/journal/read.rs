@@ -240,9 +240,6 @@ impl Journal {
             self.shared.queue.push(Command::SetAside(Box::new(lost)));
         }
         self.shared.shrink(bytes);
-        if self.shared.sorting.holds_settlements() {
-            self.shared.sorting.settled(bytes);
-        }
         let mut state = stream.lock();
         state.taken = false;
         settled.take(stream.id, through, &mut state);
@@ -265,6 +262,11 @@ impl Journal {
         let released = state.done.drain(..released).collect();
         if state.done.is_empty() {
             state.done = Vec::new();
+        }
+        drop(state);
+        // Only now: a sweep that counts it finds it settled.
+        if self.shared.sorting.holds_settlements() {
+            self.shared.sorting.settled(bytes);
         }
         released
     }

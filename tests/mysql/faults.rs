@@ -78,15 +78,21 @@ async fn a_server_without_a_free_connection_loses_and_doubles_nothing(kind: Kind
     trial.finish(faults).await;
 }
 
-on_each_server!(a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_nothing);
-/// Each connection that it refused was an outage of all.
-async fn a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_nothing(kind: Kind) {
+/// A node that wants eight connections on a server that allows it two, both of them in use.
+async fn under_load_on_two_connections(kind: Kind) -> (Server, Node, Load) {
     let server = Server::start(kind).await;
     let url = make_user(&server).await;
     server.run(&["ALTER USER app@'127.0.0.1' WITH MAX_USER_CONNECTIONS 2"]).await;
     let node = Node::new().set("sink.url", url).set("sink.connections", 8).start().await;
     let load = Load::start(&node.address(), eight_clients());
     load.more_acks(3_000).await;
+    (server, node, load)
+}
+
+on_each_server!(a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_nothing);
+/// Each connection that it refused was an outage of all.
+async fn a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_nothing(kind: Kind) {
+    let (server, node, load) = under_load_on_two_connections(kind).await;
     let status = node.admin_json("/api/v1/status").await;
     let said = status["sink"]["last_error"].as_str().unwrap_or_default();
     assert!(status["sink"]["state"] == "up" && said.contains("sink.connections"), "{status}");
@@ -107,12 +113,7 @@ async fn a_server_that_allows_fewer_connections_than_are_set_is_up_and_loses_not
 on_each_server!(a_retry_takes_its_turn_on_the_connections_that_the_server_allows);
 /// They are all the node's. Its report stays a dead letter, for what it is.
 async fn a_retry_takes_its_turn_on_the_connections_that_the_server_allows(kind: Kind) {
-    let server = Server::start(kind).await;
-    let url = make_user(&server).await;
-    server.run(&["ALTER USER app@'127.0.0.1' WITH MAX_USER_CONNECTIONS 2"]).await;
-    let node = Node::new().set("sink.url", url).set("sink.connections", 8).start().await;
-    let load = Load::start(&node.address(), eight_clients());
-    load.more_acks(3_000).await;
+    let (_server, node, load) = under_load_on_two_connections(kind).await;
     load.finish().await;
     let mut client = Client::connect(node.ingest()).await;
     for data in ["1", "2"] {

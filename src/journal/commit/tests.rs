@@ -32,6 +32,20 @@ fn bundles(committer: &Committer) -> Vec<u64> {
     committer.shared.store.bundles().map(|bundle| bundle.expect("sound files").0).collect()
 }
 
+/// Places of bundles that cannot be sorted would take memory without end.
+#[test]
+fn appends_are_refused_once_far_more_waits_than_is_sorted() {
+    let (_dir, mut committer) = committer();
+    let id = Id::new("a").expect("an id");
+    let append = Append { id, content: Content::Marker(Marker::Disconnected), reply_to: None };
+    let refusal = |committer: &mut Committer| committer.weigh(&append, &mut Cycle::default()).refusal;
+    (0..3).for_each(|_| committer.bundles.add(1, 1 << 30));
+    assert_eq!(refusal(&mut committer), None);
+    committer.bundles.add(1, 1);
+    let refusal = refusal(&mut committer).expect("it is refused");
+    assert!(refusal.to_string().contains("journal.recent_bytes"), "{refusal}");
+}
+
 /// An ack waits for what its cycle removes.
 #[test]
 fn one_cycle_removes_a_bounded_number_of_bundles_and_the_next_ones_the_rest() {

@@ -138,10 +138,11 @@ impl Sorter {
             shared.store.runs().publish(counted, &HashSet::new(), &shared.store.runs().settled())?;
         }
         self.sorted = last;
-        self.forget_places(&moved, last);
         if !damaged.is_empty() {
+            // It looks for places that no run has, before they are forgotten.
             self.note_damage(damaged, &moved, last);
         }
+        self.forget_places(&moved, last);
         self.tell();
         Ok(())
     }

@@ -174,6 +174,33 @@ fn a_page_that_is_damaged_is_damage() {
     assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
 }
 
+/// Who else has an entry in the same bundles, or the same id in others, is not held up by it.
+#[test]
+fn what_is_damaged_before_it_is_sorted_is_listed_and_the_rest_is_served() {
+    let bench = Bench::with(|s| s.recent_bytes = 1_000);
+    (0..3).for_each(|n| drop(bench.append("a", vec![report(Some(n), &n.to_string())])));
+    change_bundle(&bench, flip_last);
+    bench.append("b", vec![report(Some(1), &format!("\"{}\"", "x".repeat(1_000)))]);
+    bench.is_sorted("a");
+    assert_eq!(bench.drain("a", 8), ["1", "2"]);
+    assert_eq!(bench.drain("b", 8).len(), 1);
+    let audit = bench.metrics.audit.snapshot();
+    assert_eq!((audit.stored, audit.dead, audit.backlog), (3, 1, 0));
+    assert!(audit.balanced());
+}
+
+/// Somebody put it there.
+#[test]
+fn what_is_no_run_is_left_where_it_lies_among_them() {
+    let mut bench = three_entries(true);
+    let runs = bench.settings.dir.join("runs");
+    std::fs::write(runs.join("notes"), "of a person").expect("written");
+    std::fs::create_dir(runs.join("lost+found")).expect("made");
+    bench.reopen();
+    assert_eq!(bench.drain("a", 8), ["0", "1", "2"]);
+    assert!(runs.join("notes").exists() && runs.join("lost+found").exists());
+}
+
 /// What cannot be sorted stays where it is.
 #[test]
 fn a_sort_that_fails_loses_nothing() {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::super::error::JournalError;
-use super::super::files;
+use super::super::files::{self, HALF_MADE};
 use super::super::identity::Identity;
 use super::super::private;
 use super::super::seal::Seal;
@@ -147,8 +147,8 @@ impl Runs {
         let highest = counted.iter().map(|counted| counted.run.number).max().unwrap_or(0);
         next = next.max(highest + 1);
         let kept: HashSet<_> = counted.iter().map(|counted| name(counted.run.number)).collect();
-        let rest = names.iter().filter(|name| **name != manifest::FILE && !kept.contains(*name));
-        for name in rest {
+        let is_own = |name: &&String| is_run(name) || name.starts_with(&format!("{}{HALF_MADE}", manifest::FILE));
+        for name in names.iter().filter(is_own).filter(|name| !kept.contains(*name)) {
             fs::remove_file(folder.join(name)).map_err(failed("remove what does not count from"))?;
         }
         counted.sort_by_key(|counted| counted.run.lowest);
