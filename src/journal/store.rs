@@ -374,6 +374,13 @@ impl Store {
         self.trees.as_ref().expect("only a store that is dropped has none")
     }
 
+    /// Puts a value where those waited before there were runs.
+    #[cfg(test)]
+    pub(super) fn put_earlier(&self, lane: &str, key: &[u8], value: &[u8]) {
+        let tree = self.trees().db.open_tree(lane).expect("a sound log");
+        tree.insert(key, value).expect("a sound log");
+    }
+
     /// Puts these bytes in the place of a bundle, which is as long.
     #[cfg(test)]
     pub(super) fn spoil_bundle(&self, number: u64, value: &[u8]) {

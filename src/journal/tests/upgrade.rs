@@ -91,6 +91,47 @@ fn dead_letters_and_what_is_not_settled_move_into_the_new_form() {
     assert_eq!(bench.metrics.audit.snapshot().dead, 1);
 }
 
+/// Before there were runs, what waited for long was in trees: several entries in a value, an id in more than one tree
+/// after a crash, and some of it in bundles, too.
+#[test]
+fn what_waits_in_trees_of_a_sealed_journal_moves_into_runs() {
+    let mut bench = three_entries(false);
+    let first = bench.stream("a").expect("it has backlog").lock().recent[0].first;
+    bench.append("b", vec![report(Some(7), "7")]);
+    bench.open.take().expect("open").stop().expect("a sound journal");
+    let (dir, identity) = (bench.settings.dir.clone(), damage::identity(&bench.settings.dir));
+    let store = Store::open(&dir, 1 << 20, Some(&identity)).expect("a sound journal");
+    let value = |position: u64, data: &str| {
+        let stamp = entry::Stamp { first: Position(position), accepted_at: 1, node_id: 3 };
+        let mut value = Vec::new();
+        entry::encode(store.seal(), &id_of("a"), stamp, [report(None, data)].iter(), &mut value);
+        value
+    };
+    let put = |lane: &str, position: u64, value: &[u8]| {
+        let mut key = Vec::new();
+        entry::encode_key(store.seal(), &id_of("a"), Position(position), &mut key);
+        store.put_earlier(lane, &key, value);
+    };
+    put("lane-0000", first.0 - 3, &[value(first.0 - 3, "x"), value(first.0 - 2, "y")].concat());
+    put("lane-0001", first.0 - 1, &value(first.0 - 1, "z"));
+    let spot = store.bundles().next().expect("there is one").expect("sound files").1;
+    let (_, twice) = entry::whole_values(store.seal(), &spot, [entry::ENTRY]).next().expect("an entry").expect("whole");
+    put("lane-0001", first.0, &twice);
+    store.sync_trees(Position(1)).expect("a sound disk");
+    store.close().expect("a sound disk");
+    for _ in 0..2 {
+        let (journal, metrics) = open(&bench.settings);
+        (bench.open, bench.metrics) = (Some(journal), metrics);
+        assert_eq!(bench.metrics.audit.snapshot().recovered, 7);
+        assert!(!bench.journal().shared.store.has_earlier_entries().expect("a sound log"), "they are there still");
+        bench.reopen();
+        bench.open.take().expect("open").stop().expect("a sound journal");
+    }
+    bench.open = Some(open(&bench.settings).0);
+    assert_eq!(bench.drain("a", 16), ["x", "y", "z", "0", "1", "2"]);
+    assert_eq!(bench.drain("b", 8), ["7"]);
+}
+
 impl value::Value {
     /// Keeps a dead letter in `store`, as the version of its seal does.
     fn put(&self, store: &Store) {
